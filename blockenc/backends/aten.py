@@ -1,0 +1,76 @@
+"""A plan as plain torch operations: the fallback for any device and value type, and the form to export.
+
+Several passes over the data, so many times slower than a kernel; nothing but ATen operators, so it runs
+wherever torch does and can be written to ONNX.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from blockenc.backends import Request
+from blockenc.plan import BYTE_VALUES, Plan
+
+DEVICES: tuple[str, ...] | None = None
+
+
+def missing() -> str:
+    return ""
+
+
+def apply(request: Request) -> None:
+    x = request.x
+    plan = Plan.unpack(
+        request.plan.cpu().numpy(), request.block_size, x.shape[-3], request.tables, request.flags
+    )
+    request.out.copy_(transform(x, plan, request.out.dtype))
+
+
+def transform(x: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+    """What `plan` makes of x ([N, C, H, W] or [C, H, W]), as `dtype`."""
+    m, c = plan.block_size, plan.channels
+    *batch, _, h, w = x.shape
+    blocks = x.reshape(-1, c, h // m, m, w // m, m).permute(0, 2, 4, 3, 5, 1)
+    vectors = blocks.reshape(-1, h // m, w // m, plan.length)
+    result = _vectors(vectors, plan, dtype)
+    images = result.reshape(-1, h // m, w // m, m, m, c).permute(0, 5, 1, 3, 2, 4)
+    return images.reshape(*batch, c, h, w)
+
+
+def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+    """The transform of block vectors [..., L]."""
+
+    def constant(array: object) -> torch.Tensor:
+        return torch.as_tensor(array, device=v.device)
+
+    # Torch indexes few integer types and barely computes with uint16, hence int64 for all integers.
+    integers = not v.is_floating_point()
+    if integers:
+        v = v.to(torch.int64)
+    v = v[..., constant(plan.source).long()]
+    flips = constant(plan.flips)
+    if integers:
+        v = v.clamp(max=plan.in_values - 1)
+        v = torch.where(flips % 2 == 1, BYTE_VALUES - 1 - v, v)
+    else:
+        for count in range(int(plan.flips.max(initial=0))):
+            v = torch.where(flips > count, 1 - v, v)
+        if plan.quantises:
+            scaled = v.float().nan_to_num(0.0).clamp(0, 1) * plan.in_scale
+            v = (scaled.round() if plan.nearest else scaled).to(torch.int64)
+            integers = True
+    channel = torch.arange(plan.length, device=v.device) % plan.channels
+    if integers:
+        if len(plan.tables):
+            # Row 0 is the identity, so that table_of indexes rows directly.
+            identity = torch.arange(plan.in_values).clamp(max=plan.out_values - 1)[None]
+            rows = torch.cat([identity, torch.as_tensor(plan.tables.astype("int64"))]).to(v.device)
+            v = rows.ravel()[v + constant(plan.table_of).long() * plan.in_values]
+        else:
+            v = v.clamp(max=plan.out_values - 1)
+        if dtype.is_floating_point:
+            v = constant(plan.output).ravel()[v + channel * plan.out_values]
+    elif plan.mean is not None and plan.std is not None:
+        mean, std = (torch.tensor(values, device=v.device)[channel] for values in (plan.mean, plan.std))
+        v = (v.float() - mean) / std
+    return v.to(dtype)

@@ -1,0 +1,294 @@
+"""What a scheme and a key compile to: one gather and one value substitution, whatever the steps.
+
+    out[p] = table[table_of[p]][flip(in[source[p]])]
+
+A plan is four small arrays over the positions p of a block vector, the tables, and the output stage.
+Backends apply plans; nothing below this module knows about steps or keys.
+
+Value domains. An image is made of *integers* 0..values-1 (values = 256, or 1000 in the decimal
+profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers first
+(`trunc(clamp(v) * in_scale)`, or to nearest when decrypting, which makes decryption exact).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from blockenc.key import AnyKey, StepUse, as_key_set
+from blockenc.scheme import Scheme
+
+BYTE_VALUES = 256
+DECIMAL_VALUES = 1000
+
+# What a backend is told beside the packed arrays (csrc/plan.h has the same list).
+QUANTISES = 1  # float input becomes integers
+NEAREST = 2  # ... by rounding to nearest instead of truncating
+DECIMAL_IN = 4  # integers in are below 1000, not 256
+DECIMAL_OUT = 8  # integers out are below 1000, not 256
+NORMALISES = 16  # float output is (v - mean) / std
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A compiled transform of block vectors. Immutable; holds secrets' consequences, so never printed.
+
+    source: int32 [L], the position each output position reads.
+    flips: uint8 [L], how often the value read is replaced by its negative (255 - v, or 1 - v), before
+        it is quantised. (1 - (1 - v) is not v for floats, so the number counts, not its parity.)
+    table_of: uint8 [L], 0 for no substitution, else 1 + the row of `tables`.
+    tables: uint16 [T, in_values].
+    """
+
+    block_size: int
+    channels: int
+    source: np.ndarray
+    flips: np.ndarray
+    table_of: np.ndarray
+    tables: np.ndarray
+    in_values: int = BYTE_VALUES
+    out_values: int = BYTE_VALUES
+    quantises: bool = False
+    nearest: bool = False
+    in_scale: int = 255
+    out_scale: int = 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.source)
+
+    @functools.cached_property
+    def flags(self) -> int:
+        return (
+            QUANTISES * self.quantises
+            | NEAREST * self.nearest
+            | DECIMAL_IN * (self.in_values == DECIMAL_VALUES)
+            | DECIMAL_OUT * (self.out_values == DECIMAL_VALUES)
+            | NORMALISES * (self.mean is not None)
+        )
+
+    @functools.cached_property
+    def output(self) -> np.ndarray:
+        """float32 [C, out_values]: the output stage of every integer, each operation rounded to float32.
+
+        (v/scale - mean[c])/std[c], bit for bit what torchvision's ToDtype(scale=True) and Normalize give.
+        """
+        values = np.arange(self.out_values, dtype=np.float32) / np.float32(self.out_scale)
+        mean, std = self._normalisation()
+        return (values[None, :] - mean[:, None]) / std[:, None]
+
+    def _normalisation(self) -> np.ndarray:
+        """float32 [2, C]: mean and std, 0 and 1 where there is none."""
+        mean = self.mean or (0.0,) * self.channels
+        std = self.std or (1.0,) * self.channels
+        return np.array([mean, std], np.float32)
+
+    @functools.cached_property
+    def packed(self) -> np.ndarray:
+        """The arrays as one uint8 vector, the form in which a plan enters a graph or a GPU.
+
+        Sections, each padded to SECTION bytes: float32 [1 + 2C] (in_scale, mean, std), source, flips,
+        table_of, tables, output. `unpack` is the inverse; csrc/plan.h reads the same layout.
+        """
+        floats = np.concatenate([np.float32([self.in_scale]), self._normalisation().ravel()])
+        sections = [floats, self.source, self.flips, self.table_of, self.tables, self.output]
+        return np.concatenate([_padded(section) for section in sections])
+
+    @classmethod
+    def unpack(cls, packed: np.ndarray, block_size: int, channels: int, tables: int, flags: int) -> Plan:
+        """The plan in `packed`. The output stage is kept as mean and std. Raises ValueError on a bad size."""
+        length = block_size * block_size * channels
+        in_values = DECIMAL_VALUES if flags & DECIMAL_IN else BYTE_VALUES
+        out_values = DECIMAL_VALUES if flags & DECIMAL_OUT else BYTE_VALUES
+        shapes: list[tuple[Any, tuple[int, ...]]] = [
+            (np.float32, (1 + 2 * channels,)),
+            (np.int32, (length,)),
+            (np.uint8, (length,)),
+            (np.uint8, (length,)),
+            (np.uint16, (tables, in_values)),
+            (np.float32, (channels, out_values)),
+        ]
+        arrays, start = [], 0
+        for dtype, shape in shapes:
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            arrays.append(packed[start : start + size])
+            start += size + -size % SECTION
+        if start != packed.size:
+            raise ValueError(f"plan: expected {start} bytes for this scheme, got {packed.size}")
+        floats, source, flips, table_of, table_rows, output = (
+            array.view(dtype).reshape(shape) for array, (dtype, shape) in zip(arrays, shapes)
+        )
+        normalised = bool(flags & NORMALISES)
+        plan = cls(
+            block_size=block_size,
+            channels=channels,
+            source=source,
+            flips=flips,
+            table_of=table_of,
+            tables=table_rows,
+            in_values=in_values,
+            out_values=out_values,
+            quantises=bool(flags & QUANTISES),
+            nearest=bool(flags & NEAREST),
+            in_scale=int(floats[0]),
+            mean=tuple(floats[1 : 1 + channels].tolist()) if normalised else None,
+            std=tuple(floats[1 + channels :].tolist()) if normalised else None,
+        )
+        plan.__dict__["output"] = output  # as packed: out_scale need not be known
+        return plan
+
+    def with_output(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> Plan:
+        """This plan with another output stage."""
+        return dataclasses.replace(
+            self,
+            mean=None if mean is None else tuple(mean),
+            std=None if std is None else tuple(std),
+        )
+
+    def __repr__(self) -> str:
+        return f"Plan(block_size={self.block_size}, channels={self.channels}, flags={self.flags})"
+
+
+SECTION = 64  # a cache line, so that every section may be read with aligned vectors
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    data = np.ascontiguousarray(array).view(np.uint8).ravel()
+    return np.concatenate([data, np.zeros(-data.size % SECTION, np.uint8)])
+
+
+def compile_plan(scheme: Scheme, key: AnyKey, *, decrypt: bool = False) -> Plan:
+    """The plan of a scheme under a key."""
+    plans = [_step_plan(scheme, key, n) for n in range(len(scheme.steps))]
+    if decrypt:
+        plans = [invert(plan) for plan in reversed(plans)]
+    return functools.reduce(compose, plans)
+
+
+def _step_plan(scheme: Scheme, key: AnyKey, n: int) -> Plan:
+    """The plan of the n-th step alone."""
+    step = scheme.steps[n]
+    secret = as_key_set(key).member(step)
+    use = StepUse(step, scheme.steps[:n].count(step), scheme.channels, scheme.block_size)
+    zeros = np.zeros(scheme.length, np.uint8)
+    plan = Plan(
+        block_size=scheme.block_size,
+        channels=scheme.channels,
+        source=np.arange(scheme.length, dtype=np.int32),
+        flips=zeros,
+        table_of=zeros,
+        tables=np.zeros((0, BYTE_VALUES), np.uint16),
+    )
+    if step == "shuffle":
+        return dataclasses.replace(plan, source=secret.permutation(use).astype(np.int32))
+    if step == "np":
+        return dataclasses.replace(plan, flips=secret.mask(use).astype(np.uint8))
+    table = secret.ffx_table(use, scheme.ffx)
+    decimal = scheme.ffx == "decimal"
+    return dataclasses.replace(
+        plan,
+        table_of=secret.mask(use).astype(np.uint8),
+        tables=table[None, :],
+        out_values=DECIMAL_VALUES if decimal else BYTE_VALUES,
+        quantises=True,
+        out_scale=int(table.max()) if decimal else 255,
+    )
+
+
+def compose(first: Plan, second: Plan) -> Plan:
+    """The plan that does `first`, then `second` (which reads what `first` wrote)."""
+    s = second.source
+    moved = {"source": first.source[s], "flips": first.flips[s], "table_of": first.table_of[s]}
+    if not second.flips.any() and not second.quantises:  # nothing but a gather: any value domain goes
+        return dataclasses.replace(first, **moved)
+    only_gathers = not first.flips.any() and not first.quantises
+    if first.out_values != second.in_values and not only_gathers:
+        raise ValueError(
+            f"plan: the first part leaves values below {first.out_values}, the second takes values "
+            f"below {second.in_values}"
+        )
+    if not first.quantises:  # flips add up until something quantises
+        flips = moved["flips"] + second.flips
+        return dataclasses.replace(second, source=moved["source"], flips=flips)
+    chains = np.stack([moved["table_of"], second.flips % 2, second.table_of], axis=1)
+    distinct, row_of = np.unique(chains, axis=0, return_inverse=True)
+    rows = [_substitution(second, f, t)[_substitution(first, 0, table)] for table, f, t in distinct]
+    return _with_rows(
+        dataclasses.replace(
+            first,
+            **moved,
+            out_values=second.out_values,
+            out_scale=second.out_scale if second.quantises else first.out_scale,
+        ),
+        rows,
+        row_of.reshape(-1),
+    )
+
+
+def invert(plan: Plan) -> Plan:
+    """The plan that undoes `plan`. Values that `plan` never gives become 255."""
+    inverse = np.empty_like(plan.source)
+    inverse[plan.source] = np.arange(plan.length, dtype=np.int32)
+    back = dataclasses.replace(
+        plan,
+        source=inverse,
+        flips=plan.flips[inverse],
+        in_values=plan.out_values,
+        out_values=plan.in_values,
+        in_scale=plan.out_scale,
+        out_scale=plan.in_scale,
+        nearest=True,
+        mean=None,
+        std=None,
+    )
+    if not plan.quantises:
+        return back
+    chains = np.stack([plan.flips % 2, plan.table_of], axis=1)[inverse]
+    distinct, row_of = np.unique(chains, axis=0, return_inverse=True)
+    rows = []
+    for f, t in distinct:
+        row = np.full(plan.out_values, BYTE_VALUES - 1, np.uint16)
+        if t == 0:  # not enciphered: the value itself, flipped back; what is above 255 is clamped
+            row[:BYTE_VALUES] = _substitution(plan, f, 0)
+            row[BYTE_VALUES:] = row[BYTE_VALUES - 1]
+        else:
+            row[_substitution(plan, f, t)] = np.arange(plan.in_values, dtype=np.uint16)
+        rows.append(row)
+    return _with_rows(dataclasses.replace(back, flips=np.zeros_like(plan.flips)), rows, row_of.reshape(-1))
+
+
+def _substitution(plan: Plan, flip: int, table: int) -> np.ndarray:
+    """What `plan` makes of every value in at a position with this parity of flips and this table."""
+    values = np.arange(plan.in_values)
+    if flip:
+        values = BYTE_VALUES - 1 - values
+    return plan.tables[table - 1][values] if table else np.minimum(values, plan.out_values - 1)
+
+
+def _with_rows(plan: Plan, rows: list[np.ndarray], row_of: np.ndarray) -> Plan:
+    """`plan` substituting by `rows`, where position p uses rows[row_of[p]]; identities need no table."""
+    values = np.arange(plan.in_values)
+    table_numbers: dict[bytes, int] = {np.minimum(values, plan.out_values - 1).astype(np.uint16).tobytes(): 0}
+    tables, numbers = [], np.zeros(len(rows), np.int64)
+    for n, row in enumerate(rows):
+        data = row.astype(np.uint16)
+        number = table_numbers.setdefault(data.tobytes(), len(table_numbers))
+        if number > len(tables):
+            tables.append(data)
+        numbers[n] = number
+    if len(tables) > 255:
+        raise ValueError(f"steps: this order needs {len(tables)} substitution tables, more than 255")
+    return dataclasses.replace(
+        plan,
+        table_of=numbers[row_of].astype(np.uint8),
+        tables=np.array(tables, np.uint16).reshape(len(tables), plan.in_values),
+    )
+
+
+__all__ = ["Plan", "compile_plan", "compose", "invert"]

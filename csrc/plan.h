@@ -1,0 +1,110 @@
+// A packed plan and a job: what every kernel, on every device, is given.
+//
+// The layout of a packed plan is that of blockenc/plan.py, Plan.packed: six sections, each padded to
+// kSection bytes. This header is plain C++17, used by g++ and nvcc alike; nothing here allocates.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define BLOCKENC_HOST_DEVICE __host__ __device__
+#else
+#define BLOCKENC_HOST_DEVICE
+#endif
+
+namespace blockenc {
+
+enum class Type : int32_t { u8, u16, f32, f16, bf16 };
+
+BLOCKENC_HOST_DEVICE constexpr int item_size(Type type) {
+  return type == Type::u8 ? 1 : type == Type::f32 ? 4 : 2;
+}
+BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) {
+  return type == Type::u8 || type == Type::u16;
+}
+
+// Bits of a plan's flags; blockenc/plan.py has the same list.
+enum : int32_t {
+  kQuantises = 1,    // float input becomes integers
+  kNearest = 2,      // ... by rounding to nearest instead of truncating
+  kDecimalIn = 4,    // integers in are below 1000, not 256
+  kDecimalOut = 8,   // integers out are below 1000, not 256
+  kNormalises = 16,  // float output is (v - mean) / std
+};
+
+constexpr int kByteValues = 256;
+constexpr int kDecimalValues = 1000;
+constexpr int64_t kSection = 64;
+
+// One output position p of a block vector is made like this (see blockenc/plan.py):
+//
+//   v = in[source[p]]                      position (i*M + j)*C + c is row i, column j, channel c
+//   integers in: k = min(v, in_values - 1), then 255 - k if flips[p] is odd
+//   floats in:   v = 1 - v, flips[p] times, each rounded to the input type;
+//                quantising plans: k = trunc or nearest(clamp(v, 0, 1) * in_scale), NaN giving 0
+//   integers:    k = table_of[p] ? tables[(table_of[p] - 1) * in_values + k] : min(k, out_values - 1)
+//                out = k, or output[c * out_values + k] rounded to the output type
+//   floats not quantised: out = v, or (v - mean[c]) / std[c], rounded to the output type
+struct Plan {
+  int32_t block_size;
+  int32_t channels;
+  int32_t length;  // block_size * block_size * channels
+  int32_t table_count;
+  int32_t flags;
+  int32_t in_values;
+  int32_t out_values;
+  const float* in_scale;  // one value; pointers, so that a plan may live in device memory
+  const float* mean;      // [channels]
+  const float* std;       // [channels]
+  const int32_t* source;  // [length]
+  const uint8_t* flips;   // [length]
+  const uint8_t* table_of;  // [length]
+  const uint16_t* tables;   // [table_count][in_values]
+  const float* output;      // [channels][out_values]
+};
+
+// Points `plan` into packed bytes at `base`; returns how many bytes the packed plan has.
+inline int64_t unpack_plan(const void* base, int block_size, int channels, int table_count, int flags,
+                           Plan* plan) {
+  const char* start = static_cast<const char*>(base);
+  int64_t offset = 0;
+  auto section = [&](int64_t bytes) {
+    const char* here = start + offset;
+    offset += (bytes + kSection - 1) / kSection * kSection;
+    return here;
+  };
+  const int64_t length = int64_t{block_size} * block_size * channels;
+  plan->block_size = block_size;
+  plan->channels = channels;
+  plan->length = static_cast<int32_t>(length);
+  plan->table_count = table_count;
+  plan->flags = flags;
+  plan->in_values = flags & kDecimalIn ? kDecimalValues : kByteValues;
+  plan->out_values = flags & kDecimalOut ? kDecimalValues : kByteValues;
+  plan->in_scale = reinterpret_cast<const float*>(section(4 * (1 + 2 * int64_t{channels})));
+  plan->mean = plan->in_scale + 1;
+  plan->std = plan->mean + channels;
+  plan->source = reinterpret_cast<const int32_t*>(section(4 * length));
+  plan->flips = reinterpret_cast<const uint8_t*>(section(length));
+  plan->table_of = reinterpret_cast<const uint8_t*>(section(length));
+  plan->tables = reinterpret_cast<const uint16_t*>(section(2 * int64_t{table_count} * plan->in_values));
+  plan->output = reinterpret_cast<const float*>(section(4 * int64_t{channels} * plan->out_values));
+  return offset;
+}
+
+// One batch. Strides are in elements, in the order N, C, H, W, and may be anything, also zero or negative
+// for the input. The output's elements must be distinct and apart from the input.
+struct Job {
+  Plan plan;
+  const void* in;
+  void* out;
+  Type in_type;
+  Type out_type;
+  int64_t n, h, w;
+  int64_t in_stride[4];
+  int64_t out_stride[4];
+};
+
+}  // namespace blockenc
