@@ -1,0 +1,65 @@
+"""The oracle (blockenc.reference) behind the interface of the library, and images to compare on."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+
+from blockenc import reference
+
+KEY = bytes(range(32))
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@functools.cache
+def _step_secret(step: str, ordinal: int, block_size: int, channels: int, ffx: str) -> tuple:
+    keys = dict.fromkeys(("shuffle", "np", "ffx"), KEY)
+    repeated = (step,) * (ordinal + 1)
+    found = reference.secrets(keys, steps=repeated, block_size=block_size, channels=channels, ffx=ffx)
+    return found[-1]
+
+
+def secrets(steps: tuple[str, ...], block_size: int, channels: int, ffx: str = "byte") -> list[tuple]:
+    return [
+        _step_secret(step, steps[:n].count(step), block_size, channels, ffx) for n, step in enumerate(steps)
+    ]
+
+
+def expected(
+    x: torch.Tensor,
+    step_secrets: list[tuple],
+    block_size: int,
+    *,
+    decrypt: bool = False,
+    ffx: str = "byte",
+    dtype: torch.dtype | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> torch.Tensor:
+    """What the steps make of x [N, C, H, W] as `dtype` (default: x's), by the oracle."""
+    name = str(x.dtype).removeprefix("torch.")
+    carrier = x.float() if x.is_floating_point() else x.to(torch.int64)
+    values, scale = reference.run(
+        carrier.permute(0, 2, 3, 1).numpy(),
+        step_secrets,
+        block_size=block_size,
+        decrypt=decrypt,
+        ffx=ffx,
+        dtype=name,
+    )
+    dtype = dtype or x.dtype
+    if dtype.is_floating_point:
+        values = reference.output(values, scale, str(dtype).removeprefix("torch."), mean, std)
+    return torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2).to(dtype)
+
+
+def image(shape: tuple[int, ...], dtype: torch.dtype = torch.uint8, seed: int = 0) -> torch.Tensor:
+    """A random image batch: every byte value, or floats in [0, 1] including both ends and 1/255 steps."""
+    generator = torch.Generator().manual_seed(seed)
+    bytes_ = torch.randint(0, 256, shape, generator=generator)
+    if not dtype.is_floating_point:
+        return bytes_.to(dtype)
+    uniform = torch.rand(shape, generator=generator)
+    return torch.where(uniform < 0.5, bytes_ / 255, uniform).to(dtype)
