@@ -1,8 +1,8 @@
 """blockenc: block-wise image encryption that neural networks still learn from.
 
-    key = blockenc.Key.generate()
-    y = blockenc.encrypt(x, key)        # x: torch tensor, NumPy array, PIL image, or a DLPack array
-    assert (blockenc.decrypt(y, key) == x).all()
+key = blockenc.Key.generate()
+y = blockenc.encrypt(x, key)        # x: torch tensor, NumPy array, PIL image, or a DLPack array
+assert (blockenc.decrypt(y, key) == x).all()
 """
 
 from blockenc import ops as _ops  # registers torch.ops.blockenc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,17 @@ class _Compiled(NamedTuple):
     block_size: int
     tables: int
     flags: int
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _pack(
+    plan: Plan, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
+) -> _Compiled:
+    """The plan on a device. Outside the modes of a trace, so that what is kept is a real tensor."""
+    plan = plan.with_output(mean, std)
+    with torch.utils._python_dispatch._disable_current_modes():
+        packed = torch.from_numpy(plan.packed).to(device)
+    return _Compiled(packed, plan.block_size, len(plan.tables), plan.flags)
 
 
 class Cipher:
@@ -58,9 +70,7 @@ class Cipher:
         self.backend = backend
         self.check_values = check_values
         self.fingerprint = as_key_set(key).fingerprint
-        self._plans = {
-            decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)
-        }
+        self._plans = {decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)}
         self._compiled: dict[tuple, _Compiled] = {}
 
     def encrypt(
@@ -161,12 +171,7 @@ class Cipher:
             key = (decrypt, device, mean, std)
         compiled = self._compiled.get(key)
         if compiled is None:
-            plan = self._plans[decrypt].with_output(mean, std)
-            # Outside the fake mode of a trace, so that the cache keeps a real tensor.
-            with torch.utils._python_dispatch._disable_current_modes():
-                packed = torch.from_numpy(plan.packed).to(device)
-            compiled = _Compiled(packed, plan.block_size, len(plan.tables), plan.flags)
-            self._compiled[key] = compiled
+            compiled = self._compiled[key] = _pack(self._plans[decrypt], mean, std, device)
         return compiled
 
 
@@ -217,7 +222,7 @@ def _channels(x: Any) -> int:
     """The channels of x; 3 where x is not an image at all, which the cipher then says."""
     if hasattr(x, "getbands"):
         return len(x.getbands())
-    shape = getattr(x, "shape", ())
+    shape: Any = getattr(x, "shape", ())
     if len(shape) not in (3, 4):
         return 3
     return int(shape[-3] if isinstance(x, torch.Tensor) else shape[-1])
@@ -250,8 +255,10 @@ def _per_channel(
             raise TypeError(f"{name}: expected {channels} numbers, got {given!r}") from None
         if len(numbers) != channels:
             raise ValueError(f"{name}: expected {channels} numbers, one a channel, got {len(numbers)}")
-        if not all(np.isfinite(numbers)) or (name == "std" and 0.0 in numbers):
-            raise ValueError(f"{name}: expected finite numbers{', std not 0' * (name == 'std')}, got {given!r}")
+        if not all(math.isfinite(number) for number in numbers) or (name == "std" and 0.0 in numbers):
+            raise ValueError(
+                f"{name}: expected finite numbers{', std not 0' * (name == 'std')}, got {given!r}"
+            )
         values.append(numbers)
     return values[0], values[1]
 
@@ -272,7 +279,7 @@ def _to_tensor(x: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
     if hasattr(x, "getbands"):  # a PIL image; Pillow is not imported for this
         if x.mode not in PIL_MODES:
             raise ValueError(
-                f'x: expected a PIL image of mode {", ".join(PIL_MODES)}, got {x.mode!r}; convert it first, '
+                f"x: expected a PIL image of mode {', '.join(PIL_MODES)}, got {x.mode!r}; convert it first, "
                 'for instance with x.convert("RGB")'
             )
         array = np.asarray(x)
@@ -283,7 +290,7 @@ def _to_tensor(x: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
             raise ValueError(f"x: expected [H, W, C] or [N, H, W, C], got shape {x.shape}")
         return _from_numpy(x), _to_numpy
     if hasattr(x, "__dlpack__"):
-        tensor = torch.from_dlpack(x)
+        tensor = torch.utils.dlpack.from_dlpack(x)
         if tensor.dim() not in (3, 4):
             raise ValueError(f"x: expected [H, W, C] or [N, H, W, C], got shape {tuple(tensor.shape)}")
         return tensor.movedim(-1, -3), lambda y: _like(x)(y.movedim(-3, -1))

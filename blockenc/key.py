@@ -16,7 +16,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from blockenc.cipher import Cipher
-    from blockenc.scheme import Scheme
 
 KEY_BYTES = 32
 
@@ -120,7 +119,7 @@ class Key(_Secret):
             raise ValueError(f"key: expected {KEY_BYTES} bytes, got {len(bytes(secret))}")
         self._secret = bytes(secret)
         self._fingerprint = hkdf(self._secret, "blockenc/1/fingerprint")[:8].hex()
-        self._ciphers: dict[Scheme, Cipher] = {}
+        self._ciphers: dict[tuple, Cipher] = {}  # compiled by blockenc.encrypt and decrypt
 
     @classmethod
     def generate(cls) -> Key:

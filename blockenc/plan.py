@@ -81,7 +81,8 @@ class Plan:
         """
         values = np.arange(self.out_values, dtype=np.float32) / np.float32(self.out_scale)
         mean, std = self._normalisation()
-        return (values[None, :] - mean[:, None]) / std[:, None]
+        table: np.ndarray = (values[None, :] - mean[:, None]) / std[:, None]
+        return table
 
     def _normalisation(self) -> np.ndarray:
         """float32 [2, C]: mean and std, 0 and 1 where there is none."""
@@ -96,7 +97,7 @@ class Plan:
         Sections, each padded to SECTION bytes: float32 [1 + 2C] (in_scale, mean, std), source, flips,
         table_of, tables, output. `unpack` is the inverse; csrc/plan.h reads the same layout.
         """
-        floats = np.concatenate([np.float32([self.in_scale]), self._normalisation().ravel()])
+        floats = np.concatenate([np.array([self.in_scale], np.float32), self._normalisation().ravel()])
         sections = [floats, self.source, self.flips, self.table_of, self.tables, self.output]
         return np.concatenate([_padded(section) for section in sections])
 
@@ -275,7 +276,8 @@ def _with_rows(plan: Plan, rows: list[np.ndarray], row_of: np.ndarray) -> Plan:
     """`plan` substituting by `rows`, where position p uses rows[row_of[p]]; identities need no table."""
     values = np.arange(plan.in_values)
     table_numbers: dict[bytes, int] = {np.minimum(values, plan.out_values - 1).astype(np.uint16).tobytes(): 0}
-    tables, numbers = [], np.zeros(len(rows), np.int64)
+    tables: list[np.ndarray] = []
+    numbers = np.zeros(len(rows), np.int64)
     for n, row in enumerate(rows):
         data = row.astype(np.uint16)
         number = table_numbers.setdefault(data.tobytes(), len(table_numbers))

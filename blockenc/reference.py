@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -195,7 +196,7 @@ def run(
             enciphered_max = max(secret[1])
 
     integers = dtype in ("uint8", "uint16")
-    v = to_block_vectors(x, block_size).astype(np.int64 if integers else np.float32)
+    v: Any = to_block_vectors(x, block_size).astype(np.int64 if integers else np.float32)
     scale = enciphered_max if decrypt else 255
     for step, *secret in reversed(secrets) if decrypt else secrets:
         if step == "shuffle":
@@ -233,7 +234,7 @@ def output(
     std: Sequence[float] | None = None,
 ) -> np.ndarray:
     """The output stage: (v/scale - mean[c])/std[c], each operation rounded to float32, then `dtype`."""
-    f = v.astype(np.float32)
+    f: Any = v.astype(np.float32)
     if scale != 1:
         f = f / np.float32(scale)
     if mean is not None and std is not None:

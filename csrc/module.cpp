@@ -34,9 +34,8 @@ void apply(uintptr_t in, uintptr_t out, int in_type, int out_type, const py::tup
   job.n = sizes[0];
   job.h = sizes[2];
   job.w = sizes[3];
-  const int64_t expected =
-      blockenc::unpack_plan(reinterpret_cast<const void*>(plan), block_size, static_cast<int>(sizes[1]),
-                            tables, flags, &job.plan);
+  const int64_t expected = blockenc::unpack_plan(reinterpret_cast<const void*>(plan), block_size,
+                                                 static_cast<int>(sizes[1]), tables, flags, &job.plan);
   if (expected != plan_bytes) {
     throw std::invalid_argument("plan: expected " + std::to_string(expected) +
                                 " bytes for this scheme, got " + std::to_string(plan_bytes));

@@ -21,9 +21,7 @@ enum class Type : int32_t { u8, u16, f32, f16, bf16 };
 BLOCKENC_HOST_DEVICE constexpr int item_size(Type type) {
   return type == Type::u8 ? 1 : type == Type::f32 ? 4 : 2;
 }
-BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) {
-  return type == Type::u8 || type == Type::u16;
-}
+BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) { return type == Type::u8 || type == Type::u16; }
 
 // Bits of a plan's flags; blockenc/plan.py has the same list.
 enum : int32_t {
@@ -55,11 +53,11 @@ struct Plan {
   int32_t flags;
   int32_t in_values;
   int32_t out_values;
-  const float* in_scale;  // one value; pointers, so that a plan may live in device memory
-  const float* mean;      // [channels]
-  const float* std;       // [channels]
-  const int32_t* source;  // [length]
-  const uint8_t* flips;   // [length]
+  const float* in_scale;    // one value; pointers, so that a plan may live in device memory
+  const float* mean;        // [channels]
+  const float* std;         // [channels]
+  const int32_t* source;    // [length]
+  const uint8_t* flips;     // [length]
   const uint8_t* table_of;  // [length]
   const uint16_t* tables;   // [table_count][in_values]
   const float* output;      // [channels][out_values]

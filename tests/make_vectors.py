@@ -40,9 +40,7 @@ def vectors() -> dict:
     )
     cases = []
     for shape, block_size, case_steps, ffx in CASES:
-        found = reference.secrets(
-            keys, steps=case_steps, block_size=block_size, channels=shape[1], ffx=ffx
-        )
+        found = reference.secrets(keys, steps=case_steps, block_size=block_size, channels=shape[1], ffx=ffx)
         encrypted, _ = reference.run(
             image(shape).transpose(0, 2, 3, 1), found, block_size=block_size, ffx=ffx
         )

@@ -48,6 +48,15 @@ def test_compile_before_first_use() -> None:
     assert torch.equal(compiled(X), CIPHER.encrypt(X))
     assert torch.equal(fresh.encrypt(X), CIPHER.encrypt(X))
 
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return unused.encrypt(x)
+
+    unused = blockenc.Cipher(oracle.KEY)
+    program = torch.export.export(Model(), (X,))
+    assert torch.equal(program.module()(X), CIPHER.encrypt(X))
+    assert torch.equal(unused.encrypt(X), CIPHER.encrypt(X))
+
 
 def test_export() -> None:
     class Model(torch.nn.Module):

@@ -83,7 +83,9 @@ def test_value_types(backend: str, ffx: str, block_size: int, channels: int) -> 
     shape = (2, channels, 3 * block_size, 5 * block_size)
     output = {"mean": MEAN[:channels], "std": STD[:channels]}
     for steps in ORDERS + REPEATS:
-        if ffx == "decimal" and ("ffx" not in steps or not set(steps[steps.index("ffx") + 1 :]) <= {"shuffle"}):
+        if ffx == "decimal" and (
+            "ffx" not in steps or not set(steps[steps.index("ffx") + 1 :]) <= {"shuffle"}
+        ):
             continue
         secrets = oracle.secrets(steps, block_size, channels, ffx)
         fields = {"block_size": block_size, "channels": channels, "steps": steps, "ffx": ffx}

@@ -7,7 +7,7 @@ import torch
 from blockenc.backends import Request
 
 try:
-    from blockenc import _native
+    from blockenc import _native  # type: ignore[attr-defined]
 except ImportError as error:
     _native = None  # type: ignore[assignment]
     _reason = f"the extension is not built ({error}); install blockenc with a C++17 compiler at hand"

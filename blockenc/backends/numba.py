@@ -34,9 +34,7 @@ def apply(request: Request) -> None:
         x, out = x[None], out[None]
     if x.numel() == 0:
         return
-    plan = Plan.unpack(
-        request.plan.numpy(), request.block_size, x.shape[1], request.tables, request.flags
-    )
+    plan = Plan.unpack(request.plan.numpy(), request.block_size, x.shape[1], request.tables, request.flags)
     lookup, row_of = _lookup(plan, out.dtype)
     n, _, h, w = x.shape
     m = plan.block_size
