@@ -51,8 +51,15 @@ def test_ff1_inverts(data: st.DataObject, radix: int, length: int, tweak: bytes)
 
 @pytest.mark.parametrize(
     "key, radix, numerals",
-    [(bytes(15), 10, None), (bytes(16), 1, None), (bytes(16), 2**16 + 1, None), (bytes(16), 10, [1])]
-    + [(bytes(16), 3, [1, 2, 0, 1]), (bytes(16), 10, [1, 10]), (bytes(16), 10, [1, -1])],
+    [
+        (bytes(15), 10, None),
+        (bytes(16), 1, None),
+        (bytes(16), 2**16 + 1, None),
+        (bytes(16), 10, [1]),
+        (bytes(16), 3, [1, 2, 0, 1]),
+        (bytes(16), 10, [1, 10]),
+        (bytes(16), 10, [1, -1]),
+    ],
 )
 def test_ff1_bounds(key: bytes, radix: int, numerals: list[int] | None) -> None:
     with pytest.raises(ValueError, match=r"^(key|radix|numerals): "):

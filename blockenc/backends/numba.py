@@ -36,7 +36,6 @@ def apply(request: Request) -> None:
         return
     plan = Plan.unpack(request.plan.numpy(), request.block_size, x.shape[1], request.tables, request.flags)
     lookup, row_of = _lookup(plan, out.dtype)
-    n, _, h, w = x.shape
     m = plan.block_size
     source = _coordinates(plan.source, plan)
     kernel = _kernel()
@@ -45,7 +44,7 @@ def apply(request: Request) -> None:
     def share(first: int, last: int) -> None:
         kernel(source_array, target_array, source, lookup, row_of, m, first, last)
 
-    rows = n * (h // m)
+    rows = x.shape[0] * (x.shape[2] // m)
     threads = min(torch.get_num_threads(), rows, 1 + out.numel() * out.element_size() // BYTES_PER_THREAD)
     bounds = [rows * k // threads for k in range(threads + 1)]
     workers = [
