@@ -32,7 +32,7 @@ TINY_BATCH = 1
 
 
 def medians(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """The median time of each call, in seconds, taken in turn until `seconds` have passed (3 rounds at least)."""
+    """Median seconds of each call, taken in turn until `seconds` have passed (3 rounds at least)."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
