@@ -1,0 +1,488 @@
+"""The command line: round trips, and one line of error, with nothing left behind, for every mistake."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import blockenc
+from blockenc import cli, files, imagefiles
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with good.key, its password in good.txt, and other.key under the same password."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("good", "other"):
+        blockenc.Key.generate().save(folder / f"{name}.key", PASSWORD)
+    (folder / "good.txt").write_text(f"{PASSWORD}\nsecond line\n")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_keys(keys: Path):
+    """Loading a key costs half a second of scrypt: the two of these tests are opened once each."""
+    opened = {str(path): blockenc.Key.load(path, PASSWORD) for path in keys.glob("*.key")}
+    load = blockenc.Key.load
+
+    def quick(path, password):
+        known = opened.get(str(path)) if password == PASSWORD else None
+        return known or load(path, password)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blockenc.Key, "load", quick)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def password_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cli.PASSWORD_VARIABLE, PASSWORD)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A small tree of PNGs, one for each channel count, of sizes that 4 divides."""
+    src = tmp_path / "photos"
+    for name, shape in {"a.png": (8, 12, 3), "deep/er/b.png": (16, 4), "deep/c.PNG": (4, 8, 4)}.items():
+        save(src / name, shape)
+    return src
+
+
+def save(path: Path, shape: tuple[int, ...], **options) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.name)).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def tree(folder: Path) -> set[str]:
+    """Every file and folder below, hidden ones included."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def run(*args: object) -> str:
+    """The output of a run that must succeed."""
+    result = CliRunner().invoke(cli.app, [str(arg) for arg in args])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*args: object, says: str, code: int = 1) -> str:
+    """A run that must fail with one line on stderr, no traceback, and no password."""
+    result = CliRunner().invoke(cli.app, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert says in result.stderr
+    assert PASSWORD not in result.output
+    if code == 1:
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert result.stdout == ""
+    return result.stderr
+
+
+def python_m(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "blockenc", *map(str, args)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        timeout=100,
+        check=False,
+    )
+
+
+# --- what works ---
+
+
+@pytest.mark.parametrize("options", [(), ("--block-size", 2, "--steps", "np,shuffle", "--backend", "aten")])
+def test_a_tree_comes_back_identical(photos: Path, tmp_path: Path, keys: Path, options: tuple):
+    (photos / "notes.txt").write_text("not an image")
+    (photos / ".hidden.png").write_text("not an image either")
+    enc, dec = tmp_path / "enc", tmp_path / "dec"
+    said = run("encrypt", photos, enc, "--key", keys / "good.key", *options)
+    assert "encrypted 3 images" in said
+    assert "1 other files left out" in said
+    images = {"a.png", "deep", "deep/er", "deep/er/b.png", "deep/c.png"}
+    assert tree(enc) == images | {"blockenc.json"}
+    assert "decrypted 3 images" in run("decrypt", enc, dec, "--key", keys / "good.key")
+    assert tree(dec) == images
+    for source, name in (("a.png", "a.png"), ("deep/er/b.png",) * 2, ("deep/c.PNG", "deep/c.png")):
+        assert pixels(enc / name).shape == pixels(photos / source).shape
+        assert (pixels(enc / name) != pixels(photos / source)).any()
+        np.testing.assert_array_equal(pixels(dec / name), pixels(photos / source))
+
+
+def test_the_files_hold_what_the_library_computes(photos: Path, tmp_path: Path, keys: Path):
+    run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key", "--block-size", 2)
+    key = blockenc.Key.load(keys / "good.key", PASSWORD)
+    expected = blockenc.encrypt(pixels(photos / "a.png"), key, block_size=2)
+    np.testing.assert_array_equal(pixels(tmp_path / "enc/a.png"), expected)
+
+
+def test_one_image_to_a_file_and_back(photos: Path, tmp_path: Path, keys: Path):
+    out = tmp_path / "new" / "x.png"
+    run("encrypt", photos / "a.png", out, "--key", keys / "good.key")
+    assert tree(out.parent) == {"x.png", "x.png.json"}
+    run("decrypt", out, tmp_path / "y.png", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), pixels(photos / "a.png"))
+
+
+def test_one_image_to_a_folder_and_one_out_of_a_tree(photos: Path, tmp_path: Path, keys: Path):
+    run("encrypt", photos / "a.png", tmp_path / "one", "--key", keys / "good.key")
+    assert tree(tmp_path / "one") == {"a.png", "blockenc.json"}
+    run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key")
+    run("decrypt", tmp_path / "enc/deep/er/b.png", tmp_path / "dec", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "dec/b.png"), pixels(photos / "deep/er/b.png"))
+
+
+@pytest.mark.parametrize("shape", [(9, 14, 3), (5, 4), (3, 7, 4)])
+def test_padding_repeats_the_edge_and_is_undone(tmp_path: Path, keys: Path, shape: tuple):
+    image = save(tmp_path / "in.png", shape)
+    run("encrypt", tmp_path / "in.png", tmp_path / "x.png", "--key", keys / "good.key", "--fit", "pad")
+    encrypted = pixels(tmp_path / "x.png")
+    assert encrypted.shape[:2] == tuple(-(-n // 4) * 4 for n in shape[:2])
+    key = blockenc.Key.load(keys / "good.key", PASSWORD)
+    stacked = encrypted if encrypted.ndim == 3 else encrypted[:, :, None]
+    assert (blockenc.decrypt(stacked, key)[-1, -1] == image[-1, -1]).all()
+    run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), image)
+
+
+def test_cropping_loses_the_right_and_bottom(tmp_path: Path, keys: Path):
+    image = save(tmp_path / "in.png", (9, 14, 3))
+    run("encrypt", tmp_path / "in.png", tmp_path / "x.png", "--key", keys / "good.key", "--fit", "crop")
+    run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), image[:8, :12])
+
+
+def converted(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "name, make, expected",
+    [
+        ("p.png", lambda rgb: rgb.quantize(16), converted),
+        ("bw.png", lambda rgb: rgb.convert("1"), lambda image: np.asarray(image.convert("L"))),
+        ("la.png", lambda rgb: rgb.convert("LA"), lambda image: np.asarray(image.convert("RGBA"))),
+        ("cmyk.jpg", lambda rgb: rgb.convert("CMYK"), converted),
+        (
+            "wide.png",
+            lambda rgb: Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000),
+            lambda image: (np.arange(64).reshape(8, 8) * 1000 >> 8).astype(np.uint8),
+        ),
+    ],
+)
+def test_modes(tmp_path: Path, keys: Path, name: str, make, expected):
+    rgb = Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8))
+    make(rgb).save(tmp_path / name)
+    run("encrypt", tmp_path / name, tmp_path / "x.png", "--key", keys / "good.key")
+    run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
+    with Image.open(tmp_path / name) as image:
+        np.testing.assert_array_equal(pixels(tmp_path / "y.png"), expected(image))
+
+
+def test_exif_orientation_is_applied(tmp_path: Path, keys: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    image = save(tmp_path / "in.png", (8, 12, 3), exif=exif)
+    run("encrypt", tmp_path / "in.png", tmp_path / "x.png", "--key", keys / "good.key")
+    run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), np.rot90(image, -1))
+
+
+def test_encrypting_again_overwrites_and_extends(photos: Path, tmp_path: Path, keys: Path):
+    enc = tmp_path / "enc"
+    run("encrypt", photos, enc, "--key", keys / "good.key")
+    shutil.rmtree(photos / "deep")
+    save(photos / "new.png", (4, 4, 3))
+    run("encrypt", photos, enc, "--key", keys / "good.key")
+    run("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key")
+    assert {"a.png", "new.png", "deep/er/b.png"} <= tree(tmp_path / "dec")
+
+
+def test_inspect(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(cli.PASSWORD_VARIABLE)
+    fingerprint = blockenc.Key.load(keys / "good.key", PASSWORD).fingerprint
+    shutil.copy(keys / "good.key", tmp_path / "k.key")
+    said = run("inspect", tmp_path / "k.key")
+    assert fingerprint in said
+    assert "scrypt" in said
+    assert "warning" not in said
+    (tmp_path / "k.key").chmod(0o644)
+    assert "warning" in run("inspect", tmp_path / "k.key")
+
+    enc = tmp_path / "enc"
+    monkeypatch.setenv(cli.PASSWORD_VARIABLE, PASSWORD)
+    run("encrypt", photos, enc, "--key", keys / "good.key")
+    for path in (enc, enc / "blockenc.json"):
+        said = run("inspect", path)
+        assert fingerprint in said
+        assert "12 x 8 x 3" in said
+    assert "not known" in run("inspect", photos / "a.png")
+    assert fingerprint in run("inspect", enc / "deep/er/b.png")
+    for name in blockenc.backends():
+        assert name in run("inspect")
+
+
+def test_the_module_runs(tmp_path: Path, keys: Path, photos: Path):
+    key = tmp_path / "new.key"
+    made = python_m("keygen", key, "--password-file", keys / "good.txt", BLOCKENC_PASSWORD="not this one")
+    assert made.returncode == 0, made.stderr
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert blockenc.Key.load(key, PASSWORD).fingerprint in made.stdout
+    failed = python_m("encrypt", photos, tmp_path / "enc", "--key", key, BLOCKENC_PASSWORD="wrong guess")
+    assert failed.returncode == 1
+    assert failed.stderr == f"error: {key}: wrong password, or the key file was altered\n"
+    assert "wrong guess" not in failed.stdout
+    done = python_m("encrypt", photos, tmp_path / "enc", "--key", key)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert python_m("--version").stdout == f"blockenc {blockenc.__version__}\n"
+
+
+# --- passwords and keys ---
+
+
+def test_the_prompt_asks_twice_in_keygen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(cli.PASSWORD_VARIABLE)
+    monkeypatch.setattr(cli, "_at_terminal", lambda: True)
+    result = CliRunner().invoke(cli.app, ["keygen", str(tmp_path / "k")], input="typed\ntyped\n")
+    assert result.exit_code == 0
+    assert "typed" not in result.output
+    assert blockenc.Key.load(tmp_path / "k", "typed")
+
+
+def test_no_password_to_be_had(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(cli.PASSWORD_VARIABLE)
+    refused("keygen", tmp_path / "k", says="no terminal to ask at")
+    (tmp_path / "empty").write_text("\n")
+    refused("keygen", tmp_path / "k", "--password-file", tmp_path / "empty", says="got none")
+    (tmp_path / "latin").write_bytes(b"secr\xe9t\n")
+    said = refused("keygen", tmp_path / "k", "--password-file", tmp_path / "latin", says="not UTF-8")
+    assert "secr" not in said
+    refused("keygen", tmp_path / "k", "--password-file", tmp_path / "none", says="none: No such file")
+    assert not (tmp_path / "k").exists()
+
+
+def test_keygen_overwrites_only_when_forced(tmp_path: Path):
+    path = tmp_path / "k"
+    path.write_text("precious")
+    refused("keygen", path, says="--force")
+    assert path.read_text() == "precious"
+    run("keygen", path, "--force")
+    refused("keygen", tmp_path, "--force", says="exists already")
+    refused("keygen", tmp_path / "no/k", says="no such folder")
+
+
+def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: Path, keys: Path):
+    enc = tmp_path / "enc"
+    run("encrypt", photos, enc, "--key", keys / "good.key")
+    said = refused(
+        "decrypt", enc, tmp_path / "dec", "--key", keys / "other.key", says="encrypted with the key"
+    )
+    for name in ("good.key", "other.key"):
+        assert blockenc.Key.load(keys / name, PASSWORD).fingerprint in said
+    assert not (tmp_path / "dec").exists()
+    before = {path: path.read_bytes() for path in enc.rglob("*.*")}
+    refused("encrypt", photos, enc, "--key", keys / "other.key", says="encrypted with the key")
+    refused("encrypt", photos, enc, "--key", keys / "good.key", "--steps", "np", says="another scheme or fit")
+    assert before == {path: path.read_bytes() for path in enc.rglob("*.*")}
+
+
+# --- mistakes: one line, and nothing is written ---
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (("--steps", "shuffle,rot13"), "rot13"),
+        (("--steps", ","), "expected at least one of"),
+        (("--block-size", "0"), "at least 1"),
+        (("--block-size", "3"), "not a multiple of the block size 3 (and 2 more images)"),
+        (("--block-size", "32", "--fit", "crop"), "too small"),
+        (("--block-size", "1000000"), "block_size"),
+        (("--ffx", "decimal"), "PNG files hold bytes"),
+        (("--backend", "abacus"), "abacus"),
+    ],
+)
+def test_bad_options(photos: Path, tmp_path: Path, keys: Path, options: tuple, says: str):
+    refused("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key", *options, says=says)
+    assert not (tmp_path / "enc").exists()
+
+
+@pytest.mark.parametrize("option", [("--fit", "stretch"), ("--block-size", "four"), ("--ffx", "octal")])
+def test_wrong_usage(photos: Path, tmp_path: Path, keys: Path, option: tuple):
+    refused("encrypt", photos, tmp_path / "e", "--key", keys / "good.key", *option, says=option[0], code=2)
+
+
+def test_bad_key_files(photos: Path, tmp_path: Path, keys: Path):
+    refused("encrypt", photos, tmp_path / "enc", "--key", tmp_path / "no.key", says="no.key: No such file")
+    refused("encrypt", photos, tmp_path / "enc", "--key", photos / "a.png", says="not a blockenc key file")
+    refused("inspect", photos / "none.key", says="No such file")
+    (tmp_path / "cut.key").write_bytes((keys / "good.key").read_bytes()[:99])
+    refused("inspect", tmp_path / "cut.key", says="damaged")
+
+
+def damage(photos: Path, kind: str) -> None:
+    if kind == "text":
+        (photos / "deep/bad.jpg").write_text("this is no image")
+    elif kind == "empty":
+        (photos / "deep/bad.jpg").touch()
+    else:
+        save(photos / "deep/bad.png", (64, 64, 3))
+        path = photos / "deep/bad.png"
+        path.write_bytes(path.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated"])
+def test_damaged_sources(photos: Path, tmp_path: Path, keys: Path, kind: str):
+    damage(photos, kind)
+    refused("encrypt", photos, tmp_path / "out/enc", "--key", keys / "good.key", says="deep/bad.")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_places(photos: Path, tmp_path: Path, keys: Path):
+    def encrypt(src: Path, dst: Path, says: str) -> None:
+        before = tree(tmp_path)
+        refused("encrypt", src, dst, "--key", keys / "good.key", says=says)
+        assert tree(tmp_path) == before
+
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    (tmp_path / "empty").mkdir()
+    encrypt(tmp_path / "none", tmp_path / "enc", "no such file or folder")
+    encrypt(tmp_path / "empty", tmp_path / "enc", "no images here")
+    encrypt(photos, file, "not a folder")
+    encrypt(photos, file / "below", "file")
+    encrypt(photos, photos, "apart")
+    encrypt(photos, photos / "enc", "apart")
+    encrypt(photos / "deep", photos, "apart")
+    encrypt(photos / "a.png", photos / "a.png", "SRC itself")
+    encrypt(photos / "a.png", photos, "SRC itself")
+    encrypt(photos / "a.png", photos / "deep/c.PNG", "not overwritten without --force")
+    (tmp_path / "blocked/a.png").mkdir(parents=True)
+    encrypt(photos, tmp_path / "blocked", "is a folder")
+    save(photos / "a.jpg", (8, 8, 3))
+    encrypt(photos, tmp_path / "enc", "would both become a.png")
+
+
+def test_the_disk_fills_up(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch):
+    enc = tmp_path / "enc"
+    run("encrypt", photos / "a.png", enc, "--key", keys / "good.key")
+    before = {path: path.read_bytes() for path in enc.iterdir()}
+    written = []
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    for place in (enc, tmp_path / "other"):
+        refused("encrypt", photos, place, "--key", keys / "good.key", says="No space left on device")
+    assert before == {path: path.read_bytes() for path in enc.iterdir()}
+    assert not (tmp_path / "other").exists()
+    refused("keygen", tmp_path / "k", says="No space left on device")
+    assert tree(tmp_path) - tree(photos) >= {"enc/a.png"}
+    assert not [name for name in tree(tmp_path) if "tmp" in name or name.startswith("k")]
+
+
+def test_control_c_is_quiet(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(done, total):
+        next(iter(done))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_progress", lambda label: interrupted)
+    args = ["encrypt", str(photos), str(tmp_path / "enc"), "--key", str(keys / "good.key")]
+    result = CliRunner().invoke(cli.app, args)
+    assert (result.exit_code, result.output) == (130, "")
+    assert not (tmp_path / "enc").exists()
+
+
+# --- manifests ---
+
+
+def test_a_missing_manifest(photos: Path, tmp_path: Path, keys: Path):
+    refused("decrypt", photos, tmp_path / "dec", "--key", keys / "good.key", says="no blockenc.json")
+    refused("decrypt", photos / "a.png", tmp_path / "dec", "--key", keys / "good.key", says="a.png.json")
+    refused("inspect", photos, says="no blockenc.json")
+    assert not (tmp_path / "dec").exists()
+
+
+def rename_item(fields: dict, name: str) -> None:
+    fields["items"][name] = fields["items"].pop("a.png")
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (None, "not JSON"),
+        (lambda fields: fields.update(format="other"), "not a blockenc manifest"),
+        (lambda fields: fields.update(version=2), "version 2"),
+        (lambda fields: fields.pop("items"), "damaged manifest"),
+        (lambda fields: fields.update(items=[]), "damaged manifest"),
+        (lambda fields: fields.update(scheme={"block_size": "four"}), "damaged manifest"),
+        (lambda fields: fields.update(fit="stretch"), "damaged manifest"),
+        (lambda fields: fields["items"]["a.png"].update(width=-1), "damaged manifest"),
+        (lambda fields: fields["items"]["a.png"].update(channels=2), "damaged manifest"),
+        (lambda fields: fields["items"]["a.png"].pop("sha256"), "damaged manifest"),
+        (lambda fields: rename_item(fields, "../a.png"), "damaged manifest"),
+        (lambda fields: rename_item(fields, "/a.png"), "damaged manifest"),
+        (lambda fields: rename_item(fields, "a.sh"), "damaged manifest"),
+        (lambda fields: rename_item(fields, "gone.png"), "missing"),
+        (lambda fields: fields["items"]["a.png"].update(width=16), "altered"),
+        (lambda fields: fields["items"]["a.png"].update(sha256="0"), "altered"),
+    ],
+)
+def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, says: str):
+    enc = tmp_path / "enc"
+    run("encrypt", photos, enc, "--key", keys / "good.key")
+    manifest = enc / "blockenc.json"
+    text = manifest.read_text()
+    if change is None:
+        manifest.write_text(text[:200])
+    else:
+        fields = json.loads(text)
+        change(fields)
+        manifest.write_text(json.dumps(fields))
+    refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
+    assert not (tmp_path / "dec").exists()
+
+
+def test_decrypt_overwrites_only_when_forced(photos: Path, tmp_path: Path, keys: Path):
+    run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key")
+    before = (photos / "a.png").read_bytes()
+    refused("decrypt", tmp_path / "enc", photos, "--key", keys / "good.key", says="--force")
+    assert (photos / "a.png").read_bytes() == before
+    run("decrypt", tmp_path / "enc", photos, "--key", keys / "good.key", "--force")
+
+
+def test_a_manifest_says_nothing_secret_and_round_trips(photos: Path, tmp_path: Path, keys: Path):
+    run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key", "--fit", "pad")
+    path = tmp_path / "enc/blockenc.json"
+    fields = json.loads(path.read_text())
+    assert set(fields) == {"format", "version", "scheme", "fingerprint", "fit", "items"}
+    assert fields["scheme"] == {
+        "block_size": 4, "steps": ["shuffle", "np", "ffx"], "ffx": "byte", "version": 1,
+    }  # fmt: skip
+    assert fields["items"]["deep/c.png"]["source"] == "deep/c.PNG"
+    assert imagefiles.Manifest.read(path).to_json() == path.read_text()
