@@ -28,7 +28,6 @@ class _Compiled(NamedTuple):
     flags: int
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _pack(
     plan: Plan, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
 ) -> _Compiled:
@@ -37,6 +36,10 @@ def _pack(
     with torch.utils._python_dispatch._disable_current_modes():
         packed = torch.from_numpy(plan.packed).to(device)
     return _Compiled(packed, plan.block_size, len(plan.tables), plan.flags)
+
+
+# What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
+_pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Cipher:

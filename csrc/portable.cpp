@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "half.h"
@@ -37,41 +38,71 @@ struct BF16 {
   static uint16_t store(float v) { return float_to_bf16(v); }
 };
 
+template <class T>
+constexpr bool kInteger = std::is_same_v<T, U8> || std::is_same_v<T, U16>;
+
 int substitute(const Plan& plan, int table, int k) {
   return table ? plan.tables[(table - 1) * plan.in_values + k] : std::min(k, plan.out_values - 1);
 }
 
-template <class In>
-int to_integer(const Plan& plan, int flips, typename In::Storage stored) {
-  if constexpr (std::is_same_v<In, U8> || std::is_same_v<In, U16>) {
-    const int k = std::min(In::load(stored), plan.in_values - 1);
-    return flips & 1 ? kByteValues - 1 - k : k;
+// The integer k at a position of this channel, as it is stored.
+template <class Out>
+typename Out::Storage finish(const Plan& plan, int channel, int k) {
+  if constexpr (kInteger<Out>) {
+    return Out::store(k);
   } else {
-    float v = In::load(stored);
-    for (; flips > 0; --flips) v = In::load(In::store(1.0f - v));
-    // The comparisons send NaN to 0.
-    const float clamped = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;
-    const float scaled = clamped * *plan.in_scale;
-    return static_cast<int>(plan.flags & kNearest ? std::nearbyintf(scaled) : scaled);
+    return Out::store(plan.output[channel * plan.out_values + k]);
   }
 }
 
-template <class In, class Out>
-typename Out::Storage transform(const Plan& plan, int p, int channel, typename In::Storage stored) {
-  constexpr bool integer_in = std::is_same_v<In, U8> || std::is_same_v<In, U16>;
-  constexpr bool integer_out = std::is_same_v<Out, U8> || std::is_same_v<Out, U16>;
-  const int flips = plan.flips[p];
-  if (integer_in || plan.flags & kQuantises) {
-    const int k = substitute(plan, plan.table_of[p], to_integer<In>(plan, flips, stored));
-    if constexpr (integer_out) {
-      return Out::store(k);
-    } else {
-      return Out::store(plan.output[channel * plan.out_values + k]);
+// All that happens to an integer between load and store, as tables: one row for each distinct
+// (flip, table, channel), and the row of each position.
+template <class Out>
+class IntegerRows {
+ public:
+  explicit IntegerRows(const Plan& plan) : values_(plan.in_values), row_of_(plan.length) {
+    const int channels = kInteger<Out> ? 1 : plan.channels;  // without an output stage all are alike
+    std::vector<int> row_at((plan.table_count + 1) * 2 * channels, -1);
+    for (int p = 0; p < plan.length; ++p) {
+      const int flip = plan.flips[p] & 1, channel = p % plan.channels % channels;
+      int& row = row_at[(plan.table_of[p] * 2 + flip) * channels + channel];
+      if (row < 0) {
+        row = static_cast<int>(rows_.size());
+        for (int v = 0; v < values_; ++v) {
+          const int k = flip ? std::max(kByteValues - 1 - v, 0) : v;
+          rows_.push_back(finish<Out>(plan, channel, substitute(plan, plan.table_of[p], k)));
+        }
+      }
+      row_of_[p] = row;
     }
   }
-  if constexpr (!integer_in && !integer_out) {
-    float v = In::load(stored);
-    for (int f = 0; f < flips; ++f) v = In::load(In::store(1.0f - v));
+
+  const typename Out::Storage* row(int p) const { return rows_.data() + row_of_[p]; }
+  int last_value() const { return values_ - 1; }
+
+ private:
+  int values_;
+  std::vector<int> row_of_;
+  std::vector<typename Out::Storage> rows_;
+};
+
+template <class In>
+float flipped(typename In::Storage stored, int flips) {
+  float v = In::load(stored);
+  for (; flips > 0; --flips) v = In::load(In::store(1.0f - v));
+  return v;
+}
+
+template <class In, class Out>
+typename Out::Storage transform_float(const Plan& plan, int p, int channel, typename In::Storage stored) {
+  float v = flipped<In>(stored, plan.flips[p]);
+  if (plan.flags & kQuantises) {
+    const float clamped = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // NaN compares false: 0
+    const float scaled = clamped * *plan.in_scale;
+    const int k = static_cast<int>(plan.flags & kNearest ? std::nearbyintf(scaled) : scaled);
+    return finish<Out>(plan, channel, substitute(plan, plan.table_of[p], k));
+  }
+  if constexpr (!kInteger<Out>) {
     if (plan.flags & kNormalises) v = (v - plan.mean[channel]) / plan.std[channel];
     return Out::store(v);
   }
@@ -94,25 +125,39 @@ struct Offsets {
   }
 };
 
+// Positions go outermost along a row of blocks, so that what a position needs stays in registers.
 template <class In, class Out>
 void run(const Job& job, int64_t first, int64_t last) {
   const Offsets offsets(job);
   const Plan& plan = job.plan;
   const int m = plan.block_size;
   const int64_t block_rows = job.h / m, block_columns = job.w / m;
+  const int64_t in_step = m * job.in_stride[3], out_step = m * job.out_stride[3];
   const auto* in = static_cast<const typename In::Storage*>(job.in);
   auto* out = static_cast<typename Out::Storage*>(job.out);
-  for (int64_t r = first; r < last; ++r) {
-    const int64_t image = r / block_rows, row = r % block_rows * m;
-    const auto* in_row = in + image * job.in_stride[0] + row * job.in_stride[2];
-    auto* out_row = out + image * job.out_stride[0] + row * job.out_stride[2];
-    for (int64_t b = 0; b < block_columns; ++b) {
-      const auto* from = in_row + b * m * job.in_stride[3];
-      auto* to = out_row + b * m * job.out_stride[3];
-      for (int p = 0; p < plan.length; ++p) {
-        to[offsets.out[p]] = transform<In, Out>(plan, p, p % plan.channels, from[offsets.in[p]]);
-      }
+  auto each_row = [&](auto&& at_position) {
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t image = r / block_rows, row = r % block_rows * m;
+      const auto* from = in + image * job.in_stride[0] + row * job.in_stride[2];
+      auto* to = out + image * job.out_stride[0] + row * job.out_stride[2];
+      for (int p = 0; p < plan.length; ++p) at_position(p, from + offsets.in[p], to + offsets.out[p]);
     }
+  };
+  if constexpr (kInteger<In>) {
+    const IntegerRows<Out> rows(plan);
+    const int top = rows.last_value();
+    each_row([&](int p, const auto* from, auto* to) {
+      const auto* row = rows.row(p);
+      for (int64_t b = 0; b < block_columns; ++b) {
+        to[b * out_step] = row[std::min(In::load(from[b * in_step]), top)];
+      }
+    });
+  } else {
+    each_row([&](int p, const auto* from, auto* to) {
+      for (int64_t b = 0; b < block_columns; ++b) {
+        to[b * out_step] = transform_float<In, Out>(plan, p, p % plan.channels, from[b * in_step]);
+      }
+    });
   }
 }
 
