@@ -146,6 +146,34 @@ def test_one_image_to_a_file_and_back(photos: Path, tmp_path: Path, keys: Path):
     np.testing.assert_array_equal(pixels(tmp_path / "y.png"), pixels(photos / "a.png"))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names that other systems forbid")
+def test_odd_names(tmp_path: Path, keys: Path):
+    names = ("12:30.png", "back\\slash.png", "[bold]x.png", "two  words\n.png", "ü.png", "..a.b.png")
+    image = save(tmp_path / "photos/x.png", (4, 4, 3))
+    for name in names[:-1]:
+        shutil.copy(tmp_path / "photos/x.png", tmp_path / "photos" / name)
+    run("encrypt", tmp_path / "photos", tmp_path / "enc", "--key", keys / "good.key")
+    assert "[bold]x.png" in run("inspect", tmp_path / "enc/[bold]x.png")
+    run("decrypt", tmp_path / "enc", tmp_path / "dec", "--key", keys / "good.key")
+    assert tree(tmp_path / "dec") == tree(tmp_path / "photos")
+    run("encrypt", tmp_path / "photos/x.png", tmp_path / "X.PNG", "--key", keys / "good.key")
+    run("decrypt", tmp_path / "X.PNG", tmp_path / names[-1], "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / names[-1]), image)
+
+
+def test_a_decompression_bomb_is_refused(photos: Path, tmp_path: Path, keys: Path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    refused("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key", says="decompression bomb")
+
+
+def test_animations_are_refused(tmp_path: Path, keys: Path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    refused(
+        "encrypt", tmp_path / "a.webp", tmp_path / "e", "--key", keys / "good.key", says="a.webp: several"
+    )
+
+
 def test_one_image_to_a_folder_and_one_out_of_a_tree(photos: Path, tmp_path: Path, keys: Path):
     run("encrypt", photos / "a.png", tmp_path / "one", "--key", keys / "good.key")
     assert tree(tmp_path / "one") == {"a.png", "blockenc.json"}
