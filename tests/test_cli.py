@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_keys(keys: Path):
     """Loading a key costs half a second of scrypt: the two of these tests are opened once each."""
     opened = {str(path): blockenc.Key.load(path, PASSWORD) for path in keys.glob("*.key")}
@@ -270,6 +271,14 @@ def test_inspect(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.M
     assert fingerprint in run("inspect", enc / "deep/er/b.png")
     for name in blockenc.backends():
         assert name in run("inspect")
+
+
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fake = types.SimpleNamespace(run=lambda output: output / "report.html")
+    monkeypatch.setitem(sys.modules, "blockenc.demo", fake)
+    assert run("demo", "--output", tmp_path) == f"report: {tmp_path / 'report.html'}\n"
+    monkeypatch.setitem(sys.modules, "blockenc.demo", None)  # as an import that fails
+    refused("demo", says="pip install 'blockenc[demo]'")
 
 
 def test_the_module_runs(tmp_path: Path, keys: Path, photos: Path):
