@@ -303,14 +303,22 @@ def _to_tensor(x: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
     )
 
 
+class _Unguarded:
+    """A read-only array offered as writeable (it is never written): torch warns of read-only memory."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array  # keeps the memory alive
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
-    if not array.dtype.isnative or any(stride < 0 for stride in array.strides) or not array.flags.writeable:
-        # Torch has no negative strides and warns of read-only memory (which is never written here).
-        if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:
-            array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-        else:
-            array = array.view()
-            array = np.lib.stride_tricks.as_strided(array, writeable=False)
+    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:  # torch has neither
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    if not array.flags.writeable and array.dtype.kind in "uif":
+        array = np.asarray(_Unguarded(array))
     try:
         return torch.from_numpy(array).movedim(-1, -3)
     except TypeError:
