@@ -94,8 +94,8 @@ def load(path: str | os.PathLike[str], password: str) -> bytes:
         if kdf["name"] != "scrypt" or cipher["name"] != "AES-256-GCM":
             raise ValueError("unknown algorithm")
         cost = {name: int(kdf[name]) for name in ("n", "r", "p")}
-        if 128 * cost["n"] * cost["r"] * cost["p"] > MAX_SCRYPT_MEMORY:
-            raise ValueError("key derivation too costly")
+        if min(cost.values()) < 1 or 128 * cost["n"] * cost["r"] * cost["p"] > MAX_SCRYPT_MEMORY:
+            raise ValueError("key derivation parameters out of range")
         file_key = scrypt(password, _decode(kdf["salt"]), **cost)
         secret = AESGCM(file_key).decrypt(_decode(cipher["nonce"]), sealed, _associated_data(header))
     except InvalidTag:
