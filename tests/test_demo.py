@@ -17,7 +17,7 @@ def test_report(tmp_path: Path, capsys) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     page = path.read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
-    pictures = 2 * (1 + len(demo.STEP_CHOICES) + len(demo.BLOCK_SIZES) + 2)
+    pictures = 2 * (1 + len(demo.STEP_CHOICES) + len(demo.BLOCK_SIZES) - 1 + 2)
     assert page.count("<img ") == pictures + 1
     assert page.count('alt=""') == 0
     assert len(re.findall(r"<td>\d+\.\d %", page)) == 8
