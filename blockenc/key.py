@@ -137,12 +137,11 @@ class Key(_Secret):
 
         salt: at least 8 bytes (a str is taken as UTF-8), public, different for each use of a password.
         """
-        from blockenc.keyfile import scrypt
+        from blockenc.keyfile import check_password, scrypt
 
-        if not isinstance(text, str) or not text:
-            raise ValueError("text: expected a non-empty str to derive the key from")
         if not isinstance(salt, (bytes, str)):
             raise TypeError(f"salt: expected bytes or str, got {type(salt).__name__}")
+        check_password(text, "text")
         salt_bytes = salt.encode() if isinstance(salt, str) else salt
         if len(salt_bytes) < 8:
             raise ValueError(f"salt: expected at least 8 bytes, got {len(salt_bytes)}")
@@ -278,10 +277,11 @@ AnyKey: TypeAlias = Key | KeySet | bytes
 def _member(value: Any, name: str) -> StepSecret:
     if isinstance(value, (Key, _PublishedSecret)):
         return value
-    if isinstance(value, (bytes, bytearray)):
-        if len(value) != KEY_BYTES:
-            raise ValueError(f"{name}: expected {KEY_BYTES} bytes, got {len(value)}")
-        return Key(bytes(value))
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        secret = bytes(value)
+        if len(secret) != KEY_BYTES:
+            raise ValueError(f"{name}: expected {KEY_BYTES} bytes, got {len(secret)}")
+        return Key(secret)
     raise TypeError(f"{name}: expected a Key or {KEY_BYTES} bytes, got {type(value).__name__}")
 
 

@@ -31,12 +31,16 @@ def scrypt(password: str, salt: bytes, n: int = SCRYPT_N, r: int = SCRYPT_R, p: 
     return Scrypt(salt=salt, length=32, n=n, r=r, p=p).derive(password.encode())
 
 
-def _check_password(password: object) -> str:
+def check_password(password: object, name: str = "password") -> None:
+    """Raises TypeError or ValueError unless `password` is text that a key can be derived from."""
     if not isinstance(password, str):
-        raise TypeError(f"password: expected a str, got {type(password).__name__}")
+        raise TypeError(f"{name}: expected a str, got {type(password).__name__}")
     if not password:
-        raise ValueError("password: expected a non-empty str")
-    return password
+        raise ValueError(f"{name}: expected a non-empty str")
+    try:
+        password.encode()
+    except UnicodeEncodeError:  # not chained: the error holds the password
+        raise ValueError(f"{name}: expected text that UTF-8 can encode") from None
 
 
 def _associated_data(header: dict[str, Any]) -> bytes:
@@ -49,7 +53,7 @@ def save(
     """Write `secret` to a key file; see `Key.save`."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    _check_password(password)
+    check_password(password)
     salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
     header = {
         "format": FORMAT,
@@ -69,7 +73,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = file.read(MAX_FILE_BYTES + 1)
     try:
         fields = json.loads(text) if len(text) <= MAX_FILE_BYTES else None
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets nested thousands deep
         fields = None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise KeyFileError(f"{os.fspath(path)}: not a blockenc key file, or a damaged one")
@@ -86,7 +90,7 @@ def load(path: str | os.PathLike[str], password: str) -> bytes:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    _check_password(password)
+    check_password(password)
     header = read_header(path)
     try:
         sealed = _decode(header.pop("ciphertext"))
@@ -100,7 +104,7 @@ def load(path: str | os.PathLike[str], password: str) -> bytes:
         secret = AESGCM(file_key).decrypt(_decode(cipher["nonce"]), sealed, _associated_data(header))
     except InvalidTag:
         raise KeyFileError(f"{os.fspath(path)}: wrong password, or the key file was altered") from None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # the last: JSON's Infinity as a cost
         raise KeyFileError(f"{os.fspath(path)}: damaged key file (a field is missing or malformed)") from None
     if len(secret) != 32:
         raise KeyFileError(f"{os.fspath(path)}: damaged key file (the key has a wrong length)")
