@@ -19,7 +19,8 @@ def atomic_write(
     if not overwrite and target.exists():
         raise FileExistsError(f"{target}: exists already, and is not overwritten")
     # mkstemp opens with mode 0600: a secret is never readable by others, not even for an instant.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    # Its name is short and its own, so that the longest file name there is can be written.
+    descriptor, temporary = tempfile.mkstemp(prefix=".blockenc.", suffix=".tmp", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
