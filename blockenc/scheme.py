@@ -68,7 +68,7 @@ class Scheme:
                 )
         if self.ffx not in FFX_PROFILES:
             raise ValueError(f"ffx: expected one of {', '.join(FFX_PROFILES)}, got {self.ffx!r}")
-        if self.version != VERSION:
+        if self.version != VERSION or type(self.version) is not int:
             raise ValueError(f"version: this release knows scheme version {VERSION}, got {self.version!r}")
 
     @property
@@ -95,6 +95,6 @@ class Scheme:
     def from_json(cls, text: str) -> Scheme:
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"scheme: not JSON ({error})") from None
         return cls.from_dict(fields)
