@@ -95,6 +95,8 @@ def _check_out(x: torch.Tensor, out: torch.Tensor, flags: int) -> None:
         raise ValueError(
             f"out: expected shape {tuple(x.shape)} on {x.device}, got {tuple(out.shape)} on {out.device}"
         )
+    if out.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError("out: requires grad, but encryption has no derivative; pass out.detach()")
     try:
         result_dtype(x.dtype, flags, out.dtype)
     except TypeError as error:
@@ -105,6 +107,17 @@ def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     """The addresses that a tensor's elements lie in: first byte, one past the last. Strides are >= 0."""
     span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride())) + 1
     return tensor.data_ptr(), tensor.data_ptr() + span * tensor.element_size()
+
+
+def _shares_itself(tensor: torch.Tensor) -> bool:
+    """Whether elements may share memory: expanded or sliding windows. No slice or permutation does."""
+    reach = 0  # of the dimensions with smaller strides, in elements
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += (size - 1) * stride
+    return False
 
 
 def _fake_apply_out(
@@ -135,7 +148,7 @@ def _apply_out(
     (x_first, x_last), (out_first, out_last) = _extent(x), _extent(out)
     if x_first < out_last and out_first < x_last:
         raise ValueError("out: must not share memory with x: blocks are read after others are written")
-    if any(size > 1 and stride == 0 for size, stride in zip(out.shape, out.stride())):
+    if _shares_itself(out):
         raise ValueError(f"out: its elements share memory with each other (strides {out.stride()})")
     choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
 
