@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -132,6 +131,8 @@ class Cipher:
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
     ) -> Any:
+        if out is not None and not isinstance(out, torch.Tensor):
+            raise TypeError(f"out: expected a torch tensor, got {type(out).__name__}")
         if isinstance(x, torch.Tensor):
             tensor, back = x, None
         elif out is not None:
@@ -207,6 +208,8 @@ def _one_call(
                 raise
             unknown = sorted(set(options) - {"block_size", "steps", "channels", "ffx", "version"})
             raise TypeError(f"options: no argument is called {', '.join(unknown)}") from None
+    elif not isinstance(scheme, Scheme):
+        raise TypeError(f"scheme: expected a Scheme, got {type(scheme).__name__}")
     elif options:
         raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(options))})")
     # A Key owns the ciphers made of it, so that repeated calls compile once.
@@ -254,13 +257,15 @@ def _per_channel(
     for name, given in (("mean", mean), ("std", std)):
         try:
             numbers = tuple(float(value) for value in given)
-        except TypeError:
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(f"{name}: expected {channels} numbers, got {given!r}") from None
         if len(numbers) != channels:
             raise ValueError(f"{name}: expected {channels} numbers, one a channel, got {len(numbers)}")
-        if not all(math.isfinite(number) for number in numbers) or (name == "std" and 0.0 in numbers):
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = np.array(numbers).astype(np.float32)  # in which the output stage computes
+        if not np.isfinite(rounded).all() or (name == "std" and not rounded.all()):
             raise ValueError(
-                f"{name}: expected finite numbers{', std not 0' * (name == 'std')}, got {given!r}"
+                f"{name}: expected finite float32 numbers{', std not 0' * (name == 'std')}, got {given!r}"
             )
         values.append(numbers)
     return values[0], values[1]
@@ -315,7 +320,8 @@ class _Unguarded:
 
 
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
-    if any(stride < 0 for stride in array.strides) or not array.dtype.isnative:  # torch has neither
+    odd = any(stride < 0 or stride % max(array.itemsize, 1) for stride in array.strides)
+    if odd or not array.dtype.isnative:  # torch has none of them: reversed, fields of records, swapped
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     if not array.flags.writeable and array.dtype.kind in "uif":
         array = np.asarray(_Unguarded(array))
