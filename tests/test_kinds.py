@@ -1,9 +1,7 @@
-"""Every kind of image in, the same kind out; workers and threads."""
+"""Every kind of image in, the same kind out, in the same layout, without a warning."""
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
 import warnings
 
 import numpy as np
@@ -116,51 +114,80 @@ def test_single_images_and_expanded_ones(backend: str) -> None:
     assert torch.equal(cipher.encrypt(X[:1].expand(5, -1, -1, -1)), WANT[:1].expand(5, -1, -1, -1))
 
 
-def test_python_threads(backend: str) -> None:
-    """Many callers at once, each with a batch large enough for several native threads."""
+BASE = oracle.image((4, 6, 16, 24))
+LAYOUTS = {
+    "contiguous": lambda t: t[:2, :3, :8, :12].contiguous(),
+    "channels_last": lambda t: t[:2, :3, :8, :12].contiguous(memory_format=torch.channels_last),
+    "sliced": lambda t: t[1:3, 2:5, 3:11, 5:17],
+    "every other": lambda t: t[::2, ::2, ::2, ::2],
+    "expanded": lambda t: t[:1, :3, :8, :12].expand(3, -1, -1, -1),
+    "grey expanded": lambda t: t[:2, :1, :8, :12].expand(-1, 3, -1, -1),
+    "transposed": lambda t: t[:2, :3, :12, :8].transpose(2, 3),
+    "batch innermost": lambda t: t[:2, :3, :8, :12].permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "one image": lambda t: t[0, :3, :8, :12].contiguous(),
+    "one HWC image": lambda t: t[0, :3, :8, :12].permute(1, 2, 0).contiguous().permute(2, 0, 1),
+    "offset by one": lambda t: t.flatten()[1 : 1 + 576].view(2, 3, 8, 12),
+}
+DTYPES = [torch.uint8, torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_torch_layouts(layout: str, dtype: torch.dtype, backend: str) -> None:
+    """Values as from the contiguous tensor; dtype and memory layout as PyTorch's own operators keep them."""
+    x = LAYOUTS[layout](BASE if dtype == torch.uint8 else (BASE.float() / 255).to(dtype))
+    steps = ("shuffle", "np", "ffx") if dtype == torch.uint8 else ("shuffle",)
+    cipher = Cipher(oracle.KEY, steps=steps, backend=backend)
+    before = x.clone()
+    y = cipher.encrypt(x)
+    assert (type(y), y.dtype, y.shape, y.stride()) == (
+        torch.Tensor,
+        dtype,
+        x.shape,
+        torch.empty_like(x).stride(),
+    )
+    assert torch.equal(y, cipher.encrypt(x.contiguous()))
+    assert not torch.equal(y, x)
+    assert torch.equal(cipher.decrypt(y), x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_out_of_any_layout(dtype: torch.dtype, backend: str) -> None:
+    """out may be a slice or permuted: its elements are written, the bytes around them are not."""
     cipher = Cipher(oracle.KEY, backend=backend)
-    batches = [oracle.image((16, 3, 64, 64), seed=n) for n in range(8)]
-    want = [cipher.encrypt(batch) for batch in batches]
-    results: list[bool] = []
-
-    def work(n: int) -> None:
-        results.extend(torch.equal(cipher.encrypt(batches[n]), want[n]) for _ in range(5))
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [True] * 40
+    want = cipher.encrypt(X, dtype=dtype)
+    room = torch.full((4, 14, 6, 10), 0.5 if dtype.is_floating_point else 77, dtype=dtype)
+    guard = room[0, 0, 0, 0].item()
+    out = room.permute(0, 2, 3, 1)[1:3, 1:4, 1:9, 1:13]
+    assert cipher.encrypt(X, out=out) is out
+    assert torch.equal(out, want)
+    out.fill_(guard)
+    assert (room == guard).all()
 
 
-class EncryptedSet(torch.utils.data.Dataset):
-    def __init__(self, cipher: Cipher) -> None:
-        self.cipher = cipher
-        self.images = [oracle.image((8, 3, 128, 128), seed=n) for n in range(6)]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, n: int) -> torch.Tensor:
-        if self.cipher.backend != "aten":  # torch's own threads do not survive a fork; ours do
-            torch.set_num_threads(2)  # a worker starts with one
-        return self.cipher.encrypt(self.images[n])
+def test_numpy_layout_is_kept() -> None:
+    cipher = Cipher(oracle.KEY)
+    for array in (NHWC, np.asfortranarray(NHWC), NHWC[0], np.asfortranarray(NHWC[0])):
+        assert cipher.encrypt(array).strides == array.strides
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_loader_workers(backend: str, start: str) -> None:
-    """After the parent has used its threads, forked and spawned workers encrypt as it does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python 3.12 warns of any fork beside threads
-        data = EncryptedSet(Cipher(oracle.KEY, backend=backend))
-        want = [data[n] for n in range(len(data))]
-        loader = torch.utils.data.DataLoader(
-            data,
-            batch_size=None,
-            num_workers=2,
-            timeout=60,
-            multiprocessing_context=multiprocessing.get_context(start),
-        )
-        assert all(torch.equal(got, expected) for got, expected in zip(loader, want, strict=True))
+def test_odd_numpy_memory() -> None:
+    """Fields of records, unaligned buffers and swapped bytes hold the same images."""
+    cipher = Cipher(oracle.KEY)
+    x = (NHWC / 255).astype(np.float32)
+    record = np.zeros(x.shape, [("value", "f4"), ("flag", "u1")])
+    record["value"] = x
+    unaligned = np.frombuffer(b"-" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
+    for odd in (record["value"], unaligned, x.astype(">f4"), np.flip(np.flip(x).copy())):
+        assert np.array_equal(cipher.encrypt(odd), cipher.encrypt(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dlpack_types(dtype: torch.dtype) -> None:
+    cipher = Cipher(oracle.KEY, steps=("shuffle",))
+    x = torch.from_numpy(NHWC) if dtype == torch.uint8 else (torch.from_numpy(NHWC) / 255).to(dtype)
+    y = cipher.encrypt(DlpackArray(x))
+    assert (type(y), y.tensor.dtype, y.tensor.shape) == (DlpackArray, dtype, x.shape)
+    assert torch.equal(y.tensor.movedim(-1, 1), cipher.encrypt(x.movedim(-1, 1)))
+    assert torch.equal(cipher.decrypt(y).tensor, x)

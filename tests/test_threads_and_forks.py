@@ -1,0 +1,81 @@
+"""Callers in many threads, and DataLoader workers forked or spawned after threads have run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import warnings
+
+import pytest
+import torch
+
+from blockenc import Cipher, Key, encrypt
+from tests import oracle
+
+
+def test_python_threads(backend: str) -> None:
+    """Many callers at once, each with a batch large enough for several native threads."""
+    cipher = Cipher(oracle.KEY, backend=backend)
+    batches = [oracle.image((16, 3, 64, 64), seed=n) for n in range(8)]
+    want = [cipher.encrypt(batch) for batch in batches]
+    results: list[bool] = []
+
+    def work(n: int) -> None:
+        results.extend(torch.equal(cipher.encrypt(batches[n]), want[n]) for _ in range(5))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [True] * 40
+
+
+class EncryptedSet(torch.utils.data.Dataset):
+    def __init__(self, cipher: Cipher) -> None:
+        self.cipher = cipher
+        self.images = [oracle.image((8, 3, 128, 128), seed=n) for n in range(6)]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, n: int) -> torch.Tensor:
+        if self.cipher.backend != "aten":  # torch's own threads do not survive a fork; ours do
+            torch.set_num_threads(2)  # a worker starts with one
+        return self.cipher.encrypt(self.images[n])
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_loader_workers(backend: str, start: str) -> None:
+    """After the parent has used its threads, forked and spawned workers encrypt as it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of any fork beside threads
+        data = EncryptedSet(Cipher(oracle.KEY, backend=backend))
+        want = [data[n] for n in range(len(data))]
+        loader = torch.utils.data.DataLoader(
+            data,
+            batch_size=None,
+            num_workers=2,
+            timeout=60,
+            multiprocessing_context=multiprocessing.get_context(start),
+        )
+        assert all(torch.equal(got, expected) for got, expected in zip(loader, want, strict=True))
+
+
+def test_threads_share_a_new_key() -> None:
+    """Threads that meet at a key nobody has compiled yet all get the right answer."""
+    x = oracle.image((4, 3, 32, 32))
+    want = Cipher(oracle.KEY).encrypt(x)
+    key, start, results = Key(oracle.KEY), threading.Barrier(8), []
+
+    def work() -> None:
+        start.wait(60)
+        results.append(torch.equal(encrypt(x, key), want))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [True] * 8
