@@ -6,9 +6,12 @@ import base64
 import copy
 import io
 import logging
+import os
 import pickle
 import subprocess
 import sys
+import traceback
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +79,52 @@ def test_state_dicts_and_graphs() -> None:
     assert shows(buffer.getvalue()) == []
 
 
+def test_exceptions() -> None:
+    """What fails with a key at hand shows the key neither in its message nor in its traceback."""
+    key = Key(SECRET)
+    calls = (
+        lambda: Key(SECRET + b"!"),
+        lambda: Cipher(SECRET[:-1]),
+        lambda: Cipher(SECRET.hex()),  # type: ignore[arg-type]
+        lambda: KeySet(shuffle=SECRET, np=SECRET, ffx=SECRET * 2),
+        lambda: blockenc.encrypt(X[..., :7], key),
+        lambda: blockenc.encrypt(X, key, steps=key),
+        lambda: blockenc.encrypt(key, key),
+        lambda: key.save("no/such/folder/key", "password"),
+        lambda: pickle.dumps(key),
+    )
+    for call in calls:
+        with pytest.raises((TypeError, ValueError, OSError)) as caught:
+            call()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert shows(shown) == []
+        assert SECRET[:-1].hex() not in shown
+
+
+def test_what_objects_hold() -> None:
+    """A cipher keeps no key; of a key set from a password nothing shows the password."""
+    cipher = Cipher(Key(SECRET))
+    assert not any(isinstance(value, (Key, KeySet, bytes)) for value in vars(cipher).values())
+    published = KeySet.from_seed(1, "password of the paper")
+    for holder in (published, published.member("ffx"), Cipher(published, ffx="decimal")):
+        assert "password" not in f"{holder!r}{holder}"
+    assert b"password" not in pickle.dumps(Cipher(published, ffx="decimal"))
+
+
+def test_key_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.key"
+    before = os.umask(0)
+    try:
+        Key(SECRET).save(path, "the password")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    data = path.read_bytes()
+    assert shows(data) == []
+    assert b"the password" not in data
+    assert Key.load(path, "the password") == Key(SECRET)
+
+
 def test_logs_are_silent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         blockenc.decrypt(blockenc.encrypt(X, Key(SECRET)), Key(SECRET))
@@ -95,6 +144,7 @@ def test_generated_and_derived_keys() -> None:
     derived = Key.from_password("correct horse", salt=b"salt-for-a-test")
     assert derived == Key.from_password("correct horse", salt="salt-for-a-test")
     assert derived != Key.from_password("correct horse", salt=b"another-salt")
+    assert derived.fingerprint == "c6362993add31872"
     assert derived != SECRET
 
 
