@@ -336,9 +336,9 @@ def _report(
 images encrypted with that key works for its holders. Everything below was computed in this run, with a
 fixed and public demo key.</p>
 <h2>Photos</h2>
-<p>Crops at full scale. M is the block size in pixels. Each encryption shown was checked to decrypt to the very
-same pixels. Single steps and small blocks let outlines through: equal blocks encrypt to equal blocks, and a
-block keeps its place.</p>
+<p>Crops at full scale. M is the block size in pixels. Each encryption shown was checked to decrypt to the
+very same pixels. Single steps and small blocks let outlines through: equal blocks encrypt to equal blocks,
+and a block keeps its place.</p>
 {pictures}
 <p>{html.escape(speed)}</p>
 <h2>A classifier that needs the key</h2>
