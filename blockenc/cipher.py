@@ -17,6 +17,10 @@ from blockenc.scheme import Scheme
 # PIL modes whose images are uint8 arrays of colour samples.
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 
+# The output stage computes in float32: beyond the first a number is infinite, up to the second it is 0.
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_ZERO = 2.0**-150
+
 
 class _Compiled(NamedTuple):
     """A plan in the form the operators take."""
@@ -261,9 +265,9 @@ def _per_channel(
             raise TypeError(f"{name}: expected {channels} numbers, got {given!r}") from None
         if len(numbers) != channels:
             raise ValueError(f"{name}: expected {channels} numbers, one a channel, got {len(numbers)}")
-        with np.errstate(over="ignore", under="ignore"):
-            rounded = np.array(numbers).astype(np.float32)  # in which the output stage computes
-        if not np.isfinite(rounded).all() or (name == "std" and not rounded.all()):
+        # Plain comparisons, which a trace can follow; NaN fails the first one.
+        finite = all(abs(number) <= FLOAT32_MAX for number in numbers)
+        if not finite or (name == "std" and any(abs(number) <= FLOAT32_ZERO for number in numbers)):
             raise ValueError(
                 f"{name}: expected finite float32 numbers{', std not 0' * (name == 'std')}, got {given!r}"
             )
