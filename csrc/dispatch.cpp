@@ -15,7 +15,21 @@ namespace {
 
 bool always() { return true; }
 
+#if defined(__x86_64__) && defined(__GNUC__)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vbmi");
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2"); }
+#endif
+
 const Level kLevels[] = {
+#if defined(__x86_64__) && defined(__GNUC__)
+    {"avx512", has_avx512, run_avx512},
+    {"avx2", has_avx2, run_avx2},
+#elif defined(__aarch64__)
+    {"neon", always, run_neon},
+#endif
     {"portable", always, run_portable},
 };
 

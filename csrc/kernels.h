@@ -14,6 +14,9 @@ struct Level {
 };
 
 void run_portable(const Job& job, int64_t first, int64_t last);
+void run_avx512(const Job& job, int64_t first, int64_t last);
+void run_avx2(const Job& job, int64_t first, int64_t last);
+void run_neon(const Job& job, int64_t first, int64_t last);
 
 // The levels this build has, the fastest first; `count` of them.
 const Level* levels(int* count);
