@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import cli, files, imagefiles
+from blockenc import cli, files
+from blockenc.data.manifest import Manifest
 
 PASSWORD = "correct horse battery"
 
@@ -392,8 +393,23 @@ def damage(photos: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated"])
 def test_damaged_sources(photos: Path, tmp_path: Path, keys: Path, kind: str):
+    """What headers tell, before anything is written; else what is finished stays, for the next run."""
     damage(photos, kind)
-    refused("encrypt", photos, tmp_path / "out/enc", "--key", keys / "good.key", says="deep/bad.")
+    out = tmp_path / "out/enc"
+    refused("encrypt", photos, out, "--key", keys / "good.key", says="deep/bad.")
+    assert (tmp_path / "out").exists() == (kind == "truncated")
+    assert not (out / "blockenc.json").exists()
+    assert not (out / "deep/bad.png").exists()
+    for path in (photos / "deep").glob("bad.*"):
+        path.unlink()
+    run("encrypt", photos, out, "--key", keys / "good.key")
+    assert tree(out) == {"a.png", "deep", "deep/er", "deep/er/b.png", "deep/c.png", "blockenc.json"}
+
+
+def test_nothing_stays_of_a_run_that_did_nothing(tmp_path: Path, keys: Path):
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    damage(tmp_path / "photos", "truncated")
+    refused("encrypt", tmp_path / "photos", tmp_path / "out/enc", "--key", keys / "good.key", says="bad.png")
     assert not (tmp_path / "out").exists()
 
 
@@ -436,11 +452,16 @@ def test_the_disk_fills_up(photos: Path, tmp_path: Path, keys: Path, monkeypatch
     monkeypatch.setattr(files.os, "fsync", full)
     for place in (enc, tmp_path / "other"):
         refused("encrypt", photos, place, "--key", keys / "good.key", says="No space left on device")
-    assert before == {path: path.read_bytes() for path in enc.iterdir()}
-    assert not (tmp_path / "other").exists()
+    assert before == {path: path.read_bytes() for path in before}
+    assert not (tmp_path / "other/blockenc.json").exists()
     refused("keygen", tmp_path / "k", says="No space left on device")
     assert tree(tmp_path) - tree(photos) >= {"enc/a.png"}
     assert not [name for name in tree(tmp_path) if "tmp" in name or name.startswith("k")]
+    monkeypatch.undo()
+    monkeypatch.setenv(cli.PASSWORD_VARIABLE, PASSWORD)
+    run("encrypt", photos, tmp_path / "other", "--key", keys / "good.key")
+    run("decrypt", tmp_path / "other", tmp_path / "dec", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "dec/deep/c.png"), pixels(photos / "deep/c.PNG"))
 
 
 def test_control_c_is_quiet(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch):
@@ -448,11 +469,16 @@ def test_control_c_is_quiet(photos: Path, tmp_path: Path, keys: Path, monkeypatc
         next(iter(done))
         raise KeyboardInterrupt
 
+    progress = cli._progress
     monkeypatch.setattr(cli, "_progress", lambda label: interrupted)
     args = ["encrypt", str(photos), str(tmp_path / "enc"), "--key", str(keys / "good.key")]
     result = CliRunner().invoke(cli.app, args)
     assert (result.exit_code, result.output) == (130, "")
-    assert not (tmp_path / "enc").exists()
+    assert not (tmp_path / "enc/blockenc.json").exists()
+    refused("decrypt", tmp_path / "enc", tmp_path / "dec", *args[3:], says="not finished")
+    monkeypatch.setattr(cli, "_progress", progress)
+    assert "were done before" in run(*args)
+    run("decrypt", tmp_path / "enc", tmp_path / "dec", *args[3:])
 
 
 # --- manifests ---
@@ -502,7 +528,8 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
         change(fields)
         manifest.write_text(json.dumps(fields))
     refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
-    assert not (tmp_path / "dec").exists()
+    assert (tmp_path / "dec").exists() == (says == "altered")  # which is found when the others are done
+    assert not (tmp_path / "dec/a.png").exists()
 
 
 def test_decrypt_overwrites_only_when_forced(photos: Path, tmp_path: Path, keys: Path):
@@ -522,4 +549,4 @@ def test_a_manifest_says_nothing_secret_and_round_trips(photos: Path, tmp_path: 
         "block_size": 4, "steps": ["shuffle", "np", "ffx"], "ffx": "byte", "version": 1,
     }  # fmt: skip
     assert fields["items"]["deep/c.png"]["source"] == "deep/c.PNG"
-    assert imagefiles.Manifest.read(path).to_json() == path.read_text()
+    assert Manifest.read(path).to_json() == path.read_text()
