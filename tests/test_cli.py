@@ -274,6 +274,32 @@ def test_inspect(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.M
         assert name in run("inspect")
 
 
+def test_data_sets(tmp_path: Path, keys: Path):
+    """Formats, shards and verification from the command line, and what inspect says of them."""
+    (tmp_path / "src").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    for name in "abc":
+        np.save(tmp_path / f"src/{name}.npy", images)
+    enc, args = tmp_path / "enc", ("--key", keys / "good.key")
+    said = run("encrypt", tmp_path / "src", enc, *args, "--shard", "0/2", "--verify", "all", "--workers", 1)
+    assert "encrypted 12 images" in said
+    refused("decrypt", enc, tmp_path / "dec", *args, says="no manifest of shard 1")
+    run("encrypt", tmp_path / "src", enc, *args, "--shard", "1/2", "--verify", "sample")
+    said = run("inspect", enc)
+    assert "3 numpy" in said
+    assert "18 of 8 x 8 x 3" in said
+    assert "a.npy, 6 images" in run("inspect", enc / "a.npy")
+    run("decrypt", enc, tmp_path / "dec", *args)
+    for name in "abc":
+        np.testing.assert_array_equal(np.load(tmp_path / f"dec/{name}.npy"), images)
+
+
+def test_ray_is_named_where_it_is_missing(photos: Path, tmp_path: Path, keys: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as an import that fails
+    args = ("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key")
+    refused(*args, "--engine", "ray", says="pip install 'blockenc[ray]'")
+
+
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fake = types.SimpleNamespace(run=lambda output: output / "report.html")
     monkeypatch.setitem(sys.modules, "blockenc.demo", fake)
@@ -360,6 +386,9 @@ def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: 
         (("--block-size", "1000000"), "block_size"),
         (("--ffx", "decimal"), "PNG files hold bytes"),
         (("--backend", "abacus"), "abacus"),
+        (("--shard", "2/2"), "from 0 to n - 1"),
+        (("--shard", "half"), "expected I/N"),
+        (("--ray-address", "auto"), "goes with --engine ray"),
     ],
 )
 def test_bad_options(photos: Path, tmp_path: Path, keys: Path, options: tuple, says: str):
@@ -367,7 +396,9 @@ def test_bad_options(photos: Path, tmp_path: Path, keys: Path, options: tuple, s
     assert not (tmp_path / "enc").exists()
 
 
-@pytest.mark.parametrize("option", [("--fit", "stretch"), ("--block-size", "four"), ("--ffx", "octal")])
+@pytest.mark.parametrize(
+    "option", [("--fit", "stretch"), ("--block-size", "four"), ("--ffx", "octal"), ("--workers", "0")]
+)
 def test_wrong_usage(photos: Path, tmp_path: Path, keys: Path, option: tuple):
     refused("encrypt", photos, tmp_path / "e", "--key", keys / "good.key", *option, says=option[0], code=2)
 

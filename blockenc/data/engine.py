@@ -185,10 +185,9 @@ def encrypt_files(
         ciphers = _ciphers(key, manifest.scheme, channels, backend)
         job = Job(False, root, folder, work, ciphers, scheme.block_size, fit)
         sampled = _sample(todo, verify)
+        ours = log.done.keys() | replaceable
         todo = [
-            unit._replace(
-                verify=unit.target in sampled, replace=force or not resuming or unit.target in replaceable
-            )
+            unit._replace(verify=unit.target in sampled, replace=force or not resuming or unit.target in ours)
             for unit in todo
         ]
         summary = _run(job, todo, log, engine, workers, track)
@@ -263,7 +262,7 @@ def decrypt_files(
     ciphers = _ciphers(key, manifest.scheme, channels, backend)
     job = Job(True, root, folder, work, ciphers, block_size, manifest.fit)
     with journal.opened(work, {"job": "decrypt", **manifest.head()}) as log:
-        todo = [unit._replace(replace=force or not resuming) for unit in units]
+        todo = [unit._replace(replace=force or not resuming or unit.target in log.done) for unit in units]
         todo = [unit for unit in todo if not _is_done(unit, log, folder)]
         summary = _run(job, todo, log, engine, workers, track)
         log.remove()

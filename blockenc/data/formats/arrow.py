@@ -111,7 +111,7 @@ def _image_columns(batch: Any, path: Path) -> list[str]:
         elif _may_hold_pixels(kind):
             raise pixels.ImageFileError(
                 f"{path}: do not know whether column {field.name} ({kind}) holds pictures; images are "
-                "columns of the datasets feature Image, or of image files as binary; remove or convert the column"
+                "columns of the datasets feature Image, or binary ones of image files; remove or convert it"
             )
     return found
 
