@@ -1,4 +1,4 @@
-"""Kill the data-set command at random instants and resume it: python -m benchmarks.kill [--kills 50] [--data DIR]
+"""Kill the data-set command at random instants and resume it: python -m benchmarks.kill
 
 Encrypts a folder of files again and again, each run cut off by SIGKILL after a random time, the last one
 allowed to finish, and compares the output, byte by byte, with that of a run that nobody disturbed. Then the

@@ -429,7 +429,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
         make(tmp_path / "src" / name)
     for n in range(150):
         (tmp_path / f"src/{n}.png").write_bytes(encoded(noise(64, 64, 3)))
-    encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME)
+    encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME, fit="pad")
     decrypt_files(tmp_path / "want", tmp_path / "plain", KEY)
     for job, src, dst, want in (("encrypt", "src", "enc", "want"), ("decrypt", "want", "dec", "plain")):
         assert kill_and_resume(job, tmp_path / src, tmp_path / dst, kills=3, longest=0.4).at_work >= 1
