@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import io
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from blockenc.errors import BlockencError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 FITS = ("error", "crop", "pad")
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
+COLOUR_TYPES = {1: 0, 3: 2, 4: 6}  # in PNG files, by channels
 
 Size = tuple[int, int]  # width, height
 Source = str | os.PathLike[str] | bytes  # an image file, or its contents
@@ -54,12 +57,29 @@ def read(source: Source, name: object) -> np.ndarray:
         return _channels_last(np.array(upright.convert(mode)))
 
 
-def png(pixels: np.ndarray, **options: int) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
     """A PNG file of pixels [H, W, C]."""
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
     data = io.BytesIO()
-    image.save(data, "PNG", **options)
+    image.save(data, "PNG")
     return data.getvalue()
+
+
+def stored_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of pixels [H, W, C], not filtered and not compressed (ISO/IEC 15948, deflate level 0).
+
+    Encrypted pixels are close to noise: Pillow's encoder, trying five filters a row, takes 25 times as long
+    and makes the file 2 % smaller. Readers are faster for it, too.
+    """
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each begins with its filter, 0 for none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.data, 0)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+        for kind, data in parts
+    )
 
 
 def fitted_size(size: Size, block_size: int, fit: str) -> Size:

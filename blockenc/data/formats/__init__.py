@@ -28,7 +28,8 @@ from blockenc.data.pixels import Size
 class Change(Protocol):
     """What becomes of images [N, H, W, C] uint8, called in the order of `images`."""
 
-    png_options: dict[str, int]  # how Pillow writes what comes out
+    def png(self, pixels: np.ndarray, /) -> bytes:
+        """A PNG file of pixels [H, W, C], written as suits what comes out."""
 
     def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
 

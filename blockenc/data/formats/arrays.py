@@ -15,7 +15,7 @@ from blockenc.data.pixels import ImageFileError, Size
 if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
-CHUNK_BYTES = 1 << 24  # of images handled at once
+CHUNK_BYTES = 1 << 22  # of images handled at once
 CHANNELS = (1, 3, 4)
 # Rows at least this long may be flattened images: 8 x 8 are the smallest anyone trains on.
 FLATTENED = 64

@@ -20,7 +20,7 @@ from blockenc.errors import BlockencError
 if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
-ROWS = 256  # handled, and written as a row group, at once
+ROWS = 64  # handled, and written as a row group, at once: photos may have megabytes each
 
 
 class ArrowTables:
@@ -168,7 +168,7 @@ def _converter(path: Path, column: str, change: Change) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         source = pixels.read(_bytes(value, path, column), f"{path}, column {column}")
         (image,) = change(source[None])
-        data = pixels.png(image, **change.png_options)
+        data = change.png(image)
         if not isinstance(value, dict):
             return data
         name = value["path"]

@@ -35,4 +35,4 @@ class ImageFiles:
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
         (image,) = change(pixels.read(source, source)[None])
-        target.write(pixels.png(image, **change.png_options))
+        target.write(change.png(image))

@@ -49,7 +49,7 @@ class TarShards:
                 new = copy.copy(member)
                 if _is_image(member):
                     (image,) = change(pixels.read(data, f"{source}, {member.name}")[None])
-                    data = pixels.png(image, **change.png_options)
+                    data = change.png(image)
                     new.name = re.sub(r"\.\w+$", ".png", member.name)
                     new.pax_headers = {
                         k: v for k, v in member.pax_headers.items() if k not in ("path", "size")
