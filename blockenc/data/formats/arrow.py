@@ -7,6 +7,7 @@ A column of plain binary whose values are image files is one, too. Other columns
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -77,7 +78,9 @@ def _open(path: Path) -> tuple[Any, Iterator[Any]]:
             import pyarrow.parquet
 
             file = pyarrow.parquet.ParquetFile(path)
-            return file.schema_arrow, _guarded(path, file.iter_batches(batch_size=ROWS))
+            # Each row group by itself: one reader for all of them keeps what it has read.
+            groups = (file.iter_batches(ROWS, row_groups=[n]) for n in range(file.num_row_groups))
+            return file.schema_arrow, _guarded(path, itertools.chain.from_iterable(groups))
         stream = pa.ipc.open_stream(pa.memory_map(str(path)))
         parts = (b.slice(k, ROWS) for b in stream for k in range(0, max(1, b.num_rows), ROWS))
         return stream.schema, _guarded(path, parts)
