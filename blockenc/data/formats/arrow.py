@@ -92,6 +92,8 @@ def _guarded(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
     pa = _pyarrow()
     try:
         yield from batches
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise pixels.ImageFileError(f"{path}: a damaged table ({error})") from None
 
