@@ -56,12 +56,20 @@ def run(job: str, src: Path, dst: Path, kill_after: float | None = None) -> None
             raise subprocess.CalledProcessError(process.returncode, command)
 
 
-def kill_and_resume(job: str, src: Path, dst: Path, *, kills: int, longest: float, seed: int = 0) -> Kills:
-    """Repeat a run, killed after up to `longest` seconds, `kills` times; then let it finish."""
+def kill_and_resume(
+    job: str, src: Path, dst: Path, want: Path, *, kills: int, longest: float, seed: int = 0
+) -> Kills:
+    """Repeat a run, killed after up to `longest` seconds, `kills` times; then let it finish.
+
+    Raises RuntimeError if a kill leaves an output that is not whole: not, to the byte, the one in `want`.
+    """
     rng = random.Random(seed)
     at_work = after_end = 0
     for _ in range(kills):
         run(job, src, dst, kill_after=rng.uniform(0, longest))
+        for name, data in contents(dst).items():
+            if not name.startswith(".") and data != (want / name).read_bytes():
+                raise RuntimeError(f"{name}: half-written")
         if dst.is_dir() and not journal.unfinished(dst):
             after_end += 1
             shutil.rmtree(dst)
@@ -103,7 +111,9 @@ def main() -> None:
             run(job, source, want)
             # Kills are spread so that a run is cut off several times on its way.
             longest = max(0.05, (time.perf_counter() - start) / 4)
-            kills = kill_and_resume(job, source, got, kills=options.kills, longest=longest, seed=options.seed)
+            kills = kill_and_resume(
+                job, source, got, want, kills=options.kills, longest=longest, seed=options.seed
+            )
             files = contents(want)
             same = contents(got) == files
             size = sum(map(len, files.values())) / 1e6

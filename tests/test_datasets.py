@@ -432,7 +432,9 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME, fit="pad")
     decrypt_files(tmp_path / "want", tmp_path / "plain", KEY)
     for job, src, dst, want in (("encrypt", "src", "enc", "want"), ("decrypt", "want", "dec", "plain")):
-        assert kill_and_resume(job, tmp_path / src, tmp_path / dst, kills=3, longest=0.4).at_work >= 1
+        assert (
+            kill_and_resume(job, *(tmp_path / n for n in (src, dst, want)), kills=3, longest=0.4).at_work >= 1
+        )
         assert contents(tmp_path / dst) == contents(tmp_path / want)
 
 
