@@ -5,6 +5,8 @@ y = blockenc.encrypt(x, key)        # x: torch tensor, NumPy array, PIL image, o
 assert (blockenc.decrypt(y, key) == x).all()
 """
 
+from typing import TYPE_CHECKING, Any
+
 from blockenc import ops as _ops  # registers torch.ops.blockenc
 from blockenc.backends import backends
 from blockenc.cipher import Cipher, decrypt, encrypt
@@ -12,12 +14,19 @@ from blockenc.errors import BackendError, BlockencError, KeyFileError, WrongKeyE
 from blockenc.key import Key, KeySet
 from blockenc.scheme import Scheme
 
+if TYPE_CHECKING:
+    from blockenc import nn
+    from blockenc.data.collate import EncryptCollate
+    from blockenc.data.transform import EncryptTransform
+
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
     "BlockencError",
     "Cipher",
+    "EncryptCollate",
+    "EncryptTransform",
     "Key",
     "KeyFileError",
     "KeySet",
@@ -26,6 +35,27 @@ __all__ = [
     "backends",
     "decrypt",
     "encrypt",
+    "nn",
 ]
+
+# Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
+_LAZY = {
+    "EncryptCollate": ("blockenc.data.collate", "EncryptCollate"),
+    "EncryptTransform": ("blockenc.data.transform", "EncryptTransform"),
+    "nn": ("blockenc.nn", None),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'blockenc' has no attribute {name!r}")
+    import importlib
+
+    module, attribute = _LAZY[name]
+    value = importlib.import_module(module)
+    if attribute:
+        value = globals()[name] = getattr(value, attribute)
+    return value
+
 
 del _ops

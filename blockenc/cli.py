@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
+    DownloadColumn,
     Progress,
     ProgressColumn,
     Task,
@@ -34,7 +34,9 @@ from typer.core import TyperGroup
 from blockenc.errors import BlockencError, KeyFileError
 
 if TYPE_CHECKING:
-    from blockenc.imagefiles import Manifest, Summary, Track
+    from blockenc.data.engine import Engine, Finished, Summary, Track
+    from blockenc.data.formats import Format
+    from blockenc.data.manifest import Manifest
     from blockenc.key import Key
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
@@ -50,6 +52,17 @@ class Fit(str, enum.Enum):
     error = "error"
     crop = "crop"
     pad = "pad"
+
+
+class Verify(str, enum.Enum):
+    none = "none"
+    sample = "sample"
+    all = "all"
+
+
+class Engines(str, enum.Enum):
+    threads = "threads"
+    ray = "ray"
 
 
 class _Group(TyperGroup):
@@ -96,6 +109,18 @@ BackendOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="What does the work; default: the fastest there is (see inspect)."),
 ]
+WorkersOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Files done at once; default: one a processor."),
+]
+EngineOption = Annotated[
+    Engines,
+    typer.Option(help="Who does the work: threads here, or Ray workers (pip install 'blockenc[ray]')."),
+]
+RayOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="ADDRESS", help="Ray cluster to join; default: RAY_ADDRESS, else a local one."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 
 
@@ -136,8 +161,8 @@ def keygen(
 
 @app.command()
 def encrypt(
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="An image, or a folder tree of images.")],
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one image also a .png.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="An image or data set file, or a folder tree.")],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
     block_size: Annotated[int, typer.Option(help="M: images are cut into M x M blocks.")] = 4,
     steps: Annotated[str, typer.Option(help="Transforms in order, with commas.")] = "shuffle,np,ffx",
@@ -145,40 +170,100 @@ def encrypt(
     fit: Annotated[
         Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
     ] = Fit.error,
+    verify: Annotated[
+        Verify, typer.Option(help="Decrypt again and compare: no file, a sample of 100, or all.")
+    ] = Verify.none,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="I/N", help="Do only part I (from 0) of N; the N runs may share DST."),
+    ] = None,
+    workers: WorkersOption = None,
+    engine: EngineOption = Engines.threads,
+    ray_address: RayOption = None,
     password_file: PasswordOption = None,
     backend: BackendOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Encrypt the images of SRC into DST: the same tree, as PNG, with a manifest (blockenc.json)."""
-    from blockenc.imagefiles import encrypt_files
+    """Encrypt SRC into DST: the same tree, images as PNG, with a manifest (blockenc.json).
+
+    SRC holds images, CIFAR python batches, webdataset tar shards, .npy and .npz arrays, and Parquet or
+    Arrow tables. A run that was cut off goes on when it is repeated.
+    """
+    from blockenc.data.engine import encrypt_files
     from blockenc.scheme import Scheme
 
     names = tuple(step.strip() for step in steps.split(",") if step.strip())
     scheme = Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
+    part = _shard(shard)
     secret = _load_key(key, password_file)
     start = time.perf_counter()
     summary = encrypt_files(
-        src, dst, secret, scheme, fit=fit.value, backend=backend, force=force, track=_progress("encrypting")
+        src,
+        dst,
+        secret,
+        scheme,
+        fit=fit.value,
+        backend=backend,
+        force=force,
+        verify=verify.value,
+        shard=part,
+        workers=workers,
+        engine=_engine(engine, ray_address),
+        track=_progress("encrypting"),
     )
     _report("encrypted", summary, time.perf_counter() - start, dst)
 
 
 @app.command()
 def decrypt(
-    src: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted folder, or one image of it.")],
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one image also a .png.")],
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted folder, or one file of it.")],
+    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
+    workers: WorkersOption = None,
+    engine: EngineOption = Engines.threads,
+    ray_address: RayOption = None,
     password_file: PasswordOption = None,
     backend: BackendOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Decrypt what encrypt wrote, to PNG files of the original sizes."""
-    from blockenc.imagefiles import decrypt_files
+    """Decrypt what encrypt wrote: images as PNG files of the original sizes, data sets in their formats."""
+    from blockenc.data.engine import decrypt_files
 
     secret = _load_key(key, password_file)
     start = time.perf_counter()
-    summary = decrypt_files(src, dst, secret, backend=backend, force=force, track=_progress("decrypting"))
+    summary = decrypt_files(
+        src,
+        dst,
+        secret,
+        backend=backend,
+        force=force,
+        workers=workers,
+        engine=_engine(engine, ray_address),
+        track=_progress("decrypting"),
+    )
     _report("decrypted", summary, time.perf_counter() - start, dst)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        i, n = (int(number) for number in text.split("/"))
+    except ValueError:
+        raise ValueError(f"shard: expected I/N such as 0/4, got {text!r}") from None
+    return i, n
+
+
+def _engine(name: Engines, address: str | None) -> Engine:
+    if name is Engines.threads:
+        if address is not None:
+            raise ValueError("--ray-address: goes with --engine ray")
+        from blockenc.data.engine import in_threads
+
+        return in_threads
+    from blockenc.data.on_ray import in_ray
+
+    return in_ray(address)
 
 
 @app.command()
@@ -195,18 +280,17 @@ def inspect(
         from blockenc.backends import backends
 
         return _table("backends", backends())
-    from blockenc import imagefiles
+    from blockenc.data import formats, manifest
 
     if path.is_dir():
-        if not (path / imagefiles.MANIFEST).is_file():
-            raise imagefiles.ManifestError(f"{path}: no {imagefiles.MANIFEST} here; not an encrypted folder")
-        path /= imagefiles.MANIFEST
-    if path.suffix.lower() in imagefiles.SUFFIXES:
-        return _table(str(path), _image_rows(path))
+        return _table(str(path / manifest.MANIFEST), _manifest_rows(manifest.read_folder(path)))
+    kind = next((kind for kind in formats.FORMATS if kind.names(path.name)), None)
+    if kind is not None and (kind is formats.IMAGE or manifest.find_manifest(path)):
+        return _table(str(path), _file_rows(path, kind))
     with open(path, "rb") as file:
         head = file.read(4096)
-    if path.name == imagefiles.MANIFEST or imagefiles.FORMAT.encode() in head:
-        return _table(str(path), _manifest_rows(imagefiles.Manifest.read(path)))
+    if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
+        return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
     return _table(str(path), _key_rows(path))
 
 
@@ -246,13 +330,15 @@ def _key_rows(path: Path) -> dict[str, str]:
 
 
 def _manifest_rows(manifest: Manifest) -> dict[str, str]:
-    sizes = Counter((item.width, item.height, item.channels) for item in manifest.items.values())
+    sizes = Counter(picture[:3] for item in manifest.items.values() for picture in item.images)
+    kinds = Counter(item.format for item in manifest.items.values())
     shown = [f"{n} of {w} x {h} x {c}" for (w, h, c), n in sizes.most_common(5)]
     return {
         "kind": "encrypted images",
         "fingerprint": manifest.fingerprint,
         **_scheme_rows(manifest),
-        "images": str(len(manifest.items)),
+        "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        "images": str(sizes.total()),
         "sizes": ", ".join(shown) + (", ..." if len(sizes) > len(shown) else ""),
     }
 
@@ -267,24 +353,28 @@ def _scheme_rows(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def _image_rows(path: Path) -> dict[str, str]:
-    from blockenc import imagefiles
+def _file_rows(path: Path, kind: Format) -> dict[str, str]:
+    from blockenc.data import manifest, pixels
 
-    size, mode = imagefiles.image_header(path)
-    rows = {"kind": "image", "size": f"{size[0]} x {size[1]}", "mode": mode}
-    found = imagefiles.find_manifest(path)
+    rows = {"kind": kind.name}
+    if kind.name == "image":
+        size, mode = pixels.image_header(path)
+        rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
+    found = manifest.find_manifest(path)
     if found is None:
         return {**rows, "encrypted": "not known: no manifest beside it"}
-    manifest = imagefiles.Manifest.read(found[0])
-    item = manifest.items.get(found[1])
+    listing, name, owner = found
+    item = owner.items.get(name)
     if item is None:
-        return {**rows, "encrypted": f"not listed in {found[0]}"}
+        return {**rows, "encrypted": f"not listed in {listing}"}
+    many = len(item.images) != 1
+    original = f"{len(item.images)} images" if many else "{} x {}".format(*item.images[0])
     return {
         **rows,
-        "encrypted": f"yes, by {found[0]}",
-        "fingerprint": manifest.fingerprint,
-        **_scheme_rows(manifest),
-        "original": f"{item.source}, {item.width} x {item.height}",
+        "encrypted": f"yes, by {listing}",
+        "fingerprint": owner.fingerprint,
+        **_scheme_rows(owner),
+        "original": f"{item.source}, {original}",
     }
 
 
@@ -326,33 +416,40 @@ def _load_key(path: Path, password_file: Path | None) -> Key:
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} images/s", style="progress.data.speed")
+        images = task.fields["images"]
+        rate = images / task.elapsed if task.elapsed else 0.0
+        return Text(f"{images} images, {rate:.1f}/s", style="progress.data.speed")
 
 
 def _progress(label: str) -> Track:
-    """A progress bar on stderr, if that is a terminal."""
+    """A progress bar on stderr, if that is a terminal: bytes of the sources, images, rate, time left."""
 
-    def track(done: Iterable[int], total: int) -> Iterable[int]:
+    def track(done: Iterable[Finished], total: int) -> Iterable[Finished]:
         console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            DownloadColumn(),
             _RateColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            yield from progress.track(done, total=total, description=label)
+            task = progress.add_task(label, total=total, images=0)
+            images = 0
+            for unit in done:
+                images += unit.images
+                progress.update(task, advance=unit.size, images=images)
+                yield unit
 
     return track
 
 
 def _report(verb: str, summary: Summary, seconds: float, dst: Path) -> None:
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
+    resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
     skipped = f"; {summary.skipped} other files left out" if summary.skipped else ""
-    typer.echo(
-        f"{verb} {images} ({summary.pixels / 1e6:.2f} megapixels) in {seconds:.2f} s to {dst}{skipped}"
-    )
+    size = f"{summary.pixels / 1e6:.2f} megapixels"
+    typer.echo(f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{skipped}")
 
 
 def main(args: Sequence[str] | None = None) -> None:

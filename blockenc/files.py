@@ -5,26 +5,49 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def atomic_write(
-    path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644, overwrite: bool = True
+    path: str | os.PathLike[str],
+    data: bytes,
+    *,
+    mode: int = 0o644,
+    overwrite: bool = True,
+    folder: Path | None = None,
 ) -> None:
-    """Write a temporary file beside `path`, sync it, rename it into place; on any error remove it.
+    """Write a file whole or not at all; the arguments are those of `atomic_file`."""
+    with atomic_file(path, mode=mode, overwrite=overwrite, folder=folder) as file:
+        file.write(data)
 
-    mode: permission bits of the new file. Raises FileExistsError if not `overwrite` and `path` exists.
+
+@contextlib.contextmanager
+def atomic_file(
+    path: str | os.PathLike[str],
+    *,
+    mode: int = 0o644,
+    overwrite: bool = True,
+    folder: Path | None = None,
+) -> Iterator[BinaryIO]:
+    """A temporary file to write, which is synced and renamed to `path`; on any error it is removed.
+
+    mode: permission bits of the new file. folder: where the temporary file is, on the same file system;
+    default: beside `path`. Raises FileExistsError if not `overwrite` and `path` exists.
     """
     target = Path(path)
     if not overwrite and target.exists():
         raise FileExistsError(f"{target}: exists already, and is not overwritten")
     # mkstemp opens with mode 0600: a secret is never readable by others, not even for an instant.
     # Its name is short and its own, so that the longest file name there is can be written.
-    descriptor, temporary = tempfile.mkstemp(prefix=".blockenc.", suffix=".tmp", dir=target.parent)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=".blockenc.", suffix=f".tmp{target.suffix[:9]}", dir=folder or target.parent
+    )
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "r+b", opener=lambda *_: descriptor) as file:  # its name tells where it is
             os.fchmod(file.fileno(), mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if overwrite:

@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import cli, files, imagefiles
+from blockenc import cli, files
+from blockenc.data.manifest import Manifest
 
 PASSWORD = "correct horse battery"
 
@@ -273,6 +274,32 @@ def test_inspect(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.M
         assert name in run("inspect")
 
 
+def test_data_sets(tmp_path: Path, keys: Path):
+    """Formats, shards and verification from the command line, and what inspect says of them."""
+    (tmp_path / "src").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    for name in "abc":
+        np.save(tmp_path / f"src/{name}.npy", images)
+    enc, args = tmp_path / "enc", ("--key", keys / "good.key")
+    said = run("encrypt", tmp_path / "src", enc, *args, "--shard", "0/2", "--verify", "all", "--workers", 1)
+    assert "encrypted 12 images" in said
+    refused("decrypt", enc, tmp_path / "dec", *args, says="no manifest of shard 1")
+    run("encrypt", tmp_path / "src", enc, *args, "--shard", "1/2", "--verify", "sample")
+    said = run("inspect", enc)
+    assert "3 numpy" in said
+    assert "18 of 8 x 8 x 3" in said
+    assert "a.npy, 6 images" in run("inspect", enc / "a.npy")
+    run("decrypt", enc, tmp_path / "dec", *args)
+    for name in "abc":
+        np.testing.assert_array_equal(np.load(tmp_path / f"dec/{name}.npy"), images)
+
+
+def test_ray_is_named_where_it_is_missing(photos: Path, tmp_path: Path, keys: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as an import that fails
+    args = ("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key")
+    refused(*args, "--engine", "ray", says="pip install 'blockenc[ray]'")
+
+
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fake = types.SimpleNamespace(run=lambda output: output / "report.html")
     monkeypatch.setitem(sys.modules, "blockenc.demo", fake)
@@ -359,6 +386,9 @@ def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: 
         (("--block-size", "1000000"), "block_size"),
         (("--ffx", "decimal"), "PNG files hold bytes"),
         (("--backend", "abacus"), "abacus"),
+        (("--shard", "2/2"), "from 0 to n - 1"),
+        (("--shard", "half"), "expected I/N"),
+        (("--ray-address", "auto"), "goes with --engine ray"),
     ],
 )
 def test_bad_options(photos: Path, tmp_path: Path, keys: Path, options: tuple, says: str):
@@ -366,7 +396,9 @@ def test_bad_options(photos: Path, tmp_path: Path, keys: Path, options: tuple, s
     assert not (tmp_path / "enc").exists()
 
 
-@pytest.mark.parametrize("option", [("--fit", "stretch"), ("--block-size", "four"), ("--ffx", "octal")])
+@pytest.mark.parametrize(
+    "option", [("--fit", "stretch"), ("--block-size", "four"), ("--ffx", "octal"), ("--workers", "0")]
+)
 def test_wrong_usage(photos: Path, tmp_path: Path, keys: Path, option: tuple):
     refused("encrypt", photos, tmp_path / "e", "--key", keys / "good.key", *option, says=option[0], code=2)
 
@@ -392,8 +424,23 @@ def damage(photos: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated"])
 def test_damaged_sources(photos: Path, tmp_path: Path, keys: Path, kind: str):
+    """What headers tell, before anything is written; else what is finished stays, for the next run."""
     damage(photos, kind)
-    refused("encrypt", photos, tmp_path / "out/enc", "--key", keys / "good.key", says="deep/bad.")
+    out = tmp_path / "out/enc"
+    refused("encrypt", photos, out, "--key", keys / "good.key", says="deep/bad.")
+    assert (tmp_path / "out").exists() == (kind == "truncated")
+    assert not (out / "blockenc.json").exists()
+    assert not (out / "deep/bad.png").exists()
+    for path in (photos / "deep").glob("bad.*"):
+        path.unlink()
+    run("encrypt", photos, out, "--key", keys / "good.key")
+    assert tree(out) == {"a.png", "deep", "deep/er", "deep/er/b.png", "deep/c.png", "blockenc.json"}
+
+
+def test_nothing_stays_of_a_run_that_did_nothing(tmp_path: Path, keys: Path):
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    damage(tmp_path / "photos", "truncated")
+    refused("encrypt", tmp_path / "photos", tmp_path / "out/enc", "--key", keys / "good.key", says="bad.png")
     assert not (tmp_path / "out").exists()
 
 
@@ -436,11 +483,16 @@ def test_the_disk_fills_up(photos: Path, tmp_path: Path, keys: Path, monkeypatch
     monkeypatch.setattr(files.os, "fsync", full)
     for place in (enc, tmp_path / "other"):
         refused("encrypt", photos, place, "--key", keys / "good.key", says="No space left on device")
-    assert before == {path: path.read_bytes() for path in enc.iterdir()}
-    assert not (tmp_path / "other").exists()
+    assert before == {path: path.read_bytes() for path in before}
+    assert not (tmp_path / "other/blockenc.json").exists()
     refused("keygen", tmp_path / "k", says="No space left on device")
     assert tree(tmp_path) - tree(photos) >= {"enc/a.png"}
     assert not [name for name in tree(tmp_path) if "tmp" in name or name.startswith("k")]
+    monkeypatch.undo()
+    monkeypatch.setenv(cli.PASSWORD_VARIABLE, PASSWORD)
+    run("encrypt", photos, tmp_path / "other", "--key", keys / "good.key")
+    run("decrypt", tmp_path / "other", tmp_path / "dec", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "dec/deep/c.png"), pixels(photos / "deep/c.PNG"))
 
 
 def test_control_c_is_quiet(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch):
@@ -448,11 +500,16 @@ def test_control_c_is_quiet(photos: Path, tmp_path: Path, keys: Path, monkeypatc
         next(iter(done))
         raise KeyboardInterrupt
 
+    progress = cli._progress
     monkeypatch.setattr(cli, "_progress", lambda label: interrupted)
     args = ["encrypt", str(photos), str(tmp_path / "enc"), "--key", str(keys / "good.key")]
     result = CliRunner().invoke(cli.app, args)
     assert (result.exit_code, result.output) == (130, "")
-    assert not (tmp_path / "enc").exists()
+    assert not (tmp_path / "enc/blockenc.json").exists()
+    refused("decrypt", tmp_path / "enc", tmp_path / "dec", *args[3:], says="not finished")
+    monkeypatch.setattr(cli, "_progress", progress)
+    assert "were done before" in run(*args)
+    run("decrypt", tmp_path / "enc", tmp_path / "dec", *args[3:])
 
 
 # --- manifests ---
@@ -502,7 +559,8 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
         change(fields)
         manifest.write_text(json.dumps(fields))
     refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
-    assert not (tmp_path / "dec").exists()
+    assert (tmp_path / "dec").exists() == (says == "altered")  # which is found when the others are done
+    assert not (tmp_path / "dec/a.png").exists()
 
 
 def test_decrypt_overwrites_only_when_forced(photos: Path, tmp_path: Path, keys: Path):
@@ -522,4 +580,4 @@ def test_a_manifest_says_nothing_secret_and_round_trips(photos: Path, tmp_path: 
         "block_size": 4, "steps": ["shuffle", "np", "ffx"], "ffx": "byte", "version": 1,
     }  # fmt: skip
     assert fields["items"]["deep/c.png"]["source"] == "deep/c.PNG"
-    assert imagefiles.Manifest.read(path).to_json() == path.read_text()
+    assert Manifest.read(path).to_json() == path.read_text()

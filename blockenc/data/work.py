@@ -1,0 +1,176 @@
+"""One unit of work: a file of SRC to a file of DST. All a worker runs and all it is sent, without the key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from blockenc.cipher import Cipher
+from blockenc.data import pixels
+from blockenc.data.formats import BY_NAME, Format
+from blockenc.data.manifest import Item, Picture
+from blockenc.data.pixels import ImageFileError
+from blockenc.errors import BlockencError
+from blockenc.files import atomic_file
+
+
+class Unit(NamedTuple):
+    """A file to do. source and target are relative to the folders of the job, with forward slashes."""
+
+    source: str
+    target: str
+    format: str
+    stamp: tuple[int, int]  # size and time of change of the source: what resuming compares
+    expected: Item | None = None  # decryption: what the manifest says of the source
+    verify: bool = False
+    replace: bool = True  # whether a file that is there may be replaced by another one
+
+
+class Result(NamedTuple):
+    item: Item
+    images: int
+    pixels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the units of a run have in common. ciphers: by channels."""
+
+    decrypt: bool
+    source: Path
+    folder: Path
+    temporary: Path
+    ciphers: dict[int, Cipher]
+    block_size: int
+    fit: str
+
+    def cipher(self, channels: int, name: object) -> Cipher:
+        try:
+            return self.ciphers[channels]
+        except KeyError:
+            raise ValueError(
+                f"{name}: this block size does not go with {channels} channels: too many values a block"
+            ) from None
+
+
+class Encrypting:
+    """The change of encryption; notes a `Picture` of every image."""
+
+    png = staticmethod(pixels.stored_png)
+
+    def __init__(self, job: Job, name: object) -> None:
+        self.job, self.name = job, name
+        self.pictures: list[Picture] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        height, width, channels = images.shape[1:]
+        if pixels.misfit((width, height), self.job.block_size, self.job.fit):
+            raise pixels.misfit_error(self.name, (width, height), self.job.block_size, self.job.fit)
+        fitted = pixels.fitted(images, self.job.block_size, self.job.fit)
+        encrypted: np.ndarray = self.job.cipher(channels, self.name).encrypt(fitted)
+        self.pictures += [Picture(width, height, channels, pixels.digest(image)) for image in encrypted]
+        return encrypted
+
+
+class Decrypting:
+    """The change of decryption; raises ImageFileError for an image that is not what is expected."""
+
+    png = staticmethod(pixels.png)
+
+    def __init__(self, job: Job, name: object, pictures: tuple[Picture, ...] | list[Picture]) -> None:
+        self.job, self.name = job, name
+        self.pictures, self.done = pictures, 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        expected = self.pictures[self.done : self.done + len(images)]
+        self.done += len(images)
+        if len(expected) < len(images):
+            raise self.altered(f"it holds more than {len(self.pictures)} images")
+        for number, (image, picture) in enumerate(zip(images, expected), self.done - len(images)):
+            size = pixels.fitted_size(picture[:2], self.job.block_size, self.job.fit)
+            shape = (size[1], size[0], picture.channels)
+            if image.shape != shape or pixels.digest(image) != picture.sha256:
+                raise self.altered(f"image {number} differs" if len(self.pictures) > 1 else "")
+        if not expected:
+            return images
+        decrypted: np.ndarray = self.job.cipher(images.shape[3], self.name).decrypt(images)
+        return decrypted[:, : expected[0].height, : expected[0].width]
+
+    def finish(self) -> None:
+        if self.done != len(self.pictures):
+            raise self.altered(f"it holds {self.done} images of {len(self.pictures)}")
+
+    def altered(self, how: str) -> ImageFileError:
+        return ImageFileError(
+            f"{self.name}: not {'the image' if len(self.pictures) == 1 else 'what'} that the manifest lists; "
+            f"it was altered{how and f' ({how})'}"
+        )
+
+
+def do(job: Job, unit: Unit) -> Result:
+    """Make the output of a unit, put it in place, and tell what it is. What it raises names the file."""
+    source, target = job.source / unit.source, job.folder / unit.target
+    kind = BY_NAME[unit.format]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target, folder=job.temporary) as file:
+            if unit.expected is None:
+                encrypting = Encrypting(job, source)
+                kind.rewrite(source, file, encrypting)
+                item = Item(unit.source, kind.name, tuple(encrypting.pictures))
+            else:
+                item = unit.expected
+                decrypting = Decrypting(job, source, item.images)
+                kind.rewrite(source, file, decrypting)
+                decrypting.finish()
+            file.flush()
+            written = Path(file.name)
+            if unit.verify:
+                _verify(job, kind, source, written, item)
+            if not unit.replace and target.exists() and not _same_bytes(written, target):
+                raise FileExistsError(17, "exists, and is not overwritten without --force", str(target))
+    except OSError as error:
+        if error.errno is None or error.filename == str(source):
+            raise
+        # A temporary file's name means nothing to the user, and some errors carry no name at all.
+        raise type(error)(error.errno, error.strerror or str(error), str(target)) from None
+    return Result(item, len(item.images), sum(p.width * p.height for p in item.images))
+
+
+def _verify(job: Job, kind: Format, source: Path, written: Path, item: Item) -> None:
+    """Decrypt what was written and compare it, pixel by pixel, with the source."""
+    change = Decrypting(job, written, item.images)
+
+    def restored() -> Iterator[np.ndarray]:
+        for batch in kind.images(written):
+            yield from change(batch)
+
+    def originals() -> Iterator[np.ndarray]:
+        for batch in kind.images(source):
+            if job.fit == "crop":  # what was cut off does not come back
+                batch = pixels.fitted(batch, job.block_size, "crop")
+            yield from batch
+
+    try:
+        for number, (want, got) in enumerate(zip(originals(), restored(), strict=True)):
+            if job.fit == "crop":
+                got = got[: want.shape[0], : want.shape[1]]
+            if not np.array_equal(want, got):
+                raise BlockencError(f"{source}: verification failed: image {number} does not come back")
+        change.finish()
+    except (ImageFileError, ValueError) as error:
+        raise BlockencError(f"{source}: verification failed: {error}") from None
+
+
+def _same_bytes(a: Path, b: Path) -> bool:
+    if a.stat().st_size != b.stat().st_size:
+        return False
+    with open(a, "rb") as first, open(b, "rb") as second:
+        while block := first.read(1 << 20):
+            if block != second.read(1 << 20):
+                return False
+    return True

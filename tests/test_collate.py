@@ -1,0 +1,241 @@
+"""EncryptCollate: every kind of sample, container and worker gives what Cipher.encrypt of the batch gives."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+import blockenc
+from blockenc import Cipher, EncryptCollate
+from tests import oracle
+
+CIPHER = Cipher(oracle.KEY)
+IMAGES = oracle.image((6, 3, 16, 24))
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Pair = collections.namedtuple("Pair", "image label")
+
+
+def as_pil(x: torch.Tensor) -> Image.Image:
+    array = x.permute(1, 2, 0).numpy()
+    return Image.fromarray(array if array.shape[2] > 1 else array[:, :, 0])
+
+
+KINDS = {
+    "pil": as_pil,
+    "numpy": lambda x: x.permute(1, 2, 0).contiguous().numpy(),
+    "tensor": lambda x: x.clone(),
+    "channels-last tensor": lambda x: x.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+}
+
+
+@pytest.fixture(params=KINDS)
+def samples(request: pytest.FixtureRequest) -> list:
+    return [KINDS[request.param](x) for x in IMAGES]
+
+
+@pytest.mark.parametrize("memory_format", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize(
+    "stage", ({}, {"dtype": torch.float32}, {"dtype": "float16", "mean": MEAN, "std": STD})
+)
+def test_kinds_of_images(samples: list, stage: dict, memory_format: torch.memory_format) -> None:
+    got = EncryptCollate(CIPHER, memory_format=memory_format, **stage)(samples)
+    assert torch.equal(got, CIPHER.encrypt(IMAGES, **stage))
+    assert got.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("mode, channels", [("L", 1), ("LA", 2), ("RGBA", 4)])
+def test_other_channels(mode: str, channels: int) -> None:
+    images = oracle.image((3, channels, 8, 8))
+    cipher = Cipher(oracle.KEY, channels=channels)
+    pil = [as_pil(x) for x in images]
+    assert pil[0].mode == mode
+    assert torch.equal(EncryptCollate(cipher)(pil), cipher.encrypt(images))
+
+
+@pytest.mark.parametrize("dtype", oracle.FLOATS)
+def test_float_images(dtype: torch.dtype) -> None:
+    images = oracle.image((3, 3, 8, 8), dtype)
+    assert torch.equal(EncryptCollate(CIPHER)(list(images)), CIPHER.encrypt(images))
+
+
+def test_the_decimal_profile() -> None:
+    cipher = Cipher(blockenc.KeySet.from_seed(1, "p"), ffx="decimal")
+    assert torch.equal(EncryptCollate(cipher)(list(IMAGES)), cipher.encrypt(IMAGES))
+    got = EncryptCollate(cipher, dtype=torch.uint16)(list(IMAGES))
+    assert torch.equal(got, cipher.encrypt(IMAGES, dtype=torch.uint16))
+
+
+def target(n: int) -> dict:
+    return {"label": n, "name": f"image {n}", "mask": torch.full((16, 24), n), "more": (1.5 * n, [n, -n])}
+
+
+def same(a: object, b: object) -> bool:
+    """Equal in values and in the types of containers."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return a == b
+
+
+@pytest.mark.parametrize(
+    "pack, options",
+    [
+        (lambda x, t: (x, t), {}),
+        (lambda x, t: [x, t], {}),
+        (lambda x, t: Pair(x, t), {}),
+        (lambda x, t: Pair(x, t), {"images": "image"}),
+        (lambda x, t: (t, x), {"images": -1}),
+        (lambda x, t: {"target": t, "image": x}, {}),
+        (lambda x, t: {"target": t, "pixel_values": x}, {}),
+        (lambda x, t: {"a": t, "b": x}, {"images": "b"}),
+        (lambda x, t: collections.OrderedDict(a=t, b=x), {"images": ["b"]}),
+    ],
+)
+def test_containers(pack, options: dict) -> None:
+    """The containers, and everything in them but the images, are what torch's default makes of them."""
+    samples = [pack(x, target(n)) for n, x in enumerate(IMAGES)]
+    before = pickle.dumps(samples)
+    encrypted = [pack(x, target(n)) for n, x in enumerate(CIPHER.encrypt(IMAGES))]
+    assert same(EncryptCollate(CIPHER, **options)(samples), default_collate(encrypted))
+    assert pickle.dumps(samples) == before
+
+
+def test_several_image_fields_and_what_is_kept() -> None:
+    boxes = [torch.arange(4.0 * n).reshape(n, 4) for n in range(6)]
+    samples = [
+        {"left": x, "right": as_pil(x.flip(-1)), "boxes": boxes[n], "mask": x[0]}
+        for n, x in enumerate(IMAGES)
+    ]
+    got = EncryptCollate(CIPHER, images=("left", "right"), keep="boxes")(samples)
+    assert torch.equal(got["left"], CIPHER.encrypt(IMAGES))
+    assert torch.equal(got["right"], CIPHER.encrypt(IMAGES.flip(-1)))
+    assert torch.equal(got["mask"], IMAGES[:, 0])
+    assert all(a is b for a, b in zip(got["boxes"], boxes, strict=True))
+
+
+def test_one_call_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    encrypt = Cipher.encrypt
+    collate = EncryptCollate(CIPHER)
+    monkeypatch.setattr(Cipher, "encrypt", lambda *args, **kw: calls.append(1) or encrypt(*args, **kw))
+    collate([(x, 0) for x in IMAGES])
+    assert calls == [1]
+
+
+class Photos(Dataset):
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, n: int) -> tuple:
+        return as_pil(IMAGES[n]), {"label": n}
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        first, step = (info.id, info.num_workers) if info else (0, 1)
+        return ((IMAGES[n], {"label": n}) for n in range(first, len(IMAGES), step))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("dataset", [Photos(), Stream()], ids=["map", "iterable"])
+def test_workers(start: str, dataset: Dataset) -> None:
+    """Two epochs of persistent workers, pinned if there is a device to pin for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of any fork beside threads
+        loader = DataLoader(
+            dataset,
+            batch_size=2,
+            num_workers=2,
+            persistent_workers=True,
+            pin_memory=True,
+            timeout=100,
+            collate_fn=EncryptCollate(CIPHER, dtype=torch.float32, mean=MEAN, std=STD),
+            multiprocessing_context=multiprocessing.get_context(start),
+        )
+        want = CIPHER.encrypt(IMAGES, dtype=torch.float32, mean=MEAN, std=STD)
+        for _ in range(2):
+            labels = []
+            for images, targets in loader:
+                assert torch.equal(images, want[targets["label"]])
+                labels += targets["label"].tolist()
+            assert sorted(labels) == list(range(len(IMAGES)))
+
+
+def test_a_pickle_holds_no_key() -> None:
+    secret = bytes(range(100, 132))
+    data = pickle.dumps(EncryptCollate(Cipher(blockenc.Key(secret))))
+    assert secret not in data
+    assert secret.hex().encode() not in data
+    assert secret.hex() not in repr(EncryptCollate(Cipher(secret)))
+
+
+BLANK = torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "batch, options, error, says",
+    [
+        ([BLANK, BLANK, BLANK[:, :4]], {}, ValueError, r"sample 2 is a tensor \[3, 4, 8\].*sample 0 is"),
+        ([(BLANK, 0), (BLANK.float(), 0)], {}, ValueError, r"sample 1, field 0 is .* torch.float32"),
+        ([(BLANK, 0), (as_pil(BLANK), 0)], {}, ValueError, "sample 1, field 0 is a PIL image RGB of 8 x 8"),
+        ([as_pil(BLANK), Image.new("P", (8, 8))], {}, ValueError, "sample 1 is a PIL image of mode 'P'"),
+        ([(BLANK, 0), ("file.png", 0)], {}, TypeError, "sample 1, field 0: expected a PIL image.*got str"),
+        ([(BLANK[0], 0)], {}, ValueError, r"sample 0, field 0: expected an image \[C, H, W\]"),
+        ([{"x": BLANK}], {}, ValueError, "images: say which field.*'x'"),
+        ([{"x": BLANK}, {}], {"images": "x"}, ValueError, "sample 1 has no field 'x'"),
+        ([(BLANK, 0)], {"images": 2}, ValueError, "sample 0 has no field 2"),
+        ([], {}, ValueError, "at least one sample"),
+        (["file.png"], {}, TypeError, "expected samples that are images.*got str"),
+        ([BLANK[:, :6]], {}, ValueError, "multiples of the block size 4"),
+        ([BLANK[:1]], {}, ValueError, "expected 3 channels"),
+    ],
+)
+def test_bad_batches(batch: list, options: dict, error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        EncryptCollate(CIPHER, **options)(batch)
+
+
+@pytest.mark.parametrize(
+    "options, error, says",
+    [
+        ({"mean": MEAN, "std": STD}, TypeError, "mean, std"),
+        ({"dtype": torch.float32, "mean": MEAN}, ValueError, "both or neither"),
+        ({"dtype": "complex"}, TypeError, "dtype"),
+        ({"images": 1.5}, TypeError, "images: expected positions"),
+        ({"images": ()}, ValueError, "images: expected at least one"),
+        ({"images": True}, TypeError, "images: expected positions"),
+        ({"images": 0, "keep": (0, 1)}, ValueError, "keep: 0"),
+        ({"memory_format": torch.preserve_format}, ValueError, "memory_format"),
+    ],
+)
+def test_bad_arguments(options: dict, error: type, says: str) -> None:
+    with pytest.raises(error, match=says):
+        EncryptCollate(CIPHER, **options)
+
+
+def test_a_key_is_no_cipher() -> None:
+    with pytest.raises(TypeError, match=r"cipher: expected a blockenc\.Cipher, got bytes"):
+        EncryptCollate(oracle.KEY)  # type: ignore[arg-type]
+
+
+def test_arrays_that_are_read_only() -> None:
+    arrays = [np.array(as_pil(x)) for x in IMAGES]
+    for array in arrays:
+        array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(EncryptCollate(CIPHER)(arrays), CIPHER.encrypt(IMAGES))
