@@ -27,7 +27,7 @@ def library() -> ctypes.CDLL:
         pytest.skip("no g++ here, which the emulation of CUDA is compiled with")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "emulated.so"
-        options = "-std=c++17 -O2 -Wall -Wextra -Werror -ffp-contract=off -shared -fPIC".split()
+        options = "-std=c++17 -O2 -Wall -Wextra -Werror -Wno-unknown-pragmas -ffp-contract=off -shared -fPIC".split()
         subprocess.run([compiler, *options, str(HERE / "emulated.cpp"), "-o", str(target)], check=True)
         loaded = ctypes.CDLL(str(target))
     loaded.emulated_message.restype = ctypes.c_char_p
