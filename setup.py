@@ -38,6 +38,13 @@ def find_nvcc() -> str | None:
     return found
 
 
+def toolkit_of(nvcc: str) -> Path:
+    """The folder of the toolkit, by nvcc's own account: what is on the PATH may be a link or a script."""
+    plan = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.*)$", plan, re.MULTILINE)
+    return Path(top[1].strip() if top else os.path.realpath(nvcc + "/../..")).resolve()
+
+
 def architectures(nvcc: str) -> list[str]:
     """nvcc's options for the architectures of TORCH_CUDA_ARCH_LIST, else every major one nvcc knows and PTX."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
@@ -98,8 +105,7 @@ extensions = [
 ]
 nvcc = find_nvcc()
 if nvcc is not None:
-    # The toolkit's libraries lie beside the real nvcc, which the PATH may only link to.
-    toolkit = Path(os.path.realpath(nvcc)).parent.parent
+    toolkit = toolkit_of(nvcc)
     extensions.append(
         Pybind11Extension(
             "blockenc._cuda",

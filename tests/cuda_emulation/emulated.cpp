@@ -78,6 +78,8 @@ void planted(int fault, char* global) {
         __syncthreads();
       break;
     case 7:  // write, no barrier, read of the neighbour's
+      store_shared<uint32_t>(4 * thread, 0);
+      __syncthreads();
       store_shared<uint32_t>(4 * thread, 1);
       load_shared<uint32_t>(4 * ((thread + 31) % 32));
       break;
