@@ -107,9 +107,7 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;
   t->row_words = plan.in_values * out_item / 4;
   t->rows = substitutes ? (plan.table_count + 1) * (is_integer(job.out_type) ? 1 : c) : 0;
-  t->log_copies = 0;
   const int64_t row_bytes = int64_t{4} * t->rows * t->row_words;
-  while (2 << t->log_copies <= kBanks && row_bytes * (2 << t->log_copies) <= kRowBytes) ++t->log_copies;
 
   int64_t offset = 0;
   auto section = [&](int64_t bytes) {
@@ -123,6 +121,11 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   t->flips = section(is_integer(job.in_type) ? 0 : segments * period);
   t->bases = section(int64_t{2} * 16 << t->log_periods);
   t->segment_bases = section(16 * segments);
+  // The value rows take what is left, in as many copies as go into it.
+  t->log_copies = 0;
+  while (2 << t->log_copies <= kBanks && row_bytes * (2 << t->log_copies) <= kRowBytes &&
+         offset + row_bytes * (2 << t->log_copies) <= kMostShared)
+    ++t->log_copies;
   t->value_rows = section(row_bytes << t->log_copies);
   t->shared_bytes = static_cast<int>(offset);
   return offset <= kMostShared;
