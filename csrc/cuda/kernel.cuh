@@ -87,9 +87,15 @@ __device__ __forceinline__ int position_of(const Plan& plan, const Tiling& t, Pl
   return (place.segment % m * m + place.offset) * c + place.segment / m;
 }
 
-// An entry: bits 0-14 the byte of the tile where period 0 has the element, bit 15 the parity of its flips,
-// bits 16-31 the word where its value row starts (floats that are not quantised: its channel).
-constexpr uint32_t kEntryFlip = 1u << 15;
+// An entry: bits 0-15 the byte of the tile where period 0 has the element, bits 16-30 the word where its
+// value row starts (floats that are not quantised: its channel), bit 31 the parity of its flips.
+constexpr uint32_t kEntryFlip = 1u << 31;
+constexpr int kEntryRow = 16;
+constexpr uint32_t kEntryByte = (1u << kEntryRow) - 1;
+
+__device__ __forceinline__ int entry_row(uint32_t entry) {
+  return static_cast<int>((entry & ~kEntryFlip) >> kEntryRow);
+}
 
 template <class In>
 __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
@@ -109,7 +115,7 @@ __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
     const int row = t.rows ? ((table * channels + channel % channels) * t.row_words) << t.log_copies : channel;
     store_shared<uint32_t>(t.entries + 4 * e, static_cast<uint32_t>(word * t.pitch * 4 + byte % 4) |
                                                   (flips & 1 ? kEntryFlip : 0u) |
-                                                  static_cast<uint32_t>(row) << 16);
+                                                  static_cast<uint32_t>(row) << kEntryRow);
     if (!is_integer(job.in_type)) store_shared<uint8_t>(t.flips + e, static_cast<uint8_t>(flips));
   }
 }
@@ -214,24 +220,24 @@ template <class In, class Out, bool kFloat>
 __device__ __forceinline__ uint32_t gathered(const Job& job, const Tiling& t, uint32_t entry, int element, int r,
                                              int lane_byte) {
   const Plan& plan = job.plan;
-  const In stored = load_shared<In>(t.tile + static_cast<int>(entry & (kEntryFlip - 1)) + 4 * r);
+  const In stored = load_shared<In>(t.tile + static_cast<int>(entry & kEntryByte) + 4 * r);
   int k;
   if constexpr (kFloat) {
     const float v = flipped(to_float(stored, job.in_type), load_shared<uint8_t>(t.flips + element), job.in_type);
     if (!(plan.flags & kQuantises)) {
-      return from_float(normalised(plan, static_cast<int>(entry >> 16), v), job.out_type);
+      return from_float(normalised(plan, entry_row(entry), v), job.out_type);
     }
     k = quantised(v, load_global<float>(plan.in_scale), plan);
   } else {
     k = stored;
     if constexpr (sizeof(In) == 1) {
-      k ^= entry & kEntryFlip ? 0xff : 0;  // 255 - k
+      k ^= static_cast<int>(entry) >> 31 & 0xff;  // the sign bit, kEntryFlip: 255 - k
     } else {
       k = k < plan.in_values ? k : plan.in_values - 1;
       k = flipped(k, (entry & kEntryFlip) != 0);
     }
   }
-  return load_shared<Out>(row_byte<Out>(t, static_cast<int>(entry >> 16), k, lane_byte));
+  return load_shared<Out>(row_byte<Out>(t, entry_row(entry), k, lane_byte));
 }
 
 // Shared to global memory: each thread makes one vector of the output at a time.

@@ -24,7 +24,7 @@ constexpr int kMostPeriods = 256;      // of a tile; one thread each computes wh
 constexpr int kTileBytes = 12 * 1024;  // wanted: small, so that several blocks share a multiprocessor
 constexpr int kRowBytes = 16 * 1024;   // wanted for the value rows, copies included
 constexpr int kMostShared = 48 * 1024;
-constexpr int kMostTile = 32 * 1024;  // an entry has 15 bits for a place in the tile
+constexpr int kMostTile = 32 * 1024;  // an entry has 16 bits for a place in the tile
 constexpr int kBanks = 32;
 
 struct Tiling {
