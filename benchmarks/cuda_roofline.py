@@ -55,7 +55,9 @@ def compile_kernels(arch: int) -> Compiled:
     """csrc/cuda/launch.cu for one architecture, with every warning an error."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "kernels.cubin"
-        options = f"-std=c++17 -O3 --fmad=false -arch=sm_{arch} -Werror all-warnings -Xptxas -v,-Werror -cubin"
+        options = (
+            f"-std=c++17 -O3 --fmad=false -arch=sm_{arch} -Werror all-warnings -Xptxas -v,-Werror -cubin"
+        )
         command = ["nvcc", *options.split(), str(ROOT / "csrc/cuda/launch.cu"), "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -143,7 +145,9 @@ def predict(device: Device, kernel: Cost) -> dict[str, float]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     print("Predicted, uint8 to uint8, by counting machine code.\n")
-    print("| device | sm | instructions/value | shared accesses/value | limit | of memory bandwidth | figures |")
+    print(
+        "| device | sm | instructions/value | shared accesses/value | limit | of memory bandwidth | figures |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, device in DEVICES.items():
         kernel = cost(bytes_to_bytes(disassemble(compile_kernels(device.arch).cubin)))

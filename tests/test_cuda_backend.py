@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,3 +74,10 @@ def test_it_serves_cuda_tensors_only() -> None:
     assert cuda.DEVICES == ("cuda",)
     with pytest.raises(blockenc.errors.BackendError, match="cuda backend cannot be used"):
         blockenc.encrypt(torch.zeros(3, 8, 8, dtype=torch.uint8), bytes(32), backend="cuda")
+
+
+def test_the_benchmark_runs_or_says_why_not() -> None:
+    command = [sys.executable, "-m", "benchmarks.speed_cuda", "--tiny", "--rounds", "2"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert ("SKIPPED" if cuda.missing() else "blockenc") in done.stdout

@@ -77,9 +77,7 @@ def width(block_size: int) -> int:
 @pytest.mark.parametrize("channels", (1, 2, 3, 4))
 @pytest.mark.parametrize("block_size", (1, 2, 3, 4, 7, 8, 14, 16, 32))
 @pytest.mark.parametrize("grid", (1, 3))
-def test_tiles_of_bytes(
-    emulated: cuda_emulation.Emulated, block_size: int, channels: int, grid: int
-) -> None:
+def test_tiles_of_bytes(emulated: cuda_emulation.Emulated, block_size: int, channels: int, grid: int) -> None:
     """The vector path, both layouts: more tiles than blocks, a last tile that is not full, guard bytes."""
     emulated.grid = grid
     x = oracle.image((2, channels, 3 * block_size, 3 * width(block_size)), seed=block_size)
@@ -103,9 +101,7 @@ def test_tiles_of_bytes(
 @pytest.mark.parametrize("channels", (1, 3))
 @pytest.mark.parametrize("block_size", (1, 2, 4, 7, 16))
 @pytest.mark.parametrize("ffx", ("byte", "decimal"))
-def test_tiles_of_values(
-    emulated: cuda_emulation.Emulated, ffx: str, block_size: int, channels: int
-) -> None:
+def test_tiles_of_values(emulated: cuda_emulation.Emulated, ffx: str, block_size: int, channels: int) -> None:
     """The vector path with every value type, in and out, normalised or not, both profiles."""
     x8 = oracle.image((2, channels, 2 * block_size, 2 * width(block_size)), seed=block_size)
     output = {"mean": MEAN[:channels], "std": STD[:channels]}

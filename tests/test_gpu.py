@@ -1,4 +1,4 @@
-"""On a GPU: the grid, streams, graphs, several devices, torch.compile. `pytest -m gpu`; skipped without one."""
+"""On a GPU: the grid, streams, graphs, devices, torch.compile. `pytest -m gpu`; skipped without one."""
 
 from __future__ import annotations
 

@@ -112,7 +112,8 @@ __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
     int table = load_global<uint8_t>(plan.table_of + p);
     if (table > plan.table_count) table = 0;
     const int channel = p % plan.channels;
-    const int row = t.rows ? ((table * channels + channel % channels) * t.row_words) << t.log_copies : channel;
+    const int row =
+        t.rows ? ((table * channels + channel % channels) * t.row_words) << t.log_copies : channel;
     store_shared<uint32_t>(t.entries + 4 * e, static_cast<uint32_t>(word * t.pitch * 4 + byte % 4) |
                                                   (flips & 1 ? kEntryFlip : 0u) |
                                                   static_cast<uint32_t>(row) << kEntryRow);
@@ -217,13 +218,14 @@ __device__ __forceinline__ void stage(const Job& job, const Tiling& t, int count
 
 // The bits of one output element, given its entry.
 template <class In, class Out, bool kFloat>
-__device__ __forceinline__ uint32_t gathered(const Job& job, const Tiling& t, uint32_t entry, int element, int r,
-                                             int lane_byte) {
+__device__ __forceinline__ uint32_t gathered(const Job& job, const Tiling& t, uint32_t entry, int element,
+                                             int r, int lane_byte) {
   const Plan& plan = job.plan;
   const In stored = load_shared<In>(t.tile + static_cast<int>(entry & kEntryByte) + 4 * r);
   int k;
   if constexpr (kFloat) {
-    const float v = flipped(to_float(stored, job.in_type), load_shared<uint8_t>(t.flips + element), job.in_type);
+    const float v =
+        flipped(to_float(stored, job.in_type), load_shared<uint8_t>(t.flips + element), job.in_type);
     if (!(plan.flags & kQuantises)) {
       return from_float(normalised(plan, entry_row(entry), v), job.out_type);
     }
@@ -260,13 +262,15 @@ __device__ __forceinline__ void gather(const Job& job, const Tiling& t, int coun
       for (int n = 0; n < 4; ++n) {
         const uint32_t bits =
             gathered<In, Out, kFloat>(job, t, entry[n], element + four + n, item.r, lane_byte);
-        const int word = (four + n) / kPerWord, shift = (four + n) % kPerWord * 8 * static_cast<int>(sizeof(Out));
+        const int word = (four + n) / kPerWord,
+                  shift = (four + n) % kPerWord * 8 * static_cast<int>(sizeof(Out));
         words[word] = shift ? words[word] | bits << shift : bits;
       }
     }
     const int64_t base = load_shared<longlong2>(t.bases + ((half << t.log_periods) + item.r) * 16).y;
     const int64_t segment = load_shared<longlong2>(t.segment_bases + 16 * item.segment).y;
-    store_global<uint4>(out + base + segment + item.chunk * kVector, {words[0], words[1], words[2], words[3]});
+    store_global<uint4>(out + base + segment + item.chunk * kVector,
+                        {words[0], words[1], words[2], words[3]});
   }
 }
 
@@ -343,7 +347,8 @@ __global__ void __launch_bounds__(kThreads, 4) elements(const Job job) {
     const int row = static_cast<int>(y - divide(y, m) * m), column = static_cast<int>(x - divide(x, m) * m);
     const int p = (row * m + column) * c + channel, source = source_of(plan, p), pixel = source / c;
     const int64_t from = image * job.in_stride[0] + source % c * job.in_stride[1] +
-                         (y - row + pixel / m) * job.in_stride[2] + (x - column + pixel % m) * job.in_stride[3];
+                         (y - row + pixel / m) * job.in_stride[2] +
+                         (x - column + pixel % m) * job.in_stride[3];
     const int64_t to = image * job.out_stride[0] + channel * job.out_stride[1] + y * job.out_stride[2] +
                        x * job.out_stride[3];
     store_bits(job.out, to, job.out_type, transformed(job, p, load_bits(job.in, from, job.in_type)));

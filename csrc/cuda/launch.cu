@@ -1,12 +1,11 @@
 // Chooses the kernel and its grid, and launches it on the caller's stream.
 
-#include "launch.h"
-
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <stdexcept>
 
+#include "launch.h"
 #include "memory.cuh"
 // (memory.cuh first: the kernels use its names)
 #include "instances.h"

@@ -27,14 +27,15 @@ def library() -> ctypes.CDLL:
         pytest.skip("no g++ here, which the emulation of CUDA is compiled with")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "emulated.so"
-        options = "-std=c++17 -O2 -Wall -Wextra -Werror -Wno-unknown-pragmas -ffp-contract=off -shared -fPIC".split()
+        warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+        options = ["-std=c++17", "-O2", *warnings, "-ffp-contract=off", "-shared", "-fPIC"]
         subprocess.run([compiler, *options, str(HERE / "emulated.cpp"), "-o", str(target)], check=True)
         loaded = ctypes.CDLL(str(target))
     loaded.emulated_message.restype = ctypes.c_char_p
     return loaded
 
 
-class Fault(RuntimeError):
+class Fault(RuntimeError):  # noqa: N818 -- not an error, what an error in a kernel is
     """What the emulation found wrong in a kernel."""
 
 
@@ -59,7 +60,21 @@ class Emulated:
         return ""
 
     def apply(
-        self, x, out, in_type, out_type, shape, stride, out_stride, plan, size, m, tables, flags, device, stream
+        self,
+        x,
+        out,
+        in_type,
+        out_type,
+        shape,
+        stride,
+        out_stride,
+        plan,
+        size,
+        m,
+        tables,
+        flags,
+        device,
+        stream,
     ) -> None:
         wide = ctypes.c_int64
         strides = integers(stride, 0), integers(out_stride, 0)
