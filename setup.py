@@ -46,7 +46,7 @@ def toolkit_of(nvcc: str) -> Path:
 
 
 def architectures(nvcc: str) -> list[str]:
-    """nvcc's options for the architectures of TORCH_CUDA_ARCH_LIST, else every major one nvcc knows and PTX."""
+    """nvcc's options for TORCH_CUDA_ARCH_LIST, else for every major architecture it knows, and PTX."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if not named:
         listed = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout

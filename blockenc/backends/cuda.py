@@ -1,4 +1,4 @@
-"""The CUDA kernels (csrc/cuda/): torch-free, on the caller's current stream; nothing here waits for the GPU."""
+"""The CUDA kernels (csrc/cuda/): torch-free, on the caller's current stream; nothing waits for the GPU."""
 
 from __future__ import annotations
 
