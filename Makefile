@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # CI installs known versions; a user's machine, whatever the ranges of pyproject.toml admit.
 CONSTRAINTS := $(if $(CI),--constraint .ci/constraints.txt)
-NATIVE := $(wildcard csrc/*) setup.py
+CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* tests/cuda_emulation/*.h tests/cuda_emulation/*.c*)
+NATIVE := $(wildcard csrc/*.* csrc/cuda/*.*) setup.py
 
 .PHONY: demo test lint format bench clean
 
@@ -19,12 +20,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror csrc/*
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/clang-format -i csrc/*
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.speed

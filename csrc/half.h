@@ -5,29 +5,31 @@
 #include <cstdint>
 #include <cstring>
 
+#include "plan.h"
+
 namespace blockenc {
 
-inline uint32_t float_bits(float value) {
+BLOCKENC_HOST_DEVICE inline uint32_t float_bits(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-inline float bits_float(uint32_t bits) {
+BLOCKENC_HOST_DEVICE inline float bits_float(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
-inline float bf16_to_float(uint16_t bits) { return bits_float(uint32_t{bits} << 16); }
+BLOCKENC_HOST_DEVICE inline float bf16_to_float(uint16_t bits) { return bits_float(uint32_t{bits} << 16); }
 
-inline uint16_t float_to_bf16(float value) {
+BLOCKENC_HOST_DEVICE inline uint16_t float_to_bf16(float value) {
   const uint32_t bits = float_bits(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);  // quiet NaN
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
-inline float f16_to_float(uint16_t half) {
+BLOCKENC_HOST_DEVICE inline float f16_to_float(uint16_t half) {
   const uint32_t sign = uint32_t{half} >> 15 << 31;
   const uint32_t magnitude = half & 0x7fffu;
   if (magnitude >= 0x7c00u) return bits_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
@@ -36,7 +38,7 @@ inline float f16_to_float(uint16_t half) {
   return bits_float(sign | float_bits(subnormal));
 }
 
-inline uint16_t float_to_f16(float value) {
+BLOCKENC_HOST_DEVICE inline uint16_t float_to_f16(float value) {
   const uint32_t bits = float_bits(value);
   const uint32_t sign = bits >> 16 & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;

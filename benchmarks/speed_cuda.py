@@ -1,0 +1,160 @@
+"""How fast the CUDA kernels are, as a ratio to a copy on the device: python -m benchmarks.speed_cuda
+
+Peers: Tensor.copy_, the aten backend, torch.compile of the fused gather and look-up, CuPy gather and
+look-up, a Triton kernel. Each is timed in turn with CUDA events, after a warm-up that also checks that all
+give the same bytes; medians are compared. Without a GPU it says so and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import blockenc
+from blockenc.backends import aten, cuda
+from blockenc.plan import Plan
+
+KEY = bytes(range(32))
+SHAPES = ((1024, 3, 224, 224), (128, 3, 32, 32))
+BLOCK_SIZES = (2, 4, 8, 16)
+ROUNDS = 30
+
+
+def fused(plan: Plan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gather, int64 [L], and the substitution of every position, uint8 [L, 256]."""
+    values = torch.arange(256)
+    rows = []
+    for flip, table in zip(plan.flips, plan.table_of):
+        k = 255 - values if flip % 2 else values
+        rows.append(torch.from_numpy(plan.tables[table - 1].astype("int64"))[k] if table else k)
+    source = torch.from_numpy(plan.source.astype("int64"))
+    return source.to(device), torch.stack(rows).to(torch.uint8).to(device)
+
+
+def compiled_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
+    function = torch.compile(functools.partial(aten.transform, plan=plan, dtype=torch.uint8))
+    return lambda: function(x)
+
+
+def cupy_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
+    import cupy
+
+    m, c = plan.block_size, plan.channels
+    n, _, h, w = x.shape
+    source, rows = (cupy.from_dlpack(t) for t in fused(plan, x.device))
+    image, positions = cupy.from_dlpack(x), cupy.arange(plan.length)
+
+    def run() -> torch.Tensor:
+        blocks = image.reshape(n, c, h // m, m, w // m, m).transpose(0, 2, 4, 3, 5, 1)
+        vectors = blocks.reshape(n, h // m, w // m, plan.length)[..., source]
+        result = rows[positions, vectors].reshape(n, h // m, w // m, m, m, c)
+        return torch.from_dlpack(
+            cupy.ascontiguousarray(result.transpose(0, 5, 1, 3, 2, 4)).reshape(n, c, h, w)
+        )
+
+    return run
+
+
+def triton_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
+    import triton
+    from triton import language as tl
+
+    @triton.jit
+    def kernel(  # type: ignore[no-untyped-def]
+        x, out, source, rows, total, c: tl.constexpr, h, w, m: tl.constexpr, size: tl.constexpr
+    ):
+        i = tl.program_id(0).to(tl.int64) * size + tl.arange(0, size)
+        inside = i < total
+        column, line = i % w, i // w
+        y, plane = line % h, line // h
+        channel, image = plane % c, plane // c
+        p = ((y % m) * m + column % m) * c + channel
+        s = tl.load(source + p, mask=inside, other=0)
+        row, col = y // m * m + s // c // m, column // m * m + s // c % m
+        value = tl.load(x + ((image * c + s % c) * h + row) * w + col, mask=inside, other=0)
+        tl.store(out + i, tl.load(rows + p * 256 + value.to(tl.int64), mask=inside, other=0), mask=inside)
+
+    source, rows = fused(plan, x.device)
+    out, (_, c, h, w), size = torch.empty_like(x), x.shape, 1024
+    grid = (triton.cdiv(x.numel(), size),)
+
+    def run() -> torch.Tensor:
+        kernel[grid](x, out, source, rows, x.numel(), c, h, w, plan.block_size, size)
+        return out
+
+    return run
+
+
+PEERS = {"torch.compile": compiled_peer, "CuPy": cupy_peer, "Triton": triton_peer}
+
+
+def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each call, the calls taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            first.record()
+            call()
+            last.record()
+            last.synchronize()
+            times[name].append(first.elapsed_time(last))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure(shape: tuple[int, ...], block_size: int, rounds: int) -> dict[str, float]:
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
+    copy, out = torch.empty_like(x), torch.empty_like(x)
+    cipher = blockenc.Cipher(KEY, block_size=block_size, backend="cuda")
+    want = cipher.encrypt(x)
+    calls: dict[str, Callable[[], object]] = {
+        "copy_": lambda: copy.copy_(x),
+        "blockenc": lambda: cipher.encrypt(x, out=out),
+    }
+    slow = blockenc.Cipher(KEY, block_size=block_size, backend="aten")
+    peers: dict[str, Callable[[], Callable[[], torch.Tensor]]] = {"aten": lambda: lambda: slow.encrypt(x)}
+    peers |= {name: functools.partial(make, x, cipher.plan()) for name, make in PEERS.items()}
+    for name, make in peers.items():
+        try:
+            call = make()
+            same = torch.equal(call(), want)
+        except (ImportError, RuntimeError) as error:  # not installed; out of memory
+            print(f"{name} left out: {str(error).splitlines()[0]}")
+            continue
+        if not same:
+            raise RuntimeError(f"{name} gives other bytes than blockenc")
+        calls[name] = call
+    return medians(calls, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="batches of one, to see that it runs")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", type=Path, help="write the medians here, too")
+    options = parser.parse_args()
+    if reason := cuda.missing():
+        print(f"SKIPPED: the cuda backend cannot be used here: {reason}")
+        return
+    machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    print(f"Milliseconds, and speed against Tensor.copy_ on the device. {machine}.\n")
+    results = []
+    for shape in SHAPES:
+        size = (1, *shape[1:]) if options.tiny else shape
+        for block_size in BLOCK_SIZES:
+            times = measure(size, block_size, options.rounds)
+            cells = [f"{name} {t:.3f} ({times['copy_'] / t:.3f})" for name, t in times.items()]
+            print(f"{'x'.join(map(str, size))} M = {block_size}: {', '.join(cells)}", flush=True)
+            results.append({"shape": size, "block_size": block_size, "median_milliseconds": times})
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

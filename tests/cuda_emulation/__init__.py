@@ -1,0 +1,85 @@
+"""The CUDA kernels compiled by g++ against an emulation of CUDA's execution model, as a module.
+
+`Emulated` has the interface of blockenc._cuda, on host memory: it can stand in its place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The kernels, compiled; skips the test where there is no g++."""
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if compiler is None:
+        import pytest
+
+        pytest.skip("no g++ here, which the emulation of CUDA is compiled with")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "emulated.so"
+        warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+        options = ["-std=c++17", "-O2", *warnings, "-ffp-contract=off", "-shared", "-fPIC"]
+        subprocess.run([compiler, *options, str(HERE / "emulated.cpp"), "-o", str(target)], check=True)
+        loaded = ctypes.CDLL(str(target))
+    loaded.emulated_message.restype = ctypes.c_char_p
+    return loaded
+
+
+class Fault(RuntimeError):  # noqa: N818 -- not an error, what an error in a kernel is
+    """What the emulation found wrong in a kernel."""
+
+
+def check(status: int) -> int:
+    if status < 0:
+        raise Fault(library().emulated_message().decode())
+    return status
+
+
+def integers(values: Sequence[int], leading: int) -> ctypes.Array:
+    return (ctypes.c_int64 * 4)(*([leading] * (4 - len(values))), *values)
+
+
+class Emulated:
+    """Stands for blockenc._cuda. `grid`: blocks at most; `paths` collects which kernel each call took."""
+
+    def __init__(self, grid: int = 3) -> None:
+        self.grid = grid
+        self.paths: list[str] = []
+
+    def missing(self) -> str:
+        return ""
+
+    def apply(
+        self,
+        x,
+        out,
+        in_type,
+        out_type,
+        shape,
+        stride,
+        out_stride,
+        plan,
+        size,
+        m,
+        tables,
+        flags,
+        device,
+        stream,
+    ) -> None:
+        wide = ctypes.c_int64
+        strides = integers(stride, 0), integers(out_stride, 0)
+        status = library().emulated_apply(
+            wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size), m,
+            tables, flags, self.grid
+        )  # fmt: skip
+        self.paths.append(("elements", "tiles")[check(status)])

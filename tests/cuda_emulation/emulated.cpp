@@ -1,0 +1,161 @@
+// The kernels of csrc/cuda under the emulation, for ctypes: tests/cuda_emulation/__init__.py.
+
+#include "emulation.h"
+// (the emulated names come before the kernels that use them)
+#include "../../csrc/cuda/instances.h"
+#include "../../csrc/cuda/job.h"
+#include "memory.cuh"
+// clang-format off
+#include "../../csrc/cuda/kernel.cuh"
+// clang-format on
+
+using namespace blockenc;
+
+namespace {
+
+char message[512];
+
+template <class F>
+int guarded(F f) {
+  try {
+    return f();
+  } catch (const std::exception& error) {
+    std::strncpy(message, error.what(), sizeof message - 1);
+    emulation::failure = nullptr;
+    return -1;
+  }
+}
+
+struct EmulateTiles {
+  const Job& job;
+  const Tiling& t;
+  unsigned grid;
+
+  template <class In, class Out, bool kFloat>
+  void run() const {
+    emulation::launch(grid, kThreads, t.shared_bytes, [this] { tiles<In, Out, kFloat>(job, t); });
+  }
+};
+
+// The bytes between the first and the last element, strides being at least 0.
+emulation::Region extent(const void* data, const Job& job, const int64_t* stride, Type type, bool writable) {
+  const int64_t sizes[] = {job.n, job.plan.channels, job.h, job.w};
+  int64_t span = 1;
+  for (int k = 0; k < 4; ++k) span += (sizes[k] - 1) * stride[k];
+  const auto first = reinterpret_cast<uintptr_t>(data);
+  return {first, first + span * item_size(type), writable};
+}
+
+using emulation::load_shared;
+using emulation::store_shared;
+
+// Kernels with one fault each, to see that the emulation finds it.
+void planted(int fault, char* global) {
+  const int thread = static_cast<int>(threadIdx.x);
+  switch (fault) {
+    case 0:
+      store_global<uint4>(global + 8, {});
+      break;
+    case 1:
+      load_global<uint32_t>(global + 64);
+      break;
+    case 2:
+      store_shared<uint32_t>(4096, 0);
+      break;
+    case 3:
+      store_shared<uint32_t>(2 + 4 * thread, 0);
+      break;
+    case 4:
+      load_shared<uint32_t>(4 * thread);
+      break;
+    case 5:
+      if (thread < 16) __syncthreads();
+      break;
+    case 6:
+      if (thread < 16)
+        __syncthreads();
+      else
+        __syncthreads();
+      break;
+    case 7:  // write, no barrier, read of the neighbour's
+      store_shared<uint32_t>(4 * thread, 0);
+      __syncthreads();
+      store_shared<uint32_t>(4 * thread, 1);
+      load_shared<uint32_t>(4 * ((thread + 31) % 32));
+      break;
+    case 8:  // two writers
+      store_shared<uint32_t>(0, 1);
+      break;
+    case 9:  // read, no barrier, overwritten by another
+      if (thread == 31) store_shared<uint32_t>(0, 1);
+      __syncthreads();
+      if (thread == 0) load_shared<uint32_t>(0);
+      if (thread == 1) store_shared<uint32_t>(0, 2);
+      break;
+    default:  // none
+      store_shared<uint32_t>(4 * thread, 1);
+      __syncthreads();
+      load_shared<uint32_t>(4 * ((thread + 31) % 32));
+      store_global<uint32_t>(global + thread % 16 * 4, 1);
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* emulated_message() { return message; }
+
+// Returns 1 if the job went through tiles, 0 if through elements, -1 for an error.
+int emulated_apply(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
+                   const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
+                   int block_size, int tables, int flags, int grid) {
+  return guarded([&] {
+    auto four = [](const int64_t* values) { return std::vector<int64_t>(values, values + 4); };
+    const Job job = make_job(in, out, in_type, out_type, four(shape), four(in_stride), four(out_stride), plan,
+                             plan_bytes, block_size, tables, flags);
+    emulation::regions = {extent(job.in, job, job.in_stride, job.in_type, false),
+                          extent(job.out, job, job.out_stride, job.out_type, true),
+                          {plan, plan + plan_bytes, false}};
+    Tiling t;
+    if (make_tiling(job, &t)) {
+      const auto blocks = static_cast<unsigned>(t.tiles < grid ? t.tiles : grid);
+      with_instance(job, EmulateTiles{job, t, blocks});
+      return 1;
+    }
+    const int64_t blocks = (job.n * job.plan.channels * job.h * job.w + kThreads - 1) / kThreads;
+    emulation::launch(static_cast<unsigned>(blocks < grid ? blocks : grid), kThreads, 0,
+                      [&] { elements(job); });
+    return 0;
+  });
+}
+
+int emulated_fault(int fault) {
+  return guarded([&] {
+    alignas(16) static char global[64];
+    const auto first = reinterpret_cast<uintptr_t>(global);
+    emulation::regions = {{first, first + sizeof global, true}};
+    emulation::launch(1, 32, 256, [&] { planted(fault, global); });
+    return 0;
+  });
+}
+
+// Byte offsets {in, out} of a period of a batch whose memory is never touched.
+int emulated_period_base(const int64_t* shape, const int64_t* stride, int block_size, int64_t index,
+                         int64_t* result) {
+  return guarded([&] {
+    alignas(16) static char nothing[16];
+    Job job{};
+    job.in = job.out = nothing;
+    job.n = shape[0], job.h = shape[2], job.w = shape[3];
+    std::memcpy(job.in_stride, stride, sizeof job.in_stride);
+    std::memcpy(job.out_stride, stride, sizeof job.out_stride);
+    unpack_plan(nothing, block_size, static_cast<int>(shape[1]), 0, 0, &job.plan);
+    Tiling t;
+    if (!make_tiling(job, &t)) throw std::invalid_argument("not for tiles");
+    const longlong2 base = period_base(job, t, index < 0 ? t.periods + index : index);
+    result[0] = base.x, result[1] = base.y, result[2] = t.period, result[3] = t.periods;
+    return 0;
+  });
+}
+}

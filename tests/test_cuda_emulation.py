@@ -1,0 +1,159 @@
+"""The CUDA kernels, emulated on the CPU, against the oracle; and the emulation's own detectors."""
+
+from __future__ import annotations
+
+import ctypes
+import types
+
+import pytest
+import torch
+
+import blockenc
+from blockenc.backends import cuda
+from tests import cuda_emulation, oracle
+from tests.test_kinds import test_torch_layouts as test_torch_layouts
+from tests.test_oracle_grid import (
+    MEAN,
+    ORDERS,
+    REPEATS,
+    STD,
+    check_guards,
+    guarded,
+    layouts,
+    same,
+)
+from tests.test_oracle_grid import test_bytes as test_bytes
+from tests.test_oracle_grid import test_damaged_values_are_clamped as test_damaged_values_are_clamped
+from tests.test_oracle_grid import test_value_types as test_value_types
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch: pytest.MonkeyPatch) -> cuda_emulation.Emulated:
+    """The cuda backend with the emulation in the place of blockenc._cuda, working on CPU tensors."""
+    kernels = cuda_emulation.Emulated()
+    cuda_emulation.library()
+    monkeypatch.setattr(cuda, "_cuda", kernels)
+    monkeypatch.setattr(cuda, "DEVICES", ("cpu",))
+    monkeypatch.setattr(cuda, "missing", lambda: "")
+    stream = types.SimpleNamespace(cuda_stream=0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    return kernels
+
+
+@pytest.fixture
+def backend() -> str:
+    return "cuda"
+
+
+FAULTS = (
+    "misaligned access to global",
+    "out of bounds in global",
+    "out of bounds in shared",
+    "misaligned access to shared",
+    "uninitialised",
+    "divergent barrier: some",
+    "divergent barrier: not",
+    "race in shared memory: read",
+    "race in shared memory: write",
+    "race in shared memory: write",
+)
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS)))
+def test_planted_faults_are_found(number: int) -> None:
+    with pytest.raises(cuda_emulation.Fault, match=FAULTS[number]):
+        cuda_emulation.check(cuda_emulation.library().emulated_fault(number))
+
+
+def test_a_right_kernel_passes() -> None:
+    assert cuda_emulation.check(cuda_emulation.library().emulated_fault(-1)) == 0
+
+
+def width(block_size: int) -> int:
+    """The least width of whole blocks and whole vectors, whatever the type."""
+    return next(w for w in range(block_size, 16 * block_size + 1, block_size) if w % 16 == 0)
+
+
+@pytest.mark.parametrize("channels", (1, 2, 3, 4))
+@pytest.mark.parametrize("block_size", (1, 2, 3, 4, 7, 8, 14, 16, 32))
+@pytest.mark.parametrize("grid", (1, 3))
+def test_tiles_of_bytes(emulated: cuda_emulation.Emulated, block_size: int, channels: int, grid: int) -> None:
+    """The vector path, both layouts: more tiles than blocks, a last tile that is not full, guard bytes."""
+    emulated.grid = grid
+    x = oracle.image((2, channels, 3 * block_size, 3 * width(block_size)), seed=block_size)
+    for steps in (ORDERS + REPEATS)[:: 1 if block_size < 8 else 4]:
+        secrets = oracle.secrets(steps, block_size, channels)
+        want = oracle.expected(x, secrets, block_size)
+        cipher = blockenc.Cipher(
+            oracle.KEY, block_size=block_size, steps=steps, channels=channels, backend="cuda"
+        )
+        for layout in ("contiguous", "channels_last"):
+            given = layouts(x)[layout]
+            emulated.paths.clear()
+            assert torch.equal(cipher.encrypt(given), want), (steps, layout)
+            out, buffer = guarded(given, torch.uint8)
+            moved = out.as_strided(out.shape, out.stride(), out.storage_offset() + 15)  # 17 + 15: aligned
+            assert torch.equal(cipher.decrypt(cipher.encrypt(given), out=moved), x), (steps, layout)
+            check_guards(moved, buffer)
+            assert set(emulated.paths) == {"tiles"}
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+@pytest.mark.parametrize("block_size", (1, 2, 4, 7, 16))
+@pytest.mark.parametrize("ffx", ("byte", "decimal"))
+def test_tiles_of_values(emulated: cuda_emulation.Emulated, ffx: str, block_size: int, channels: int) -> None:
+    """The vector path with every value type, in and out, normalised or not, both profiles."""
+    x8 = oracle.image((2, channels, 2 * block_size, 2 * width(block_size)), seed=block_size)
+    output = {"mean": MEAN[:channels], "std": STD[:channels]}
+    for steps in (("shuffle",), ("np", "np", "shuffle"), ("shuffle", "np", "ffx")):
+        if ffx == "decimal" and "ffx" not in steps:
+            continue
+        secrets = oracle.secrets(steps, block_size, channels, ffx)
+        fields = {"block_size": block_size, "channels": channels, "steps": steps, "ffx": ffx}
+        cipher = blockenc.Cipher(oracle.KEY, **fields, backend="cuda")
+        integers = torch.uint16 if ffx == "decimal" else torch.uint8
+        for dtype in (torch.uint8, *oracle.FLOATS):
+            x = x8 if dtype == torch.uint8 else oracle.image(tuple(x8.shape), dtype, seed=block_size)
+            whole = dtype == torch.uint8 or "ffx" in steps
+            for result in ((integers,) if whole else ()) + oracle.FLOATS:
+                want = oracle.expected(x, secrets, block_size, ffx=ffx, dtype=result)
+                got = cipher.encrypt(x, dtype=result)
+                assert same(got, want), (steps, dtype, result)
+                back = torch.uint8 if not result.is_floating_point else result
+                want = oracle.expected(got, secrets, block_size, ffx=ffx, decrypt=True, dtype=back)
+                assert same(cipher.decrypt(got, dtype=back), want), (steps, dtype, result)
+                if result.is_floating_point:
+                    want = oracle.expected(x, secrets, block_size, ffx=ffx, dtype=result, **output)
+                    nhwc = x.contiguous(memory_format=torch.channels_last)
+                    assert same(cipher.encrypt(nhwc, dtype=result, **output), want), (steps, dtype, result)
+    assert emulated.paths.count("tiles") > len(emulated.paths) * 0.9
+
+
+def test_a_hostile_plan_stays_inside(emulated: cuda_emulation.Emulated) -> None:
+    """Random bytes for a plan: nonsense comes out, and nothing is touched outside the memory given."""
+    for seed in range(20):
+        cipher = blockenc.Cipher(oracle.KEY, ffx=("byte", "decimal")[seed % 2])
+        plan = cipher.plan()
+        noise = oracle.image((len(plan.packed),), seed=seed)
+        for x in (oracle.image((1, 3, 8, 32)), oracle.image((1, 3, 8, 12)), torch.rand(1, 3, 8, 32)):
+            arguments = (noise, plan.block_size, len(plan.tables), plan.flags, torch.float32, "cuda")
+            torch.ops.blockenc.apply(x, *arguments)
+    assert set(emulated.paths) == {"tiles", "elements"}
+
+
+def test_beyond_two_to_the_31() -> None:
+    """Where the periods of a batch of 6.4 G elements begin: by arithmetic, nothing is allocated."""
+    shape = (10_000, 3, 448, 480)
+    n, c, h, w = shape
+    stride = (c * h * w, h * w, w, 1)
+    result = (ctypes.c_int64 * 4)()
+    numbers = [cuda_emulation.integers(values, 1) for values in (shape, stride)]
+    for index in (0, 1, 30, 12_345_678, -1):
+        call = cuda_emulation.library().emulated_period_base
+        cuda_emulation.check(call(*numbers, 4, ctypes.c_int64(index), result))
+        base_in, base_out, period, periods = result
+        assert (period, periods) == (16, n * (h // 4) * (w // 16))
+        row, column = divmod(index % periods, w // 16)
+        image, y = divmod(row, h // 4)
+        assert base_in == base_out == image * stride[0] + y * 4 * w + column * 16
+    assert base_in > 2**32
