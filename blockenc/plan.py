@@ -77,7 +77,7 @@ class Plan:
     def output(self) -> np.ndarray:
         """float32 [C, out_values]: the output stage of every integer, each operation rounded to float32.
 
-        (v/scale - mean[c])/std[c], bit for bit what torchvision's ToDtype(scale=True) and Normalize give.
+        (v/scale - mean[c])/std[c], bit for bit what torchvision's ToTensor and Normalize give.
         """
         values = np.arange(self.out_values, dtype=np.float32) / np.float32(self.out_scale)
         mean, std = self._normalisation()
