@@ -4,8 +4,6 @@
 
 #include <immintrin.h>
 
-#include <memory>
-
 #include "kernels.h"
 #include "values.h"
 

@@ -26,8 +26,8 @@ constexpr uint8_t kNone = 0x80;
 constexpr int kUnroll = 4;                    // vectors in flight, to hide the latency of a shuffle
 constexpr int64_t kScratch = 32 * 1024;       // input lines of a chunk stay in the first-level cache
 constexpr int64_t kMostSlots = 64;            // lanes of a line in a chunk, at most
-constexpr int64_t kStreamBytes = 8 << 20;     // outputs larger than this are not read back from a cache
 constexpr int64_t kLeastSlots = 4 * kUnroll;  // ... and at least
+constexpr int64_t kStreamBytes = 8 << 20;     // outputs larger than this are not read back from a cache
 
 // How blocks become lanes; the same for every row of blocks.
 struct Geometry {
@@ -113,10 +113,7 @@ struct Shuffles {
   std::vector<int32_t> line;     // the input line of each shuffle
   std::vector<uint8_t> control;  // [shuffles][kLane]
 
-  void build(const Geometry& geometry, const Plan& plan, int item_bytes) {
-    first.clear();
-    line.clear();
-    control.clear();
+  Shuffles(const Geometry& geometry, const Plan& plan, int item_bytes) {
     for (int o = 0; o < geometry.lines; ++o) {
       first.push_back(static_cast<int32_t>(line.size()));
       for (int t = 0; t < geometry.lane_items; ++t) {
@@ -173,10 +170,7 @@ struct ByteFinish {
     return count;
   }
 
-  void build(const Geometry& geometry, const Plan& plan) {
-    lines.clear();
-    masks.clear();
-    bases.clear();
+  ByteFinish(const Geometry& geometry, const Plan& plan) {
     int base_at[256];  // of each table_of value
     bool complement_at[256];
     base_at[0] = -1;
@@ -207,16 +201,20 @@ struct ByteFinish {
 // Any other types: each item by itself, with what is fixed for an item of a line looked up before.
 template <class In, class Out>
 struct ItemFinish {
+  static constexpr int full = kLane / sizeof(typename In::Storage);
   const Plan& plan;
   IntegerRows<Out> rows;
+  std::vector<int> positions;  // [lines][full]
 
-  explicit ItemFinish(const Plan& plan) : plan(plan), rows(plan) {}
+  ItemFinish(const Geometry& geometry, const Plan& plan)
+      : plan(plan), rows(plan), positions(geometry.lines * full) {
+    for (int o = 0; o < geometry.lines; ++o) {
+      for (int t = 0; t < geometry.lane_items; ++t) positions[o * full + t] = geometry.position(o, t);
+    }
+  }
 
-  void line(const Geometry& geometry, int o, const typename In::Storage* in, typename Out::Storage* out,
-            int64_t slots) const {
-    constexpr int full = kLane / sizeof(typename In::Storage);
-    int position[full] = {};
-    for (int t = 0; t < geometry.lane_items; ++t) position[t] = geometry.position(o, t);
+  void line(int o, const typename In::Storage* in, typename Out::Storage* out, int64_t slots) const {
+    const int* position = positions.data() + o * full;
     if constexpr (kInteger<In>) {
       const int top = rows.last_value();
       const typename Out::Storage* row[full];
@@ -327,26 +325,22 @@ void run_lines(const Job& job, const Geometry& geometry, int64_t first, int64_t 
   constexpr bool kBytes = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
   constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
   constexpr int out_lane = kLane / in_bytes * out_bytes;
-  // Kept between calls, so that a call allocates nothing once its thread has seen a job as large.
-  thread_local Shuffles shuffles;
-  thread_local ByteFinish byte_finish;
-  thread_local std::vector<char> scratch;
-  thread_local std::vector<Run> runs;
-  shuffles.build(geometry, job.plan, in_bytes);
-  const ItemFinish<In, Out>* item_finish = nullptr;
-  if constexpr (kBytes) {
-    byte_finish.build(geometry, job.plan);
-  } else {
-    item_finish = new ItemFinish<In, Out>(job.plan);
+  using Finish = std::conditional_t<kBytes, ByteFinish, ItemFinish<In, Out>>;
+  const Shuffles shuffles(geometry, job.plan, in_bytes);
+  const Finish finish(geometry, job.plan);
+  std::vector<int64_t> in_offset(geometry.lines), out_offset(geometry.lines);  // from a row of blocks
+  for (int s = 0; s < geometry.lines; ++s) {
+    in_offset[s] = geometry.line_offset(s, job.in_stride, in_bytes);
+    out_offset[s] = geometry.line_offset(s, job.out_stride, out_bytes);
   }
-  const std::unique_ptr<const ItemFinish<In, Out>> owner(item_finish);
 
   const int64_t capacity = std::clamp(kScratch / (geometry.lines * kLane), kLeastSlots, kMostSlots);
   const int64_t row_slots = geometry.slots;
   // Whole rows of blocks where several fit: their lines then end where the next ones begin.
   const int64_t chunk = row_slots <= capacity ? capacity / row_slots * row_slots : capacity;
   const int64_t pitch = (chunk * kLane + Vector::bytes - 1) / Vector::bytes * Vector::bytes;
-  scratch.resize(geometry.lines * pitch + pitch + pitch / kLane * out_lane);
+  std::vector<char> scratch(geometry.lines * pitch + pitch + pitch / kLane * out_lane);
+  std::vector<Run> runs;
   char* const gathered = scratch.data() + geometry.lines * pitch;
   char* const finished = gathered + pitch;
   const bool stream = job.n * job.h * job.w * job.plan.channels * out_bytes > kStreamBytes;
@@ -368,9 +362,8 @@ void run_lines(const Job& job, const Geometry& geometry, int64_t first, int64_t 
     }
     for (int s = 0; s < geometry.lines; ++s) {
       char* to = scratch.data() + s * pitch;
-      const int64_t offset = geometry.line_offset(s, job.in_stride, in_bytes);
       for (const Run& run : runs) {
-        read_line<kLane>(geometry, in_bytes, run, offset, to);
+        read_line<kLane>(geometry, in_bytes, run, in_offset[s], to);
         to += run.slots * kLane;
       }
     }
@@ -381,9 +374,9 @@ void run_lines(const Job& job, const Geometry& geometry, int64_t first, int64_t 
       const int count = shuffles.first[o + 1] - shuffles.first[o];
       const char* from = gathered;
       if constexpr (kBytes) {
-        const ByteFinish::Line& line = byte_finish.lines[o];
+        const ByteFinish::Line& line = finish.lines[o];
         const auto before = Vector::broadcast(line.before), after = Vector::broadcast(line.after);
-        const ByteFinish::Mask* masks = byte_finish.masks.data() + line.first;
+        const ByteFinish::Mask* masks = finish.masks.data() + line.first;
         auto make = [&](auto&& substitute) {
           shuffle_line(scratch.data(), pitch, lines, controls, count, gathered, bytes, [&](auto x) {
             return Vector::exclusive_or(substitute(Vector::exclusive_or(x, before)), after);
@@ -392,14 +385,14 @@ void run_lines(const Job& job, const Geometry& geometry, int64_t first, int64_t 
         if (line.count == 0) {
           make([](auto x) { return x; });
         } else if (line.count == 1) {
-          const Vector::Table table(byte_finish.bases.data() + masks->base * kByteValues);
+          const Vector::Table table(finish.bases.data() + masks->base * kByteValues);
           const auto mask = Vector::broadcast(masks->lanes);
           make([&](auto x) { return Vector::select(mask, Vector::lookup(table, x), x); });
         } else {
           make([&](auto x) {
             auto y = x;
             for (int k = 0; k < line.count; ++k) {
-              const Vector::Table table(byte_finish.bases.data() + masks[k].base * kByteValues);
+              const Vector::Table table(finish.bases.data() + masks[k].base * kByteValues);
               y = Vector::select(Vector::broadcast(masks[k].lanes), Vector::lookup(table, x), y);
             }
             return y;
@@ -408,13 +401,12 @@ void run_lines(const Job& job, const Geometry& geometry, int64_t first, int64_t 
       } else {
         shuffle_line(scratch.data(), pitch, lines, controls, count, gathered, bytes,
                      [](auto x) { return x; });
-        item_finish->line(geometry, o, reinterpret_cast<const typename In::Storage*>(gathered),
-                          reinterpret_cast<typename Out::Storage*>(finished), slots);
+        finish.line(o, reinterpret_cast<const typename In::Storage*>(gathered),
+                    reinterpret_cast<typename Out::Storage*>(finished), slots);
         from = finished;
       }
-      const int64_t offset = geometry.line_offset(o, job.out_stride, out_bytes);
       for (const Run& run : runs) {
-        write_line<out_lane>(geometry, out_bytes, run, offset, from, stream);
+        write_line<out_lane>(geometry, out_bytes, run, out_offset[o], from, stream);
         from += run.slots * out_lane;
       }
     }
@@ -423,38 +415,12 @@ void run_lines(const Job& job, const Geometry& geometry, int64_t first, int64_t 
   if (stream) Vector::fence();
 }
 
-template <class In>
-void run_lines_in(const Job& job, const Geometry& geometry, int64_t first, int64_t last) {
-  switch (job.out_type) {
-    case Type::u8:
-      return run_lines<In, U8>(job, geometry, first, last);
-    case Type::u16:
-      return run_lines<In, U16>(job, geometry, first, last);
-    case Type::f32:
-      return run_lines<In, F32>(job, geometry, first, last);
-    case Type::f16:
-      return run_lines<In, F16>(job, geometry, first, last);
-    case Type::bf16:
-      return run_lines<In, BF16>(job, geometry, first, last);
-  }
-}
-
 // Level::run for `Vector`. Pixels that do not follow each other in memory are left to the portable kernel.
 void run_vectors(const Job& job, int64_t first, int64_t last) {
   const Geometry geometry(job);
   if (!geometry.supported) return run_portable(job, first, last);
-  switch (job.in_type) {
-    case Type::u8:
-      return run_lines_in<U8>(job, geometry, first, last);
-    case Type::u16:
-      return run_lines_in<U16>(job, geometry, first, last);
-    case Type::f32:
-      return run_lines_in<F32>(job, geometry, first, last);
-    case Type::f16:
-      return run_lines_in<F16>(job, geometry, first, last);
-    case Type::bf16:
-      return run_lines_in<BF16>(job, geometry, first, last);
-  }
+  with_types(job,
+             [&](auto in, auto out) { run_lines<decltype(in), decltype(out)>(job, geometry, first, last); });
 }
 
 }  // namespace

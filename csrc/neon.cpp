@@ -4,8 +4,6 @@
 
 #include <arm_neon.h>
 
-#include <memory>
-
 #include "kernels.h"
 #include "values.h"
 

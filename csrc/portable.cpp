@@ -60,37 +60,10 @@ void run(const Job& job, int64_t first, int64_t last) {
   }
 }
 
-template <class In>
-void run_in(const Job& job, int64_t first, int64_t last) {
-  switch (job.out_type) {
-    case Type::u8:
-      return run<In, U8>(job, first, last);
-    case Type::u16:
-      return run<In, U16>(job, first, last);
-    case Type::f32:
-      return run<In, F32>(job, first, last);
-    case Type::f16:
-      return run<In, F16>(job, first, last);
-    case Type::bf16:
-      return run<In, BF16>(job, first, last);
-  }
-}
-
 }  // namespace
 
 void run_portable(const Job& job, int64_t first, int64_t last) {
-  switch (job.in_type) {
-    case Type::u8:
-      return run_in<U8>(job, first, last);
-    case Type::u16:
-      return run_in<U16>(job, first, last);
-    case Type::f32:
-      return run_in<F32>(job, first, last);
-    case Type::f16:
-      return run_in<F16>(job, first, last);
-    case Type::bf16:
-      return run_in<BF16>(job, first, last);
-  }
+  with_types(job, [&](auto in, auto out) { run<decltype(in), decltype(out)>(job, first, last); });
 }
 
 }  // namespace blockenc

@@ -1,4 +1,4 @@
-// What happens to one value between load and store: the value types, and a plan's lookups as rows.
+// The value types, and what happens to one value between load and store.
 
 #pragma once
 
@@ -39,6 +39,26 @@ struct BF16 {
   static float load(uint16_t v) { return bf16_to_float(v); }
   static uint16_t store(float v) { return float_to_bf16(v); }
 };
+
+// Calls f(In{}, Out{}) with the value types of a job.
+template <class F>
+void with_types(const Job& job, F&& f) {
+  auto with = [](Type type, auto&& g) {
+    switch (type) {
+      case Type::u8:
+        return g(U8{});
+      case Type::u16:
+        return g(U16{});
+      case Type::f32:
+        return g(F32{});
+      case Type::f16:
+        return g(F16{});
+      case Type::bf16:
+        return g(BF16{});
+    }
+  };
+  with(job.in_type, [&](auto in) { with(job.out_type, [&](auto out) { f(in, out); }); });
+}
 
 template <class T>
 constexpr bool kInteger = std::is_same_v<T, U8> || std::is_same_v<T, U16>;

@@ -7,7 +7,7 @@ import functools
 import torch
 
 from blockenc.backends import Request
-from blockenc.backends.native import TYPES
+from blockenc.backends.native import arguments
 from blockenc.errors import BackendError
 
 try:
@@ -28,23 +28,8 @@ def missing() -> str:
 
 def apply(request: Request) -> None:
     """Enqueue the kernel. Raises BackendError with CUDA's own words if it cannot be launched."""
-    x, out, plan = request.x, request.out, request.plan
+    device = request.x.device
     try:
-        _cuda.apply(
-            x.data_ptr(),
-            out.data_ptr(),
-            TYPES[x.dtype],
-            TYPES[out.dtype],
-            tuple(x.shape),
-            x.stride(),
-            out.stride(),
-            plan.data_ptr(),
-            plan.numel(),
-            request.block_size,
-            request.tables,
-            request.flags,
-            x.device.index,
-            torch.cuda.current_stream(x.device).cuda_stream,
-        )
+        _cuda.apply(*arguments(request), device.index, torch.cuda.current_stream(device).cuda_stream)
     except RuntimeError as error:
         raise BackendError(f"cuda: {error}") from error

@@ -36,9 +36,10 @@ def force_level(name: str | None) -> None:
     forced_level = -1 if name is None else list(levels()).index(name)
 
 
-def apply(request: Request) -> None:
+def arguments(request: Request) -> tuple[object, ...]:
+    """What csrc/job.h, make_job, takes; the cuda backend passes the same."""
     x, out, plan = request.x, request.out, request.plan
-    _native.apply(
+    return (
         x.data_ptr(),
         out.data_ptr(),
         TYPES[x.dtype],
@@ -51,6 +52,8 @@ def apply(request: Request) -> None:
         request.block_size,
         request.tables,
         request.flags,
-        torch.get_num_threads(),
-        forced_level,
     )
+
+
+def apply(request: Request) -> None:
+    _native.apply(*arguments(request), torch.get_num_threads(), forced_level)

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "job.h"
+#include "../job.h"
 #include "launch.h"
 
 namespace py = pybind11;

@@ -3,7 +3,7 @@
 #include "emulation.h"
 // (the emulated names come before the kernels that use them)
 #include "../../csrc/cuda/instances.h"
-#include "../../csrc/cuda/job.h"
+#include "../../csrc/job.h"
 #include "memory.cuh"
 // clang-format off
 #include "../../csrc/cuda/kernel.cuh"

@@ -1,4 +1,4 @@
-// A Job out of what Python hands over. Shared by the module and the emulation.
+// A Job out of what Python hands over. Shared by both modules and the emulation of CUDA.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "../plan.h"
+#include "plan.h"
 
 namespace blockenc {
 
