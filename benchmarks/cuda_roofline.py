@@ -34,7 +34,9 @@ class Device(NamedTuple):
 
 DEVICES = {
     "A100 80GB SXM": Device(80, 108, 1.41, 2039, "NVIDIA A100 datasheet"),
-    "H100 SXM": Device(90, 132, 1.83, 3350, "NVIDIA H100 datasheet; clock implied by its dense bfloat16 figure"),
+    "H100 SXM": Device(
+        90, 132, 1.83, 3350, "NVIDIA H100 datasheet; clock implied by its dense bfloat16 figure"
+    ),
     "RTX 4090": Device(89, 128, 2.52, 1008, "NVIDIA Ada architecture whitepaper"),
 }
 

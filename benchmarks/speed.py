@@ -1,4 +1,6 @@
-"""How fast each backend is, as a ratio to a copy of the same bytes: python -m benchmarks.speed
+"""How fast each backend and instruction-set level is, as a ratio to a copy of the same bytes.
+
+    python -m benchmarks.speed
 
 Every measurement of a row is taken in turn with `Tensor.copy_` (A B C A B C ...), after a warm-up, and
 the medians are compared, because machines are shared and their speed drifts.
@@ -7,6 +9,7 @@ the medians are compared, because machines are shared and their speed drifts.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -18,6 +21,7 @@ from pathlib import Path
 import torch
 
 import blockenc
+from blockenc.backends import native
 
 KEY = bytes(range(32))  # speed does not depend on the key
 STEPS = ("shuffle", "np", "ffx")
@@ -32,16 +36,28 @@ TINY_BATCH = 1
 
 
 def medians(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median seconds of each call, taken in turn until `seconds` have passed (3 rounds at least)."""
+    """Median seconds of each call, taken in turn until `seconds` have passed (3 rounds at least).
+
+    A call that takes longer than `seconds` / 10 has 3 rounds only, so that the others get their share.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
+    slow = set()
+
+    def timed(name: str) -> float:
+        start = time.perf_counter()
+        calls[name]()
+        return time.perf_counter() - start
+
+    for name in calls:
+        if timed(name) > seconds / 10:
+            slow.add(name)
+    for _ in range(3):
+        for name in calls:
+            times[name].append(timed(name))
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
+    while time.perf_counter() < end:
+        for name in [name for name in calls if name not in slow]:
+            times[name].append(timed(name))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -57,8 +73,24 @@ def measure_row(
     for name, state in blockenc.backends().items():
         if state == "available" and name != "cuda":
             cipher = blockenc.Cipher(KEY, block_size=block_size, steps=steps, backend=name)
-            calls[name] = lambda cipher=cipher: cipher.encrypt(x, out=out, **output)  # type: ignore[misc]
+            encrypt = functools.partial(cipher.encrypt, x, out=out, **output)
+            if name == "native":
+                supported = [level for level, has in native.levels().items() if has]
+                calls |= {
+                    f"native/{level}": functools.partial(at_level, level, encrypt) for level in supported
+                }
+            else:
+                calls[name] = encrypt
     return medians(calls, seconds)
+
+
+def at_level(level: str, call: Callable[[], object]) -> None:
+    """Make a call with the native backend held to one instruction-set level."""
+    native.force_level(level)
+    try:
+        call()
+    finally:
+        native.force_level(None)
 
 
 def main() -> None:
