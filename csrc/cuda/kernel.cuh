@@ -35,11 +35,9 @@ __device__ __forceinline__ float flipped(float v, int flips, Type type) {
 
 // in_scale and in_values bound the result, whatever the plan holds.
 __device__ __forceinline__ int quantised(float v, float in_scale, const Plan& plan) {
-  const float clamped = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // NaN compares false: 0
-  const float scaled = clamped * in_scale;
+  const float scaled = fminf(fmaxf(v, 0.0f), 1.0f) * in_scale;  // of NaN and a number, fmaxf takes the number
   const float rounded = plan.flags & kNearest ? rintf(scaled) : scaled;
-  if (!(rounded > 0.0f)) return 0;
-  return rounded < static_cast<float>(plan.in_values) ? static_cast<int>(rounded) : plan.in_values - 1;
+  return static_cast<int>(fminf(fmaxf(rounded, 0.0f), static_cast<float>(plan.in_values - 1)));
 }
 
 // The bits stored for the integer k after substitution by a table (0: none).
@@ -87,58 +85,65 @@ __device__ __forceinline__ int position_of(const Plan& plan, const Tiling& t, Pl
   return (place.segment % m * m + place.offset) * c + place.segment / m;
 }
 
-// An entry: bits 0-15 the byte of the tile where period 0 has the element, bits 16-30 the word where its
-// value row starts (floats that are not quantised: its channel), bit 31 the parity of its flips.
-constexpr uint32_t kEntryFlip = 1u << 31;
+// An entry: bits 0-15 the byte of the tile where column 0 has the element, bits 16-31 the byte of the value
+// rows where its row starts (floats that are not quantised: its channel).
 constexpr int kEntryRow = 16;
 constexpr uint32_t kEntryByte = (1u << kEntryRow) - 1;
 
-__device__ __forceinline__ int entry_row(uint32_t entry) {
-  return static_cast<int>((entry & ~kEntryFlip) >> kEntryRow);
+// Value rows: all that happens to an integer between load and store, for one (table, channel, parity of
+// flips). As many rows as fit share a word of every value.
+__device__ __forceinline__ int row_of(const Tiling& t, int table, int channel, int flips) {
+  return (table * t.row_channels + channel % t.row_channels) * t.parities + flips % t.parities;
 }
 
-template <class In>
+template <class T>
+constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
+
+template <class Out>
 __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
   const Plan& plan = job.plan;
-  constexpr int kItem = sizeof(In);
-  const int channels = is_integer(job.out_type) ? 1 : plan.channels;
+#pragma unroll 1  // little code matters more here
   for (int e = threadIdx.x; e < t.segments * t.period; e += kThreads) {
     const int y = e % t.period, block = y / t.step;
     const int p = position_of(plan, t, {e / t.period, y % t.step});
     const Place from = place_of(plan, t, source_of(plan, p));
-    const int byte = (block * t.step + from.offset) * kItem;
-    const int word = from.segment * t.in_chunks * (kVector / 4) + byte / 4;
-    const int flips = load_global<uint8_t>(plan.flips + p);
+    const int word = from.segment * t.period + block * t.step + from.offset;
+    const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
     int table = load_global<uint8_t>(plan.table_of + p);
     if (table > plan.table_count) table = 0;
-    const int channel = p % plan.channels;
-    const int row =
-        t.rows ? ((table * channels + channel % channels) * t.row_words) << t.log_copies : channel;
-    store_shared<uint32_t>(t.entries + 4 * e, static_cast<uint32_t>(word * t.pitch * 4 + byte % 4) |
-                                                  (flips & 1 ? kEntryFlip : 0u) |
-                                                  static_cast<uint32_t>(row) << kEntryRow);
+    const int row = row_of(t, table, channel, flips);
+    const int start =
+        t.groups ? row / kPerWord<Out> * t.group_bytes + row % kPerWord<Out> * static_cast<int>(sizeof(Out))
+                 : channel;
+    store_shared<uint32_t>(t.entries + 4 * e, static_cast<uint32_t>(word * t.pitch * 4) |
+                                                  static_cast<uint32_t>(start) << kEntryRow);
     if (!is_integer(job.in_type)) store_shared<uint8_t>(t.flips + e, static_cast<uint8_t>(flips));
   }
 }
 
-// The byte of shared memory with value k of the row that starts at word `row`, in this lane's copy.
-template <class Out>
-__device__ __forceinline__ int row_byte(const Tiling& t, int row, int k, int lane_byte) {
-  constexpr int kPerWord = 4 / sizeof(Out);
-  return 4 * row + (k / kPerWord << (t.log_copies + 2)) + k % kPerWord * static_cast<int>(sizeof(Out)) +
-         lane_byte;
-}
-
 template <class Out>
 __device__ __forceinline__ void make_rows(const Job& job, const Tiling& t) {
-  const int values = job.plan.in_values, copies = 1 << t.log_copies;
-  const int channels = is_integer(job.out_type) ? 1 : job.plan.channels;
-  for (int i = threadIdx.x; i < t.rows * values; i += kThreads) {
-    const int row = i / values, k = i % values;
-    const Out value = static_cast<Out>(finished(job, row / channels, row % channels, k));
-    const int start = (row * t.row_words) << t.log_copies;
-    for (int copy = 0; copy < copies; ++copy) {
-      store_shared<Out>(t.value_rows + row_byte<Out>(t, start, k, 4 * copy), value);
+  const int values = job.plan.in_values, copies = t.value_bytes / 4;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < t.groups * values; i += kThreads) {
+    const int group = i / values, k = i % values;
+    uint32_t word = 0;
+#pragma unroll 1
+    for (int slot = 0; slot < kPerWord<Out>; ++slot) {
+      const int row = group * kPerWord<Out> + slot;
+      const int table = row / t.parities / t.row_channels, channel = row / t.parities % t.row_channels;
+      const uint32_t bits = finished(job, table, channel, flipped(k, row % t.parities));
+      word |= bits << (slot * 8 * static_cast<int>(sizeof(Out))) % 32;
+    }
+    const int begin = kValueRows + group * t.group_bytes + k * t.value_bytes;
+    if (copies < kBanks) {
+      for (int copy = 0; copy < copies; ++copy) store_shared<uint32_t>(begin + 4 * copy, word);
+    } else {
+#pragma unroll
+      for (int copy = 0; copy < kBanks; copy += 4) {  // each lane starts at other banks
+        const int column = (copy + 4 * threadIdx.x) % kBanks;
+        store_shared<uint4>(begin + 4 * column, {word, word, word, word});
+      }
     }
   }
 }
@@ -146,6 +151,7 @@ __device__ __forceinline__ void make_rows(const Job& job, const Tiling& t) {
 // Where the segments of a row of blocks begin, in bytes from where the row begins: {in, out}.
 __device__ __forceinline__ void make_segment_bases(const Job& job, const Tiling& t) {
   const int m = job.plan.block_size;
+#pragma unroll 1
   for (int s = threadIdx.x; s < t.segments; s += kThreads) {
     const int channel = t.channels_last ? 0 : s / m, row = s % m;
     store_shared<longlong2>(
@@ -163,134 +169,220 @@ __device__ __forceinline__ longlong2 period_base(const Job& job, const Tiling& t
           (image * job.out_stride[0] + y * job.out_stride[2] + column) * item_size(job.out_type)};
 }
 
-__device__ __forceinline__ void make_bases(const Job& job, const Tiling& t, int64_t tile, int half) {
-  const int r = threadIdx.x;
-  const int64_t index = (tile << t.log_periods) + r;
-  if (r < 1 << t.log_periods && index < t.periods) {
-    store_shared<longlong2>(t.bases + ((half << t.log_periods) + r) * 16, period_base(job, t, index));
+// How many periods a tile has: fewer than the others for the last, none for one beyond it.
+__device__ __forceinline__ int tile_periods(const Tiling& t, int64_t tile) {
+  const int64_t left = t.periods - (tile << t.log_periods);
+  return left <= 0 ? 0 : left < 1 << t.log_periods ? static_cast<int>(left) : 1 << t.log_periods;
+}
+
+__device__ __forceinline__ void make_bases(const Job& job, const Tiling& t, int64_t tile, int slot) {
+  const int count = tile_periods(t, tile);
+#pragma unroll 1
+  for (int r = threadIdx.x; r < count; r += kThreads) {
+    store_shared<longlong2>(t.bases + ((slot << t.log_periods) + r) * 16,
+                            period_base(job, t, (tile << t.log_periods) + r));
   }
 }
 
-// A vector of a tile: the `chunk`-th of its segment in period r.
+// The vectors at one place, the `chunk`-th of a segment, of all periods of a column.
 struct Item {
-  int segment, r, chunk;
+  int segment, column, chunk;
 };
 
 __device__ __forceinline__ Item item_of(const Tiling& t, int i, int chunks) {
   const int row = chunks == 1 ? i : static_cast<uint32_t>(i) / static_cast<uint32_t>(chunks);
-  return {row >> t.log_periods, row & ((1 << t.log_periods) - 1), i - row * chunks};
+  return {row >> t.log_columns, row & ((1 << t.log_columns) - 1), i - row * chunks};
 }
 
-__device__ __forceinline__ void stage_item(const Tiling& t, const Item& item, const uint4& vector) {
-  const int word = (item.segment * t.in_chunks + item.chunk) * (kVector / 4);
-  const int byte = t.tile + (word * t.pitch + item.r) * 4;
-  store_shared<uint32_t>(byte, vector.x);
-  store_shared<uint32_t>(byte + 4 * t.pitch, vector.y);
-  store_shared<uint32_t>(byte + 8 * t.pitch, vector.z);
-  store_shared<uint32_t>(byte + 12 * t.pitch, vector.w);
+// Where a period of the tile and a segment of it begin in memory, in bytes: {in, out}.
+__device__ __forceinline__ longlong2 period_begin(const Tiling& t, int slot, int r) {
+  return load_shared<longlong2>(t.bases + ((slot << t.log_periods) + r) * 16);
 }
 
-// Global to shared memory. Loads go in fours before their stores, so that each thread has four under way.
-__device__ __forceinline__ void stage(const Job& job, const Tiling& t, int count, int half) {
-  constexpr int kTogether = 4;
-  const int items = (t.segments * t.in_chunks) << t.log_periods;
-  const char* in = static_cast<const char*>(job.in);
-  for (int first = threadIdx.x; first < items; first += kTogether * kThreads) {
-    uint4 vectors[kTogether];
+__device__ __forceinline__ longlong2 segment_begin(const Tiling& t, int segment) {
+  return load_shared<longlong2>(t.segment_bases + 16 * segment);
+}
+
+// Where a thread reads an item, in bytes from the input and from where its period begins, and where in the
+// tile it puts it. (Not a pointer: one that may be null is no longer known to be to global memory.)
+struct Source {
+  int64_t begin;
+  int column;  // negative: there is no such item
+  int byte;
+};
+
+template <class In>
+__device__ __forceinline__ Source source_of_item(const Tiling& t, int i) {
+  if (i >= (t.segments * t.in_chunks) << t.log_columns) return {0, -1, 0};
+  const Item item = item_of(t, i, t.in_chunks);
+  const int element = item.segment * t.period + item.chunk * (kVector / static_cast<int>(sizeof(In)));
+  return {segment_begin(t, item.segment).x + item.chunk * kVector, item.column,
+          t.tile + (element * t.pitch + item.column) * 4};
+}
+
+// Global memory to registers. Beyond the batch there are zeros.
+template <class In>
+__device__ __forceinline__ void load_item(const Job& job, const Tiling& t, const Source& source, int count,
+                                          int slot, uint4 (&vectors)[kPerWord<In>]) {
+  if (source.column < 0) return;
 #pragma unroll
-    for (int u = 0; u < kTogether; ++u) {
-      const int i = first + u * kThreads;
-      const Item item = item_of(t, i, t.in_chunks);
-      if (i < items && item.r < count) {
-        const int64_t base = load_shared<longlong2>(t.bases + ((half << t.log_periods) + item.r) * 16).x;
-        const int64_t segment = load_shared<longlong2>(t.segment_bases + 16 * item.segment).x;
-        vectors[u] = load_global<uint4>(in + base + segment + item.chunk * kVector);
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < kTogether; ++u) {
-      const int i = first + u * kThreads;
-      const Item item = item_of(t, i, t.in_chunks);
-      if (i < items && item.r < count) stage_item(t, item, vectors[u]);
-    }
+  for (int u = 0; u < kPerWord<In>; ++u) {
+    const int r = source.column + (u << t.log_columns);
+    vectors[u] =
+        r < count
+            ? load_global<uint4>(static_cast<const char*>(job.in) + source.begin + period_begin(t, slot, r).x)
+            : uint4{0, 0, 0, 0};
   }
 }
 
-// The bits of one output element, given its entry.
+// The words of a column's elements, given one word of each of its periods.
+__device__ __forceinline__ void interleave(const uint32_t (&in)[1], uint32_t (&out)[1]) { out[0] = in[0]; }
+
+__device__ __forceinline__ void interleave(const uint32_t (&in)[2], uint32_t (&out)[2]) {
+  out[0] = byte_perm(in[0], in[1], 0x5410);
+  out[1] = byte_perm(in[0], in[1], 0x7632);
+}
+
+__device__ __forceinline__ void interleave(const uint32_t (&in)[4], uint32_t (&out)[4]) {
+  const uint32_t low[2] = {byte_perm(in[0], in[1], 0x5140), byte_perm(in[2], in[3], 0x5140)};
+  const uint32_t high[2] = {byte_perm(in[0], in[1], 0x7362), byte_perm(in[2], in[3], 0x7362)};
+  out[0] = byte_perm(low[0], low[1], 0x5410);
+  out[1] = byte_perm(low[0], low[1], 0x7632);
+  out[2] = byte_perm(high[0], high[1], 0x5410);
+  out[3] = byte_perm(high[0], high[1], 0x7632);
+}
+
+// Registers to shared memory.
+template <class In>
+__device__ __forceinline__ void stage_item(const Tiling& t, const Source& source,
+                                           const uint4 (&vectors)[kPerWord<In>]) {
+  if (source.column < 0) return;
+  int byte = source.byte;
+#pragma unroll
+  for (int word = 0; word < 4; ++word) {
+    uint32_t in[kPerWord<In>], out[kPerWord<In>];
+#pragma unroll
+    for (int u = 0; u < kPerWord<In>; ++u) {
+      const uint4& v = vectors[u];
+      in[u] = word == 0 ? v.x : word == 1 ? v.y : word == 2 ? v.z : v.w;
+    }
+    interleave(in, out);
+#pragma unroll
+    for (int u = 0; u < kPerWord<In>; ++u, byte += 4 * t.pitch) store_shared<uint32_t>(byte, out[u]);
+  }
+}
+
+// The bits of one output element: `bits` came from its place in the tile, its value row begins at `row`.
 template <class In, class Out, bool kFloat>
-__device__ __forceinline__ uint32_t gathered(const Job& job, const Tiling& t, uint32_t entry, int element,
-                                             int r, int lane_byte) {
+__device__ __forceinline__ uint32_t substituted(const Job& job, const Tiling& t, uint32_t bits, int row,
+                                                int flips) {
   const Plan& plan = job.plan;
-  const In stored = load_shared<In>(t.tile + static_cast<int>(entry & kEntryByte) + 4 * r);
   int k;
   if constexpr (kFloat) {
-    const float v =
-        flipped(to_float(stored, job.in_type), load_shared<uint8_t>(t.flips + element), job.in_type);
+    const Type type = sizeof(In) == 4 ? Type::f32 : job.in_type;
+    const float v = flipped(to_float(bits, type), flips, type);
     if (!(plan.flags & kQuantises)) {
-      return from_float(normalised(plan, entry_row(entry), v), job.out_type);
+      return from_float(normalised(plan, row, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
     }
     k = quantised(v, load_global<float>(plan.in_scale), plan);
   } else {
-    k = stored;
-    if constexpr (sizeof(In) == 1) {
-      k ^= static_cast<int>(entry) >> 31 & 0xff;  // the sign bit, kEntryFlip: 255 - k
-    } else {
-      k = k < plan.in_values ? k : plan.in_values - 1;
-      k = flipped(k, (entry & kEntryFlip) != 0);
-    }
+    k = static_cast<int>(bits);
+    if constexpr (sizeof(In) > 1) k = k < plan.in_values ? k : plan.in_values - 1;
   }
-  return load_shared<Out>(row_byte<Out>(t, entry_row(entry), k, lane_byte));
+  return load_shared<Out>(kValueRows + k * t.value_bytes + row);
 }
 
-// Shared to global memory: each thread makes one vector of the output at a time.
+// The u-th value of a word of the tile.
+template <class In>
+__device__ __forceinline__ uint32_t value_of(uint32_t word, int u) {
+  if constexpr (sizeof(In) == 1) return byte_perm(word, 0, 0x4440 + u);
+  if constexpr (sizeof(In) == 2) return byte_perm(word, 0, u ? 0x4432 : 0x4410);
+  return word;
+}
+
+// Shared to global memory: each thread makes the vectors of one item at a time.
 template <class In, class Out, bool kFloat>
-__device__ __forceinline__ void gather(const Job& job, const Tiling& t, int count, int half) {
-  constexpr int kElements = kVector / sizeof(Out), kPerWord = 4 / sizeof(Out);
-  const int items = (t.segments * t.out_chunks) << t.log_periods;
-  const int lane_byte = t.value_rows + 4 * (threadIdx.x & ((1 << t.log_copies) - 1));
-  char* out = static_cast<char*>(job.out);
+__device__ __forceinline__ void gather(const Job& job, const Tiling& t, int count, int slot) {
+  constexpr int kElements = kVector / sizeof(Out), kColumn = kPerWord<In>;
+  const int items = (t.segments * t.out_chunks) << t.log_columns;
+  // A row begins at a whole word's copies, so that its lane's copy can be set with an or: the compiler would
+  // take a sum apart, and add twice for every value.
+  const uint32_t lane_byte = t.groups ? 4 * threadIdx.x & (t.value_bytes - 1) : 0;
   for (int i = threadIdx.x; i < items; i += kThreads) {
     const Item item = item_of(t, i, t.out_chunks);
-    if (item.r >= count) continue;
-    const int element = item.segment * t.period + item.chunk * kElements;
-    uint32_t words[4];
+    const int element = item.segment * t.period + item.chunk * kElements, tile = t.tile + 4 * item.column;
+    uint32_t words[kColumn][4];
 #pragma unroll
     for (int four = 0; four < kElements; four += 4) {
       const uint4 entries = load_shared<uint4>(t.entries + 4 * (element + four));
       const uint32_t entry[4] = {entries.x, entries.y, entries.z, entries.w};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
-        const uint32_t bits =
-            gathered<In, Out, kFloat>(job, t, entry[n], element + four + n, item.r, lane_byte);
-        const int word = (four + n) / kPerWord,
-                  shift = (four + n) % kPerWord * 8 * static_cast<int>(sizeof(Out));
-        words[word] = shift ? words[word] | bits << shift : bits;
+        const uint32_t column = load_shared<uint32_t>(tile + static_cast<int>(entry[n] & kEntryByte));
+        const int row = static_cast<int>(entry[n] >> kEntryRow | lane_byte);
+        const int flips = kFloat ? load_shared<uint8_t>(t.flips + element + four + n) : 0;
+        const int word = (four + n) / kPerWord<Out>,
+                  shift = (four + n) % kPerWord<Out> * 8 * static_cast<int>(sizeof(Out));
+#pragma unroll
+        for (int u = 0; u < kColumn; ++u) {
+          const uint32_t bits = substituted<In, Out, kFloat>(job, t, value_of<In>(column, u), row, flips);
+          words[u][word] = shift ? words[u][word] | bits << shift : bits;
+        }
       }
     }
-    const int64_t base = load_shared<longlong2>(t.bases + ((half << t.log_periods) + item.r) * 16).y;
-    const int64_t segment = load_shared<longlong2>(t.segment_bases + 16 * item.segment).y;
-    store_global<uint4>(out + base + segment + item.chunk * kVector,
-                        {words[0], words[1], words[2], words[3]});
+    char* segment = static_cast<char*>(job.out) + segment_begin(t, item.segment).y + item.chunk * kVector;
+#pragma unroll
+    for (int u = 0; u < kColumn; ++u) {
+      const int r = item.column + (u << t.log_columns);
+      if (r < count) {
+        store_global<uint4>(segment + period_begin(t, slot, r).y,
+                            {words[u][0], words[u][1], words[u][2], words[u][3]});
+      }
+    }
   }
 }
 
 // In and Out are the types of storage; the job tells float16 and bfloat16 apart.
 template <class In, class Out, bool kFloat>
-__global__ void __launch_bounds__(kThreads, 4) tiles(const Job job, const Tiling t) {
-  make_entries<In>(job, t);
-  make_rows<Out>(job, t);
+__global__ void __launch_bounds__(kThreads, 3) tiles(const Job job, const Tiling t) {
+  const int64_t stride = gridDim.x;
+  int64_t tile = blockIdx.x;
   make_segment_bases(job, t);
-  int half = 0;
-  make_bases(job, t, blockIdx.x, half);
-  for (int64_t tile = blockIdx.x; tile < t.tiles; tile += gridDim.x) {
-    const int64_t left = t.periods - (tile << t.log_periods);
-    const int count = left < 1 << t.log_periods ? static_cast<int>(left) : 1 << t.log_periods;
-    __syncthreads();  // the tile before is written out, the bases of this one are there
-    stage(job, t, count, half);
+  make_bases(job, t, tile, 0);
+  make_bases(job, t, tile + stride, 1);
+  __syncthreads();
+  // What a thread has under way: kInFlight vectors, of as many items as that makes.
+  constexpr int kItems = kInFlight / kPerWord<In>;
+  Source sources[kItems];
+  uint4 vectors[kItems][kPerWord<In>];
+#pragma unroll
+  for (int n = 0; n < kItems; ++n) {
+    sources[n] = source_of_item<In>(t, n * kThreads + threadIdx.x);
+    load_item<In>(job, t, sources[n], tile_periods(t, tile), 0, vectors[n]);
+  }
+  make_entries<Out>(job, t);
+  make_rows<Out>(job, t);
+  const int items = (t.segments * t.in_chunks) << t.log_columns;
+  for (int slot = 0, next = 1; tile < t.tiles; tile += stride) {
+    const int count = tile_periods(t, tile), next_count = tile_periods(t, tile + stride);
+#pragma unroll
+    for (int n = 0; n < kItems; ++n) stage_item<In>(t, sources[n], vectors[n]);
+#pragma unroll 1
+    for (int i = kItems * kThreads + threadIdx.x; i < items; i += kThreads) {
+      const Source source = source_of_item<In>(t, i);
+      load_item<In>(job, t, source, count, slot, vectors[0]);
+      stage_item<In>(t, source, vectors[0]);
+    }
     __syncthreads();
-    make_bases(job, t, tile + gridDim.x, half ^ 1);
-    gather<In, Out, kFloat>(job, t, count, half);
-    half ^= 1;
+#pragma unroll
+    for (int n = 0; n < kItems; ++n)
+      load_item<In>(job, t, sources[n], next_count, next, vectors[n]);  // meanwhile
+    const int after = 3 - slot - next;
+    make_bases(job, t, tile + 2 * stride, after);
+    gather<In, Out, kFloat>(job, t, count, slot);
+    __syncthreads();  // the tile is written out, and where the one after the next begins is known
+    slot = next;
+    next = after;
   }
 }
 

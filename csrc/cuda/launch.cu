@@ -3,7 +3,11 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 #include <stdexcept>
+#include <string>
+#include <tuple>
 
 #include "launch.h"
 #include "memory.cuh"
@@ -33,14 +37,24 @@ class DeviceGuard {
   int before_ = 0;
 };
 
-// As many blocks as the device holds at once: each works on until the batch is done.
+// As many blocks as the device holds at once: each works on until the batch is done. Asked once for each
+// kernel, device and use of shared memory, since asking takes longer than a launch.
 template <class Kernel>
 int64_t resident_blocks(Kernel kernel, int device, int shared_bytes) {
-  int processors = 0, blocks = 0;
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device properties");
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, shared_bytes),
-        "no kernel for this device in this build");
-  return int64_t{processors} * std::max(blocks, 1);
+  static std::mutex mutex;
+  static std::map<std::tuple<const void*, int, int>, int64_t> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int64_t& resident = known[{reinterpret_cast<const void*>(kernel), device, shared_bytes}];
+  if (!resident) {
+    int processors = 0, blocks = 0;
+    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device properties");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+          "no kernel for this device in this build");
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, shared_bytes),
+          "device properties");
+    resident = int64_t{processors} * std::max(blocks, 1);
+  }
+  return resident;
 }
 
 struct LaunchTiles {

@@ -1,4 +1,5 @@
-// Every access of the kernels to memory. tests/cuda_emulation has the same names, with checks.
+// Every access of the kernels to memory, and every intrinsic. tests/cuda_emulation has the same names, with
+// checks.
 
 #pragma once
 
@@ -26,6 +27,11 @@ __device__ __forceinline__ T load_shared(int offset) {
 template <class T>
 __device__ __forceinline__ void store_shared(int offset, T value) {
   *reinterpret_cast<T*>(reinterpret_cast<char*>(shared_memory) + offset) = value;
+}
+
+// Four bytes chosen from those of a (0 to 3) and b (4 to 7), by the hexadecimal digits of `choice`.
+__device__ __forceinline__ uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t choice) {
+  return __byte_perm(a, b, choice);
 }
 
 }  // namespace blockenc

@@ -7,25 +7,31 @@
 // for every period of the batch (an *entry*). A tile is `periods` of them, next to each other in memory
 // where the image is wide enough, else in the following rows of blocks.
 //
-// Shared memory holds a tile transposed: word w of segment s of all periods, then the next word. The lanes
-// of a warp work on the same word of consecutive periods, so they touch consecutive banks.
+// Shared memory holds a tile by *columns*: as many periods as have their elements in one word (4 of bytes, 2
+// of 16 bits, 1 of 32). Element e of all columns, then the next element. A thread works on one place of a
+// column, so that one access gathers an element of all its periods; the lanes of a warp work on the same
+// place of consecutive columns, so they touch consecutive banks.
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "../plan.h"
 
 namespace blockenc {
 
-constexpr int kVector = 16;            // bytes of one access to global memory
-constexpr int kThreads = 256;          // of a block
-constexpr int kMostPeriods = 256;      // of a tile; one thread each computes where they lie
-constexpr int kTileBytes = 12 * 1024;  // wanted: small, so that several blocks share a multiprocessor
-constexpr int kRowBytes = 16 * 1024;   // wanted for the value rows, copies included
-constexpr int kMostShared = 48 * 1024;
+constexpr int kVector = 16;                // bytes of one access to global memory
+constexpr int kThreads = 256;              // of a block
+constexpr int kInFlight = 4;               // vectors a thread holds in registers while they are loaded
+constexpr int kMostPeriods = 256;          // of a tile; one thread each computes where they lie
+constexpr int kTileBytes = 24 * 1024;      // wanted for bytes: several blocks are to share a multiprocessor
+constexpr int kWideTileBytes = 16 * 1024;  // wanted for wider types
+constexpr int kRowBytes = 32 * 1024;       // wanted for the value rows, copies included
+constexpr int kMostShared = 64 * 1024;
 constexpr int kMostTile = 32 * 1024;  // an entry has 16 bits for a place in the tile
 constexpr int kBanks = 32;
+constexpr int kValueRows = 0;  // where they begin in shared memory: a constant saves an addition a value
 
 struct Tiling {
   int channels_last;
@@ -35,16 +41,21 @@ struct Tiling {
   int in_chunks;    // vectors of a period, in
   int out_chunks;   // ... and out
   int log_periods;  // periods of a tile
-  int pitch;        // words from one word of a tile to the next: odd, so that columns differ in banks
-  int row_words;    // of one value row, one copy
-  int rows;
-  int log_copies;           // of every value row, interleaved word by word, so that lanes differ in banks
+  int log_columns;  // columns of a tile
+  int pitch;        // words from one word of a tile to the next
+  // Value rows are for every table, channel of float output, and parity of flips of integer input. As many
+  // as fit a word form a group, whose words are repeated side by side, so that lanes differ in banks.
+  int row_channels;
+  int parities;
+  int groups;
+  int group_bytes;          // copies included
+  int value_bytes;          // of all copies of a word
   int64_t periods_per_row;  // of blocks
   int64_t block_rows;       // of an image
   int64_t periods;          // of the batch
   int64_t tiles;
   // Where things lie in shared memory, in bytes.
-  int tile, entries, flips, value_rows, bases, segment_bases, shared_bytes;
+  int tile, entries, flips, bases, segment_bases, shared_bytes;  // (value rows: kValueRows)
 };
 
 inline int64_t least_common_multiple(int64_t a, int64_t b) {
@@ -97,37 +108,55 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   t->block_rows = job.h / m;
   t->periods = job.n * t->block_rows * t->periods_per_row;
 
-  const int words = static_cast<int>(segments * period) * in_item / 4;
-  t->log_periods = 0;
-  while (2 << t->log_periods <= kMostPeriods && words * (2 << t->log_periods) * 4 <= kTileBytes)
+  const int per_column = 4 / in_item;
+  const int64_t period_bytes = segments * period * in_item;
+  int log_column = 0;
+  while (1 << log_column < per_column) ++log_column;
+  t->log_periods = log_column;
+  const int wanted = in_item == 1 && out_item == 1 ? kTileBytes : kWideTileBytes;
+  while (2 << t->log_periods <= kMostPeriods && period_bytes << (t->log_periods + 1) <= wanted)
     ++t->log_periods;
-  t->pitch = (1 << t->log_periods) | 1;
+  t->log_columns = t->log_periods - log_column;
+  // Lanes that work on several chunks of a period, or on several segments, keep apart best with these.
+  const int columns = 1 << t->log_columns;
+  t->pitch = columns < kBanks || t->in_chunks > 1 ? columns | 1 : columns + (t->out_chunks > 1 ? 2 : 0);
+  if (4 * segments * period * t->pitch > kMostTile) t->pitch = columns;
   t->tiles = (t->periods + (1 << t->log_periods) - 1) >> t->log_periods;
 
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;
-  t->row_words = plan.in_values * out_item / 4;
-  t->rows = substitutes ? (plan.table_count + 1) * (is_integer(job.out_type) ? 1 : c) : 0;
-  const int64_t row_bytes = int64_t{4} * t->rows * t->row_words;
+  t->row_channels = is_integer(job.out_type) ? 1 : c;
+  t->parities = is_integer(job.in_type) ? 2 : 1;
+  const int rows = substitutes ? (plan.table_count + 1) * t->row_channels * t->parities : 0;
+  const int per_word = 4 / out_item;
+  t->groups = (rows + per_word - 1) / per_word;
+  const int64_t word_bytes = int64_t{4} * t->groups * plan.in_values;
 
-  int64_t offset = 0;
+  // Value rows come first, in as many copies as go in beside the rest.
+  const int64_t tile_bytes = 4 * segments * period * t->pitch;
+  const int64_t entry_bytes = 4 * segments * period;
+  const int64_t flip_bytes = is_integer(job.in_type) ? 0 : segments * period;
+  const int64_t base_bytes = int64_t{3} * 16 << t->log_periods;
+  const int64_t rest = tile_bytes + entry_bytes + flip_bytes + base_bytes + 16 * segments + 4 * kVector;
+  int copies = 1;
+  while (2 * copies <= kBanks && word_bytes * 2 * copies <= kRowBytes &&
+         rest + word_bytes * 2 * copies <= kMostShared)
+    copies *= 2;
+  t->value_bytes = 4 * copies;
+  t->group_bytes = 4 * copies * plan.in_values;
+
+  int64_t offset = kValueRows + word_bytes * copies;
   auto section = [&](int64_t bytes) {
     const int64_t here = offset;
     offset += (bytes + kVector - 1) / kVector * kVector;
     return static_cast<int>(here);
   };
-  t->tile = section(int64_t{4} * words * t->pitch);
-  if (offset > kMostTile) return false;
-  t->entries = section(4 * segments * period);
-  t->flips = section(is_integer(job.in_type) ? 0 : segments * period);
-  t->bases = section(int64_t{2} * 16 << t->log_periods);
+  t->tile = section(tile_bytes);
+  t->entries = section(entry_bytes);
+  t->flips = section(flip_bytes);
+  t->bases = section(base_bytes);
   t->segment_bases = section(16 * segments);
-  // The value rows take what is left, in as many copies as go into it.
-  t->log_copies = 0;
-  while (2 << t->log_copies <= kBanks && row_bytes * (2 << t->log_copies) <= kRowBytes &&
-         offset + row_bytes * (2 << t->log_copies) <= kMostShared)
-    ++t->log_copies;
-  t->value_rows = section(row_bytes << t->log_copies);
   t->shared_bytes = static_cast<int>(offset);
+  if (tile_bytes > kMostTile) return false;
   return offset <= kMostShared;
 }
 

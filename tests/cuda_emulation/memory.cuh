@@ -23,4 +23,12 @@ void store_shared(int offset, T value) {
   emulation::store_shared(offset, value);
 }
 
+inline uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t choice) {
+  const uint64_t bytes = a | static_cast<uint64_t>(b) << 32;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<uint32_t>(bytes >> (choice >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  return result;
+}
+
 }  // namespace blockenc
