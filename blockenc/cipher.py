@@ -31,6 +31,20 @@ class _Compiled(NamedTuple):
     flags: int
 
 
+def _pack(
+    plan: Plan, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
+) -> _Compiled:
+    """The plan on a device. Outside the modes of a trace, so that what is kept is a real tensor."""
+    plan = plan.with_output(mean, std)
+    with torch.utils._python_dispatch._disable_current_modes():
+        packed = torch.from_numpy(plan.packed).to(device)
+    return _Compiled(packed, plan.block_size, len(plan.tables), plan.flags)
+
+
+# What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
+_pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class Cipher:
     """A scheme under a key, compiled once, applied to any number of images.
 
@@ -165,20 +179,8 @@ class Cipher:
             key = (decrypt, device, mean, std)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = self._pack(decrypt, mean, std, device)
+            compiled = self._compiled[key] = _pack(self._plans[decrypt], mean, std, device)
         return compiled
-
-    def _pack(
-        self, decrypt: bool, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
-    ) -> _Compiled:
-        """A plan on a device. Outside the modes of a trace, so that what is kept is a real tensor."""
-        plan = self._plans[decrypt].with_output(mean, std)
-        with torch.utils._python_dispatch._disable_current_modes():
-            packed = torch.from_numpy(plan.packed).to(device)
-        return _Compiled(packed, plan.block_size, len(plan.tables), plan.flags)
-
-    # What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
-    _pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def encrypt(x: Any, key: AnyKey, **options: Any) -> Any:
