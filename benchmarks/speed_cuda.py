@@ -12,7 +12,7 @@ import functools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -128,7 +128,9 @@ def asking(call: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
-def measure(shape: tuple[int, ...], block_size: int, rounds: int) -> dict[str, float]:
+def measure(
+    shape: tuple[int, ...], block_size: int, rounds: int, names: Collection[str] = tuple(PEERS)
+) -> dict[str, float]:
     x = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
     copy, out = torch.empty_like(x), torch.empty_like(x)
     cipher = blockenc.Cipher(KEY, block_size=block_size, backend="cuda")
@@ -139,7 +141,9 @@ def measure(shape: tuple[int, ...], block_size: int, rounds: int) -> dict[str, f
     }
     slow = blockenc.Cipher(KEY, block_size=block_size, backend="aten")
     peers: dict[str, Callable[[], Callable[[], torch.Tensor]]] = {"aten": lambda: lambda: slow.encrypt(x)}
-    peers |= {name: functools.partial(make, x, cipher.plan()) for name, make in PEERS.items()}
+    peers |= {
+        name: functools.partial(make, x, cipher.plan()) for name, make in PEERS.items() if name in names
+    }
     for name, make in peers.items():
         try:
             call = make()
@@ -157,6 +161,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="batches of one, to see that it runs")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=list(PEERS), help="beside copy_ and aten"
+    )
     parser.add_argument("--json", type=Path, help="write the medians here, too")
     options = parser.parse_args()
     if reason := cuda.missing():
@@ -168,7 +175,7 @@ def main() -> None:
     for shape in SHAPES:
         size = (1, *shape[1:]) if options.tiny else shape
         for block_size in BLOCK_SIZES:
-            times = measure(size, block_size, options.rounds)
+            times = measure(size, block_size, options.rounds, options.peers)
             asked = times.pop("asking")
             cells = [f"{name} {t:.4f} ({times['copy_'] / t:.3f})" for name, t in times.items()]
             cells.append(f"a call of blockenc takes {asked:.4f} on the CPU")
