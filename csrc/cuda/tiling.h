@@ -24,7 +24,7 @@ namespace blockenc {
 constexpr int kVector = 16;                // bytes of one access to global memory
 constexpr int kThreads = 256;              // of a block
 constexpr int kInFlight = 4;               // vectors a thread holds in registers while they are loaded
-constexpr int kMostPeriods = 256;          // of a tile; one thread each computes where they lie
+constexpr int kMostPeriods = 256;          // of a tile
 constexpr int kTileBytes = 24 * 1024;      // wanted for bytes: several blocks are to share a multiprocessor
 constexpr int kWideTileBytes = 16 * 1024;  // wanted for wider types
 constexpr int kRowBytes = 32 * 1024;       // wanted for the value rows, copies included
@@ -42,7 +42,7 @@ struct Tiling {
   int out_chunks;   // ... and out
   int log_periods;  // periods of a tile
   int log_columns;  // columns of a tile
-  int pitch;        // words from one word of a tile to the next
+  int pitch;        // words from one element of a tile to the next
   // Value rows are for every table, channel of float output, and parity of flips of integer input. As many
   // as fit a word form a group, whose words are repeated side by side, so that lanes differ in banks.
   int row_channels;
