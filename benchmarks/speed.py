@@ -97,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="batches of one, to see that it runs")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each row (default 5)")
+    parser.add_argument("--rows", default="", help="only the rows with this in their name (default all)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write the medians here, too")
     options = parser.parse_args()
@@ -106,7 +107,12 @@ def main() -> None:
     )
     print(f"Speed against Tensor.copy_ of the same uint8 batch (1 = as fast). {machine}.\n")
     results = []
-    for number, (name, shape, block_size, steps, normalise) in enumerate(ROWS):
+    rows = [row for row in ROWS if options.rows in row[0]]
+    if not rows:
+        parser.error(
+            f"--rows: no row is named like {options.rows!r}; there are {', '.join(r[0] for r in ROWS)}"
+        )
+    for number, (name, shape, block_size, steps, normalise) in enumerate(rows):
         if options.tiny:
             shape = (TINY_BATCH, *shape[1:])
         times = measure_row(shape, block_size, steps, normalise, options.seconds)

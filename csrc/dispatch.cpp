@@ -34,7 +34,7 @@ const Level kLevels[] = {
 };
 
 // Below this much work a second thread costs more than it brings.
-constexpr int64_t kBytesPerThread = 256 * 1024;
+constexpr int64_t kBytesPerThread = 512 * 1024;
 
 const Level& choose(int level) {
   int count;

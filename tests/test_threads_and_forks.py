@@ -16,7 +16,7 @@ from tests import oracle
 def test_python_threads(backend: str) -> None:
     """Many callers at once, each with a batch large enough for several native threads."""
     cipher = Cipher(oracle.KEY, backend=backend)
-    batches = [oracle.image((16, 3, 64, 64), seed=n) for n in range(8)]
+    batches = [oracle.image((16, 3, 128, 128), seed=n) for n in range(8)]
     want = [cipher.encrypt(batch) for batch in batches]
     results: list[bool] = []
 
@@ -34,7 +34,7 @@ def test_python_threads(backend: str) -> None:
 class EncryptedSet(torch.utils.data.Dataset):
     def __init__(self, cipher: Cipher) -> None:
         self.cipher = cipher
-        self.images = [oracle.image((8, 3, 128, 128), seed=n) for n in range(6)]
+        self.images = [oracle.image((16, 3, 128, 128), seed=n) for n in range(6)]
 
     def __len__(self) -> int:
         return len(self.images)
