@@ -131,33 +131,32 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   t->groups = (rows + per_word - 1) / per_word;
   const int64_t word_bytes = int64_t{4} * t->groups * plan.in_values;
 
-  // Value rows come first, in as many copies as go in beside the rest.
-  const int64_t tile_bytes = 4 * segments * period * t->pitch;
-  const int64_t entry_bytes = 4 * segments * period;
-  const int64_t flip_bytes = is_integer(job.in_type) ? 0 : segments * period;
-  const int64_t base_bytes = int64_t{3} * 16 << t->log_periods;
-  const int64_t rest = tile_bytes + entry_bytes + flip_bytes + base_bytes + 16 * segments + 4 * kVector;
-  int copies = 1;
-  while (2 * copies <= kBanks && word_bytes * 2 * copies <= kRowBytes &&
-         rest + word_bytes * 2 * copies <= kMostShared)
-    copies *= 2;
-  t->value_bytes = 4 * copies;
-  t->group_bytes = 4 * copies * plan.in_values;
-
-  int64_t offset = kValueRows + word_bytes * copies;
+  int64_t offset = 0;  // from the end of the value rows
   auto section = [&](int64_t bytes) {
     const int64_t here = offset;
     offset += (bytes + kVector - 1) / kVector * kVector;
     return static_cast<int>(here);
   };
-  t->tile = section(tile_bytes);
-  t->entries = section(entry_bytes);
-  t->flips = section(flip_bytes);
-  t->bases = section(base_bytes);
+  t->tile = section(4 * segments * period * t->pitch);
+  if (offset > kMostTile) return false;
+  t->entries = section(4 * segments * period);
+  t->flips = section(is_integer(job.in_type) ? 0 : segments * period);
+  t->bases = section(int64_t{3} * 16 << t->log_periods);
   t->segment_bases = section(16 * segments);
+  // The value rows come before all that, in as many copies as still go in.
+  int copies = 1;
+  while (2 * copies <= kBanks && word_bytes * 2 * copies <= kRowBytes &&
+         offset + word_bytes * 2 * copies <= kMostShared)
+    copies *= 2;
+  t->value_bytes = 4 * copies;
+  t->group_bytes = t->value_bytes * plan.in_values;
+  const int64_t rows_end = kValueRows + word_bytes * copies;
+  offset += rows_end;
+  if (offset > kMostShared) return false;
+  for (int* place : {&t->tile, &t->entries, &t->flips, &t->bases, &t->segment_bases})
+    *place += static_cast<int>(rows_end);
   t->shared_bytes = static_cast<int>(offset);
-  if (tile_bytes > kMostTile) return false;
-  return offset <= kMostShared;
+  return true;
 }
 
 }  // namespace blockenc
