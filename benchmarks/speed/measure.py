@@ -1,47 +1,37 @@
-"""How fast each backend and instruction-set level is, as a ratio to a copy of the same bytes.
-
-    python -m benchmarks.speed
-
-Every measurement of a row is taken in turn with `Tensor.copy_` (A B C A B C ...), after a warm-up, and
-the medians are compared, because machines are shared and their speed drifts.
-"""
+"""How things are measured: every call of a row in turn (A B C A B C ...), warmed, and the medians compared,
+because machines are shared and their speed drifts."""
 
 from __future__ import annotations
 
-import argparse
-import functools
-import json
-import os
-import platform
+import dataclasses
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 import blockenc
+from benchmarks.speed.peers import PEERS, Call, Case
+from benchmarks.speed.rows import Row, scaling_batches
 from blockenc.backends import native
 
-KEY = bytes(range(32))  # speed does not depend on the key
-STEPS = ("shuffle", "np", "ffx")
-# name, shape, block size, steps, normalised float32 output
-ROWS = [
-    *[(f"M = {m}", (1024, 3, 224, 224), m, STEPS, False) for m in (2, 4, 8, 16, 32, 14)],
-    ("M = 4, shuffle only", (1024, 3, 224, 224), 4, ("shuffle",), False),
-    ("M = 4 to normalised float32", (256, 3, 224, 224), 4, STEPS, True),
-    ("M = 4, a CIFAR batch", (128, 3, 32, 32), 4, STEPS, False),
-]
-TINY_BATCH = 1
+TURN = 2e-3  # a short call is repeated in its turn: the caches hold its own data, as in a loop of such calls
+SLOW_BYTES = 16 << 20  # slow contenders get so much of a batch, at least one image; rates are a byte
+SLOW_BACKENDS = ("aten",)
+IMPORT_ROUNDS = 9
+IMPORT_PROGRAM = "import time, torch; t = time.perf_counter(); import blockenc; print(time.perf_counter() - t)"
 
 
-def medians(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median seconds of each call, taken in turn until `seconds` have passed (3 rounds at least).
+def medians(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 3) -> dict[str, float]:
+    """Median seconds of each call, taken in turn until `seconds` have passed (`rounds` rounds at least).
 
-    A call that takes longer than `seconds` / 10 has 3 rounds only, so that the others get their share.
+    A call that takes longer than `seconds` / 10 has `rounds` rounds only, so that the others get their share.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    slow = set()
 
     def timed(name: str) -> float:
         start = time.perf_counter()
@@ -49,85 +39,137 @@ def medians(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str,
         return time.perf_counter() - start
 
     for name in calls:
-        if timed(name) > seconds / 10:
-            slow.add(name)
-    for _ in range(3):
+        timed(name)  # compiles, allocates
+    second = {name: timed(name) for name in calls}
+    repeats = {name: max(1, int(TURN / taken)) for name, taken in second.items()}
+
+    def turn(name: str) -> None:
+        times[name] += [timed(name) for _ in range(repeats[name])]
+
+    for _ in range(rounds):
         for name in calls:
-            times[name].append(timed(name))
+            turn(name)
+    quick = [name for name in calls if second[name] <= seconds / 10]
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for name in [name for name in calls if name not in slow]:
-            times[name].append(timed(name))
+    while quick and time.perf_counter() < end:
+        for name in quick:
+            turn(name)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def measure_row(
-    shape: tuple[int, ...], block_size: int, steps: tuple[str, ...], normalise: bool, seconds: float
-) -> dict[str, float]:
-    """Median seconds of a copy, and of each backend, on one batch."""
-    x = torch.randint(0, 256, shape, dtype=torch.uint8)
-    copy = torch.empty_like(x)
-    out = torch.empty_like(x, dtype=torch.float32 if normalise else torch.uint8)
-    output = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)} if normalise else {}
-    calls: dict[str, Callable[[], object]] = {"copy_": lambda: copy.copy_(x)}
-    for name, state in blockenc.backends().items():
-        if state == "available" and name != "cuda":
-            cipher = blockenc.Cipher(KEY, block_size=block_size, steps=steps, backend=name)
-            encrypt = functools.partial(cipher.encrypt, x, out=out, **output)
-            if name == "native":
-                supported = [level for level, has in native.levels().items() if has]
-                calls |= {
-                    f"native/{level}": functools.partial(at_level, level, encrypt) for level in supported
-                }
-            else:
-                calls[name] = encrypt
-    return medians(calls, seconds)
+def contenders() -> list[str]:
+    """blockenc on this machine: the levels of native, fastest first, as native/avx512, then the others."""
+    available = [name for name, state in blockenc.backends().items() if state == "available"]
+    levels = [f"native/{level}" for level, has in native.levels().items() if has]
+    return levels * ("native" in available) + [n for n in available if n not in ("native", "cuda")]
 
 
-def at_level(level: str, call: Callable[[], object]) -> None:
-    """Make a call with the native backend held to one instruction-set level."""
-    native.force_level(level)
+def make_case(row: Row, tiny: bool = False) -> Case:
+    """Random images for a row; a batch of one if `tiny`."""
+    row = dataclasses.replace(row, batch=1) if tiny else row
+    x = torch.randint(0, 256, row.shape, dtype=torch.uint8)
+    if row.source != "uint8":
+        x = (x / 255).to(getattr(torch, row.source))
+    if row.layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    return Case(row, x, torch.empty_like(x, dtype=getattr(torch, row.target)))
+
+
+def part(case: Case) -> Case:
+    """What a slow contender gets: the first SLOW_BYTES of the batch, counted a byte for a value."""
+    images = max(1, SLOW_BYTES // case.x[0].numel())
+    return case._replace(x=case.x[:images], out=case.out[:images])
+
+
+def is_slow(name: str) -> bool:
+    return name in SLOW_BACKENDS or (name in PEERS and PEERS[name].slow)
+
+
+def make_call(name: str, case: Case) -> Call:
+    """The call of a contender or a peer, which was seen to give what blockenc gives if it should."""
+    if name in PEERS:
+        call = PEERS[name].make(case)
+        if PEERS[name].exact:
+            want = case.encrypt(case.cipher())().clone()  # others write to the same tensor
+            if not torch.equal(call(), want):
+                raise RuntimeError(f"{name} gives other values than blockenc: {case.row.name}")
+        return call
+    backend, _, level = name.partition("/")
+    encrypt = case.encrypt(case.cipher(backend))
+    return at_level(level, encrypt) if level else encrypt
+
+
+def at_level(level: str, call: Call) -> Call:
+    """The call with the native backend held to one instruction-set level."""
+
+    def held() -> torch.Tensor:
+        native.force_level(level)
+        try:
+            return call()
+        finally:
+            native.force_level(None)
+
+    return held
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
-        call()
+        yield
     finally:
-        native.force_level(None)
+        torch.set_num_threads(before)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tiny", action="store_true", help="batches of one, to see that it runs")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each row (default 5)")
-    parser.add_argument("--rows", default="", help="only the rows with this in their name (default all)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write the medians here, too")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} CPUs, {options.threads} threads, torch {torch.__version__}"
-    )
-    print(f"Speed against Tensor.copy_ of the same uint8 batch (1 = as fast). {machine}.\n")
-    results = []
-    rows = [row for row in ROWS if options.rows in row[0]]
-    if not rows:
-        parser.error(
-            f"--rows: no row is named like {options.rows!r}; there are {', '.join(r[0] for r in ROWS)}"
-        )
-    for number, (name, shape, block_size, steps, normalise) in enumerate(rows):
-        if options.tiny:
-            shape = (TINY_BATCH, *shape[1:])
-        times = measure_row(shape, block_size, steps, normalise, options.seconds)
-        if number == 0:
-            print(f"| batch | row | copy_ GB/s | {' | '.join(list(times)[1:])} |")
-            print("|---" * (len(times) + 2) + "|")
-        copy = times["copy_"]
-        gigabytes = torch.Size(shape).numel() / copy / 1e9
-        ratios = [f"{copy / t:.3f} ({t * 1e3:.3g} ms)" for backend, t in times.items() if backend != "copy_"]
-        size = "x".join(map(str, shape))
-        print(f"| {size} | {name} | {gigabytes:.1f} | {' | '.join(ratios)} |", flush=True)
-        results.append({"row": name, "shape": shape, "median_seconds": times})
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+def measure_row(row: Row, names: list[str], seconds: float, tiny: bool) -> dict[str, Any]:
+    """A row's record: for every contender and peer the median seconds of a call and its images."""
+    whole = make_case(row, tiny)
+    calls, images, missing = {}, {}, {}
+    with threads(row.threads):
+        torch._dynamo.reset()  # rows do not share graphs, and there is a limit to recompiling
+        for name in names:
+            reason = PEERS[name].available(row) if name in PEERS else ""
+            if reason:
+                missing[name] = reason
+                continue
+            case = part(whole) if is_slow(name) else whole
+            calls[name], images[name] = make_call(name, case), len(case.x)
+        times = medians(calls, seconds)
+    return {
+        "name": row.name,
+        **dataclasses.asdict(row),
+        "shape": list(whole.x.shape),
+        "threads": row.threads or torch.get_num_threads(),
+        "values": whole.x[0].numel(),
+        "calls": {name: {"seconds": times[name], "images": images[name]} for name in calls},
+        "missing": missing,
+    }
 
 
-if __name__ == "__main__":
-    main()
+def measure_import(tiny: bool) -> float:
+    """Median seconds of `import blockenc` after `import torch`, each time in a new process."""
+    command = [sys.executable, "-c", IMPORT_PROGRAM]
+    runs = range(1 if tiny else IMPORT_ROUNDS + 1)
+    taken = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in runs]
+    return statistics.median(taken[1:] or taken)  # the first writes byte code
+
+
+def measure_scaling(most: int, names: list[str], seconds: float, tiny: bool) -> list[dict[str, Any]]:
+    """uint8 224x224 planar, M = 4, 3 steps: median seconds for each size of the batch, with 1, 2, 4, ... threads."""
+    batches = scaling_batches()[:2] if tiny else scaling_batches()
+    whole = make_case(Row("ImageNet", batches[-1]))
+    names = [name for name in names if name == "copy_" or (name in contenders() and not is_slow(name))]
+    copy = torch.empty_like(whole.x)
+    counts = sorted({*(2**k for k in range(most.bit_length()) if 2**k <= most), most})
+    records = []
+    for batch in batches:
+        x, out, target = whole.x[:batch], whole.out[:batch], copy[:batch]
+        case = whole._replace(x=x, out=out)
+        calls = {name: make_call(name, case) for name in names if name != "copy_"}
+        calls = {"copy_": lambda target=target, x=x: target.copy_(x), **calls}  # type: ignore[misc]
+        for count in counts:
+            with threads(count):
+                times = medians(calls, seconds)
+            records.append({"bytes": x.numel(), "threads": count, "seconds": times})
+    return records
