@@ -73,10 +73,10 @@ def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
     row, m = case.row, case.row.block_size
     plans = {step: case.cipher(steps=(step,)).plan() for step in row.steps}
     permutation = torch.from_numpy(plans["shuffle"].source).long() if "shuffle" in plans else None
-    masks = {
-        "np": torch.from_numpy(plans["np"].flips).bool() if "np" in plans else None,
-        "ffx": torch.from_numpy(plans["ffx"].table_of).bool() if "ffx" in plans else None,
-    }
+    # Positions, not masks of bools, whose number torch.compile does not know.
+    chosen = {"np": np.flatnonzero(plans["np"].flips) if "np" in plans else None}
+    chosen["ffx"] = np.flatnonzero(plans["ffx"].table_of) if "ffx" in plans else None
+    masks = {name: torch.from_numpy(p) for name, p in chosen.items() if p is not None}
     table = torch.from_numpy(plans["ffx"].tables[0].astype("int64")) if "ffx" in plans else None
     scale = 255.0 if table is None or row.ffx == "byte" else float(table.max())
     target = getattr(torch, row.target)
@@ -86,7 +86,7 @@ def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
         mask = masks.get(name)
         if name == "shuffle":
             return v[..., permutation]
-        if name == "np":
+        if name == "np":  # in place: the rows begin with shuffle, which made a new tensor
             v[..., mask] = (1 if v.is_floating_point() else 255) - v[..., mask]
             return v
         v = (v.float() * 255).long() if v.is_floating_point() else v.long()
@@ -96,8 +96,7 @@ def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
     def run(x: torch.Tensor) -> torch.Tensor:
         y = x
         for name in row.steps:
-            blocks = to_blocks(y, m)
-            y = from_blocks(step(name, blocks.clone() if blocks.data_ptr() == x.data_ptr() else blocks), m)
+            y = from_blocks(step(name, to_blocks(y, m)), m)
         if row.normalises:
             y = ((y if y.is_floating_point() else y / 255) - mean) / std
         return y.to(target)

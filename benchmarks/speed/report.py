@@ -63,7 +63,8 @@ def judge(results: Results) -> list[Results]:
                 "met": None if value is None else budget.met(value),
             }
         )
-    return [budget for budget in judged if budget["row"] in records or not budget["row"]]
+    asked = {*records, *([""] if results["import_seconds"] is not None else [])}
+    return [budget for budget in judged if budget["row"] in asked]
 
 
 def measured(budget: Budget, records: dict[str, Results], results: Results) -> float | None:
