@@ -5,8 +5,7 @@ divided by the bytes between them, is what a byte costs without the overhead of 
 
 valgrind  callgrind's count. It knows nothing of AVX-512.
 step      the kernel of Linux runs the process one instruction at a time (ptrace), and they are counted: exact
-          for every level, and slow, so on the CPU itself and not on hardware counters (virtual machines
-          seldom have these; where they do, `perf stat` counts the same).
+          for every level, slow, and without hardware counters, which virtual machines seldom have.
 
 By default each level is counted by valgrind where that can, else by steps.
 """
@@ -37,7 +36,8 @@ WARM = 8  # calls before: Python has specialised its byte code, the caches of th
 REPEATS = {"valgrind": 50, "step": 1}
 TOOLS = tuple(REPEATS)
 NOT_IN_VALGRIND = ("avx512",)
-PTRACE_CONT, PTRACE_SINGLESTEP = 7, 9
+PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_DETACH = 7, 9, 17
+MARK = signal.SIGUSR1
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
 
@@ -60,10 +60,10 @@ for _ in range(warm):
     apply(*arguments)
 if traced == "1":
     ctypes.CDLL(None).ptrace(0, 0, None, None)
-    kill, me, stop = os.kill, os.getpid(), signal.SIGSTOP
-    kill(me, stop)
+    kill, me, mark = os.kill, os.getpid(), signal.SIGUSR1
+    kill(me, mark)
     apply(*arguments)
-    kill(me, stop)
+    kill(me, mark)
 else:
     for _ in range(int(repeats)):
         apply(*arguments)
@@ -147,29 +147,32 @@ def callgrind(command: list[str], folder: str) -> int:
 
 
 def steps(command: list[str]) -> int:
-    """Instructions of a process between the two stops it makes."""
+    """Instructions of a process between the two MARKs it sends itself. Signals of others are left out."""
     child = subprocess.Popen(command)
 
-    def resume(request: int, what: str) -> int:
-        if LIBC.ptrace(request, child.pid, None, None) < 0:
-            raise RuntimeError(f"ptrace was refused: {os.strerror(ctypes.get_errno())}")
-        return wait(what)
-
-    def wait(what: str) -> int:
+    def signalled() -> int:
+        """The signal that stopped the process, once it has stopped."""
         _, status = os.waitpid(child.pid, 0)
         if not os.WIFSTOPPED(status):
             child.returncode = os.waitstatus_to_exitcode(status)
-            raise RuntimeError(f"the process ended {what}: {child.returncode}")
+            raise RuntimeError(f"the process to be counted ended: {child.returncode}")
         return os.WSTOPSIG(status)
 
+    def resume(request: int) -> None:
+        if LIBC.ptrace(request, child.pid, None, None) < 0:
+            raise RuntimeError(f"ptrace was refused: {os.strerror(ctypes.get_errno())}")
+
     try:
-        wait("before its first stop")
+        while signalled() != MARK:
+            resume(PTRACE_CONT)
         taken = 0
-        while resume(PTRACE_SINGLESTEP, "while it was counted") == signal.SIGTRAP:
-            taken += 1
-        LIBC.ptrace(PTRACE_CONT, child.pid, None, None)
+        resume(PTRACE_SINGLESTEP)
+        while (stopped_by := signalled()) != MARK:
+            taken += stopped_by == signal.SIGTRAP
+            resume(PTRACE_SINGLESTEP)
+        resume(PTRACE_DETACH)
         if child.wait():
-            raise RuntimeError(f"the process ended with {child.returncode}")
+            raise RuntimeError(f"the process that was counted ended: {child.returncode}")
         return taken
     finally:
         if child.returncode is None:

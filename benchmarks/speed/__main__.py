@@ -1,9 +1,9 @@
 """How fast blockenc is, as a ratio to a copy of the same bytes, beside what a user would pick instead.
 
-    python -m benchmarks.speed                   the rows that have budgets (design: docs/performance.md)
-    python -m benchmarks.speed --grid            every size, layout, block size, number of steps and type
-    python -m benchmarks.speed --out DIR         also results.json, table.md and roofline.png (with --scaling)
-    python -m benchmarks.speed --from results.json --out DIR    the same files again, nothing measured
+python -m benchmarks.speed                   the rows that have budgets (docs/performance.md)
+python -m benchmarks.speed --grid            every size, layout, block size, number of steps and type
+python -m benchmarks.speed --out DIR         also results.json, table.md and roofline.png (with --scaling)
+python -m benchmarks.speed --from results.json --out DIR    the same files again, nothing measured
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ TURN = 2e-3  # a short call is repeated in its turn: the caches hold its own dat
 SLOW_BYTES = 16 << 20  # slow contenders get so much of a batch, at least one image; rates are a byte
 SLOW_BACKENDS = ("aten",)
 IMPORT_ROUNDS = 9
-IMPORT_PROGRAM = "import time, torch; t = time.perf_counter(); import blockenc; print(time.perf_counter() - t)"
+IMPORT_PROGRAM = (
+    "import time, torch; t = time.perf_counter(); import blockenc; print(time.perf_counter() - t)"
+)
 
 
 def medians(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 3) -> dict[str, float]:

@@ -104,7 +104,11 @@ def table(results: Results) -> str:
     if results["rows"]:
         names = list(dict.fromkeys(name for record in results["rows"] for name in record["calls"]))
         others = [name for name in names if name != "copy_"]
-        lines += ["", f"| row | batch | copy_ GB/s | {' | '.join(others)} |", "|---" * (len(others) + 3) + "|"]
+        lines += [
+            "",
+            f"| row | batch | copy_ GB/s | {' | '.join(others)} |",
+            "|---" * (len(others) + 3) + "|",
+        ]
         for record in results["rows"]:
             floor = f"{gigabytes(record, 'copy_'):.1f}" if "copy_" in record["calls"] else ""
             cells = [cell(record, name) for name in others]
@@ -179,7 +183,8 @@ def plot(results: Results, path: Path) -> None:
         ylabel="GB/s of images",
         title=f"{counts[-1]} thread{'s' * (counts[-1] > 1)}",
     )
-    axes[0].xaxis.set_major_formatter("{x:g}")
+    axes[0].set_xticks([size / 1e6 for size in sizes], [f"{size / 1e6:.0f}" for size in sizes])
+    axes[0].minorticks_off()
     axes[1].set(xlabel="threads", xticks=counts, title=f"{middle / 1e6:.0f} MB")
     axes[0].set_ylim(bottom=0)
     for axis in axes:
