@@ -158,7 +158,7 @@ def measure_import(tiny: bool) -> float:
 
 
 def measure_scaling(most: int, names: list[str], seconds: float, tiny: bool) -> list[dict[str, Any]]:
-    """uint8 224x224 planar, M = 4, 3 steps: median seconds for each size of the batch, with 1, 2, 4, ... threads."""
+    """uint8 224x224 planar, M = 4, 3 steps: median seconds by size of the batch and number of threads."""
     batches = scaling_batches()[:2] if tiny else scaling_batches()
     whole = make_case(Row("ImageNet", batches[-1]))
     names = [name for name in names if name == "copy_" or (name in contenders() and not is_slow(name))]

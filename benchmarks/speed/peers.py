@@ -69,7 +69,7 @@ def one_step(case: Case) -> Call:
 
 
 def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The papers' transforms in a row: each cuts the images into blocks, indexes these, puts them together."""
+    """The published transforms: each cuts the images into blocks, indexes these, puts them together."""
     row, m = case.row, case.row.block_size
     plans = {step: case.cipher(steps=(step,)).plan() for step in row.steps}
     permutation = torch.from_numpy(plans["shuffle"].source).long() if "shuffle" in plans else None

@@ -1,4 +1,4 @@
-"""What was measured as Markdown, JSON and a plot. Everything here reads the one dictionary that is the JSON."""
+"""What was measured as Markdown, JSON and a plot. All of it reads the dictionary that is the JSON."""
 
 from __future__ import annotations
 
@@ -186,7 +186,8 @@ def plot(results: Results, path: Path) -> None:
     axes[0].set_xticks([size / 1e6 for size in sizes], [f"{size / 1e6:.0f}" for size in sizes])
     axes[0].minorticks_off()
     axes[1].set(xlabel="threads", xticks=counts, title=f"{middle / 1e6:.0f} MB")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_formatter("{x:g}")
     for axis in axes:
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()

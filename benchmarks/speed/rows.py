@@ -117,7 +117,7 @@ def budget_rows() -> list[Row]:
 
 
 def grid() -> list[Row]:
-    """Every size and layout, and in each of them every batch, block size, number of steps and type in turn."""
+    """Every size and layout, and in each every batch, block size, number of steps and type in turn."""
     rows = []
     for size, batches in BATCHES.items():
         typical = batches[-2]
