@@ -18,12 +18,10 @@ import io
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from PIL import Image
 
 import blockenc
 from benchmarks.kill import make_photos
+from benchmarks.speed.measure import medians
 from blockenc.data import engine
 from blockenc.data.formats import BY_NAME
 
@@ -74,18 +73,6 @@ class Photos(torch.utils.data.Dataset):
     def __getitem__(self, n: int) -> tuple[Any, int]:
         with Image.open(self.files[n % len(self.files)]) as image:
             return self.transform(image.convert("RGB")), n
-
-
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if number:  # the first is the warm-up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def loaders(
@@ -131,7 +118,7 @@ def benchmark_loaders(cifar: Path | None, photos: Path, options: argparse.Namesp
         for workers in options.workers:
             pair = loaders(make, steps, batch, workers)
             calls = {kind: (lambda loader=loader: drain(loader)) for kind, loader in pair.items()}
-            seconds = in_turn(calls, options.rounds)
+            seconds = medians(calls, 0, options.rounds)
             plain, encrypted = (count / seconds[kind] for kind in ("plain", "encrypted"))
             ratio = encrypted / plain
             print(f"| {name} | {workers} | {plain:.0f} | {encrypted:.0f} | {ratio:.3f} |", flush=True)
@@ -157,7 +144,7 @@ def benchmark_command(sources: dict[str, Path], rounds: int) -> None:
                     engine.encrypt_files(src, out, KEY, blockenc.Scheme(channels=1), fit="crop")
                 shutil.rmtree(out)
 
-            seconds = in_turn({"plain": lambda run=run: run(Plain), "encrypted": run}, rounds)  # type: ignore[misc]
+            seconds = medians({"plain": lambda run=run: run(Plain), "encrypted": run}, 0, rounds)  # type: ignore[misc]
         plain, encrypted = seconds["plain"], seconds["encrypted"]
         files = sum(path.is_file() for path in src.rglob("*"))
         print(f"| {name} | {files} | {plain:.3f} | {encrypted:.3f} | {plain / encrypted:.3f} |", flush=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 import blockenc
+from benchmarks.speed.peers import fused
 from blockenc.backends import aten, cuda
 from blockenc.plan import Plan
 
@@ -27,17 +28,6 @@ BLOCK_SIZES = (2, 4, 8, 16)
 ROUNDS = 20
 CALLS = 8
 WAIT = 3_000_000  # clock cycles, in which Python queues that many calls
-
-
-def fused(plan: Plan, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gather, int64 [L], and the substitution of every position, uint8 [L, 256]."""
-    values = torch.arange(256)
-    rows = []
-    for flip, table in zip(plan.flips, plan.table_of):
-        k = 255 - values if flip % 2 else values
-        rows.append(torch.from_numpy(plan.tables[table - 1].astype("int64"))[k] if table else k)
-    source = torch.from_numpy(plan.source.astype("int64"))
-    return source.to(device), torch.stack(rows).to(torch.uint8).to(device)
 
 
 def compiled_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
@@ -50,7 +40,7 @@ def cupy_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
 
     m, c = plan.block_size, plan.channels
     n, _, h, w = x.shape
-    source, rows = (cupy.from_dlpack(t) for t in fused(plan, x.device))
+    source, rows = (cupy.from_dlpack(t.to(x.device)) for t in fused(plan))
     image, positions = cupy.from_dlpack(x), cupy.arange(plan.length)
 
     def run() -> torch.Tensor:
@@ -83,7 +73,7 @@ def triton_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
         value = tl.load(x + ((image * c + s % c) * h + row) * w + col, mask=inside, other=0)
         tl.store(out + i, tl.load(rows + p * 256 + value.to(tl.int64), mask=inside, other=0), mask=inside)
 
-    source, rows = fused(plan, x.device)
+    source, rows = (t.to(x.device) for t in fused(plan))
     out, (_, c, h, w), size = torch.empty_like(x), x.shape, 1024
     grid = (triton.cdiv(x.numel(), size),)
 

@@ -1,0 +1,292 @@
+"""What a user would pick instead of blockenc, each made as fast as it goes without leaving its form.
+
+A peer is a `Peer` in PEERS: a function that makes the call to be timed. Those that are `exact` return, bit
+for bit, what blockenc returns; `measure.py` checks it each time before it measures.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import blockenc
+from benchmarks.speed.rows import MEAN, STD, Row
+from blockenc.plan import Plan
+
+KEY = bytes(range(32))  # speed does not depend on the key
+Call = Callable[[], torch.Tensor]
+
+
+class Case(NamedTuple):
+    """A row made real: the images, and where those who can write into a given tensor write."""
+
+    row: Row
+    x: torch.Tensor
+    out: torch.Tensor
+
+    def cipher(self, backend: str | None = None, **fields: object) -> blockenc.Cipher:
+        scheme = {"block_size": self.row.block_size, "steps": self.row.steps, "ffx": self.row.ffx}
+        return blockenc.Cipher(KEY, backend=backend, **{**scheme, **fields})  # type: ignore[arg-type]
+
+    def encrypt(self, cipher: blockenc.Cipher) -> Call:
+        """The call of blockenc that the row is about."""
+        output = {"mean": MEAN, "std": STD} if self.row.normalises else {}
+        if self.row.allocate:
+            dtype = getattr(torch, self.row.target)
+            return lambda: cipher.encrypt(self.x, dtype=dtype, **output)
+        return lambda: cipher.encrypt(self.x, out=self.out, **output)
+
+
+def to_blocks(x: torch.Tensor, m: int) -> torch.Tensor:
+    """[N, C, H, W] to block vectors [N, H/M, W/M, M*M*C]."""
+    n, c, h, w = x.shape
+    v = x.permute(0, 2, 3, 1).reshape(n, h // m, m, w // m, m, c).permute(0, 1, 3, 2, 4, 5)
+    return v.reshape(n, h // m, w // m, m * m * c)
+
+
+def from_blocks(v: torch.Tensor, m: int) -> torch.Tensor:
+    n, rows, columns, length = v.shape
+    y = v.reshape(n, rows, columns, m, m, length // m // m).permute(0, 5, 1, 3, 2, 4)
+    return y.reshape(n, -1, rows * m, columns * m)
+
+
+def copy_(case: Case) -> Call:
+    copy = torch.empty_like(case.x)
+    return lambda: copy.copy_(case.x)
+
+
+def convert(case: Case) -> Call:
+    return lambda: case.out.copy_(case.x)
+
+
+def one_step(case: Case) -> Call:
+    return case.encrypt(case.cipher(steps=case.row.steps[:1]))
+
+
+def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The published transforms: each cuts the images into blocks, indexes these, puts them together."""
+    row, m = case.row, case.row.block_size
+    plans = {step: case.cipher(steps=(step,)).plan() for step in row.steps}
+    permutation = torch.from_numpy(plans["shuffle"].source).long() if "shuffle" in plans else None
+    # Positions, not masks of bools, whose number torch.compile does not know.
+    chosen = {"np": np.flatnonzero(plans["np"].flips) if "np" in plans else None}
+    chosen["ffx"] = np.flatnonzero(plans["ffx"].table_of) if "ffx" in plans else None
+    masks = {name: torch.from_numpy(p) for name, p in chosen.items() if p is not None}
+    table = torch.from_numpy(plans["ffx"].tables[0].astype("int64")) if "ffx" in plans else None
+    scale = 255.0 if table is None or row.ffx == "byte" else float(table.max())
+    target = getattr(torch, row.target)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+
+    def step(name: str, v: torch.Tensor) -> torch.Tensor:
+        mask = masks.get(name)
+        if name == "shuffle":
+            return v[..., permutation]
+        if name == "np":  # in place: the rows begin with shuffle, which made a new tensor
+            v[..., mask] = (1 if v.is_floating_point() else 255) - v[..., mask]
+            return v
+        v = (v.float() * 255).long() if v.is_floating_point() else v.long()
+        v[..., mask] = table[v[..., mask]]
+        return v.float() / scale if target.is_floating_point else v.to(target)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        y = x
+        for name in row.steps:
+            y = from_blocks(step(name, to_blocks(y, m)), m)
+        if row.normalises:
+            y = ((y if y.is_floating_point() else y / 255) - mean) / std
+        return y.to(target)
+
+    return run
+
+
+def eager_chain(case: Case) -> Call:
+    return functools.partial(chain(case), case.x)
+
+
+def compiled_chain(case: Case) -> Call:
+    return functools.partial(torch.compile(chain(case), dynamic=False), case.x)
+
+
+def fused(plan: Plan, dtype: torch.dtype = torch.uint8) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gather, int64 [L], and what becomes of every byte at every position, `dtype` [L, 256]."""
+    rows = []
+    for p in range(plan.length):
+        k = np.arange(256)
+        k = 255 - k if plan.flips[p] % 2 else k
+        k = plan.tables[plan.table_of[p] - 1][k] if plan.table_of[p] else k
+        rows.append(plan.output[p % plan.channels][k] if dtype.is_floating_point else k)
+    return torch.from_numpy(plan.source.astype("int64")), torch.from_numpy(np.stack(rows)).to(dtype)
+
+
+def fused_of(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
+    plan = case.cipher().plan()
+    if case.row.normalises:
+        plan = plan.with_output(MEAN, STD)
+    return fused(plan, getattr(torch, case.row.target))
+
+
+def compiled_gather(case: Case) -> Call:
+    """All steps as one gather and one look-up over the pixels of an image as they lie in memory."""
+    source, rows = fused_of(case)
+    _, c, h, w = case.x.shape
+    last = case.row.layout == "channels_last"
+
+    def flat(image: torch.Tensor) -> torch.Tensor:
+        return (image.permute(0, 2, 3, 1) if last else image).reshape(len(image), -1)
+
+    pixels = torch.arange(c * h * w)
+    image = pixels.reshape(1, h, w, c).permute(0, 3, 1, 2) if last else pixels.reshape(1, c, h, w)
+    blocks = to_blocks(image, case.row.block_size)
+    index = flat(from_blocks(blocks[..., source], case.row.block_size))[0]
+    positions = torch.arange(len(source)).expand_as(blocks)
+    offset = flat(from_blocks(positions, case.row.block_size))[0] * 256
+    table = rows.ravel()
+
+    @functools.partial(torch.compile, dynamic=False)
+    def gather(x: torch.Tensor) -> torch.Tensor:
+        return torch.take(table, flat(x).index_select(1, index) + offset)
+
+    def run() -> torch.Tensor:
+        y = gather(case.x)
+        return y.reshape(-1, h, w, c).permute(0, 3, 1, 2) if last else y.reshape(case.x.shape)
+
+    return run
+
+
+def numpy_take(case: Case) -> Call:
+    source, rows = (t.numpy() for t in fused_of(case))
+    table, offset = rows.ravel(), np.arange(len(source), dtype=np.int32) * 256
+    m, x = case.row.block_size, case.x.numpy()
+    n, c, h, w = x.shape
+
+    def run() -> torch.Tensor:
+        v = x.transpose(0, 2, 3, 1).reshape(n, h // m, m, w // m, m, c).transpose(0, 1, 3, 2, 4, 5)
+        v = np.take(v.reshape(-1, len(source)), source, axis=1)
+        y = np.take(table, v + offset).reshape(n, h // m, w // m, m, m, c)
+        return torch.from_numpy(y.transpose(0, 5, 1, 3, 2, 4).reshape(x.shape))
+
+    return run
+
+
+def opencv(case: Case) -> Call:
+    """remap and LUT, image by image.
+
+    cv2.remap moves whole pixels, so it cannot mix the channels of a colour image. It can those of the
+    same memory taken as one grey picture of C*H x W (channels_last: H x W*C), with a map to the nearest
+    pixel. cv2.LUT has one table a channel, so the masks are an XOR before it and a masked copy after it.
+    """
+    import cv2
+
+    plan = case.cipher().plan()
+    m, last = case.row.block_size, case.row.layout == "channels_last"
+    _, c, h, w = case.x.shape
+    size = (h, w * c) if last else (c * h, w)
+
+    def picture(values: torch.Tensor) -> np.ndarray:
+        image = from_blocks(values, m)[0]
+        return (image.permute(1, 2, 0) if last else image).reshape(size).contiguous().numpy()
+
+    def everywhere(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array.astype("int64")).expand(1, h // m, w // m, -1)
+
+    pixels = torch.arange(c * h * w)
+    image = pixels.reshape(1, h, w, c).permute(0, 3, 1, 2) if last else pixels.reshape(1, c, h, w)
+    index = picture(to_blocks(image, m)[..., torch.from_numpy(plan.source).long()])
+    where = np.stack([index % size[1], index // size[1]], axis=-1).astype(np.int16)
+    flips = picture(everywhere(plan.flips % 2 * 255)).astype(np.uint8)
+    mask = picture(everywhere(plan.table_of)).astype(np.uint8)
+    table = plan.tables[0].astype(np.uint8) if len(plan.tables) else None
+    out = torch.empty_like(case.x)
+    pairs = [
+        tuple((t.permute(1, 2, 0) if last else t).reshape(size).numpy() for t in pair)
+        for pair in zip(case.x, out)
+    ]
+
+    def run() -> torch.Tensor:
+        cv2.setNumThreads(torch.get_num_threads())
+        for image, result in pairs:
+            cv2.remap(image, where, None, cv2.INTER_NEAREST, dst=result)
+            cv2.bitwise_xor(result, flips, dst=result)
+            if table is not None:
+                cv2.copyTo(cv2.LUT(result, table), mask, result)
+        return out
+
+    return run
+
+
+def torchvision(case: Case) -> Call:
+    from torchvision.transforms import v2
+
+    dtype = getattr(torch, case.row.target)
+    transform = v2.Compose([v2.ToDtype(dtype, scale=True), v2.Normalize(MEAN, STD)])
+    return lambda: transform(case.x)
+
+
+def installed(package: str) -> str:
+    return "" if importlib.util.find_spec(package) else f"{package} is not installed"
+
+
+def always(row: Row) -> str:
+    return ""
+
+
+def from_bytes(row: Row) -> str:
+    return "" if row.source == "uint8" else "takes uint8 only: its tables have 256 entries"
+
+
+class Peer(NamedTuple):
+    make: Callable[[Case], Call]
+    what: str
+    available: Callable[[Row], str] = always  # why it cannot do a row; "" if it can
+    exact: bool = True  # gives what blockenc gives
+    slow: bool = True  # is measured on a part of a large batch
+
+
+PEERS = {
+    "copy_": Peer(copy_, "Tensor.copy_ of the input: the floor", exact=False, slow=False),
+    "convert": Peer(
+        convert,
+        "Tensor.copy_ of the input into the output's type",
+        lambda row: "" if row.source != row.target else "nothing to convert",
+        exact=False,
+        slow=False,
+    ),
+    "one step": Peer(
+        one_step,
+        "blockenc with the first step alone",
+        lambda row: "" if len(row.steps) > 1 else "the row has one step",
+        exact=False,
+        slow=False,
+    ),
+    "torchvision": Peer(
+        torchvision,
+        "v2.ToDtype and v2.Normalize: no encryption",
+        lambda row: installed("torchvision") if row.normalises else "is for uint8 to normalised floats",
+        exact=False,
+        slow=False,
+    ),
+    "OpenCV": Peer(
+        opencv,
+        "remap, XOR, LUT and masked copy of each image as a grey picture",
+        lambda row: (
+            installed("cv2")
+            if row.source == row.target == "uint8" and row.ffx == "byte"
+            else "LUT gives uint8 for uint8"
+        ),
+    ),
+    "NumPy": Peer(
+        numpy_take,
+        "reshape, transpose, take, and a look-up by take",
+        lambda row: from_bytes(row) or "NumPy has no bfloat16" * (row.target == "bfloat16"),
+    ),
+    "eager chain": Peer(eager_chain, "the published composition in PyTorch, step by step"),
+    "compiled chain": Peer(compiled_chain, "torch.compile of the same"),
+    "compiled gather": Peer(
+        compiled_gather, "torch.compile of one index_select and one table look-up", from_bytes
+    ),
+}

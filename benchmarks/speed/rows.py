@@ -1,0 +1,139 @@
+"""What is measured: one row is one batch under one scheme; the budgets are statements about rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+STEPS = ("shuffle", "np", "ffx")
+FLOATS = ("float32", "float16", "bfloat16")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZES = {"CIFAR": (32, 32), "ImageNet": (224, 224), "4K": (2160, 3840)}
+BLOCK_SIZES = (2, 4, 8, 16, 32, 14)
+BATCHES = {"CIFAR": (1, 16, 128, 1024), "ImageNet": (1, 16, 128, 1024), "4K": (1, 4)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A batch of 3-channel images, the scheme, and what comes out. Integers come out normalised as floats."""
+
+    size: str
+    batch: int
+    block_size: int = 4
+    steps: tuple[str, ...] = STEPS
+    ffx: str = "byte"
+    source: str = "uint8"
+    target: str = "uint8"
+    layout: str = "planar"
+    threads: int | None = None  # None: as many as the report is told
+    allocate: bool = False  # the call makes its output tensor, as a user's does; else it is given one
+
+    @property
+    def name(self) -> str:
+        parts = [f"{self.size} {self.batch}", f"M = {self.block_size}"]
+        parts += ["+".join(self.steps)] * (self.steps != STEPS)
+        parts += ["decimal"] * (self.ffx != "byte")
+        parts += [f"from {self.source}"] * (self.source != "uint8")
+        parts += [f"to {'normalised ' * self.normalises}{self.target}"] * (self.target != self.source)
+        parts += [self.layout] * (self.layout != "planar")
+        parts += [f"{self.threads} thread"] * (self.threads is not None)
+        parts += ["allocating"] * self.allocate
+        return ", ".join(parts)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.batch, 3, *SIZES[self.size])
+
+    @property
+    def normalises(self) -> bool:
+        return self.source == "uint8" and self.target in FLOATS and self.ffx == "byte"
+
+    @property
+    def fits(self) -> bool:
+        return all(side % self.block_size == 0 for side in SIZES[self.size])
+
+
+class Budget(NamedTuple):
+    """What one row must show of one contender: `measure` of `mine` (and of `against`) by `limit`.
+
+    measure: "speed" (bytes a second of mine over against, at least), "cost" (its inverse, at most),
+        "us" (a call, at most), "GB/s" (at least), "ms" (at most).
+    row: None for what is not a batch (the import).
+    """
+
+    what: str
+    row: Row | None
+    mine: str
+    against: str | None
+    measure: str
+    limit: float
+
+    @property
+    def text(self) -> str:
+        return {"speed": "≥ {}", "cost": "≤ {}", "us": "≤ {} us", "GB/s": "≥ {} GB/s", "ms": "≤ {} ms"}[
+            self.measure
+        ].format(self.limit)
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.measure in ("speed", "GB/s") else value <= self.limit
+
+
+# Names of contenders (measure.contenders) and of peers (peers.PEERS). "native" is the fastest level.
+IMAGENET = {m: Row("ImageNet", 1024, m) for m in BLOCK_SIZES}
+FLOAT_ROW = Row("ImageNet", 256, target="float32")
+CIFAR_ROW = Row("CIFAR", 128, allocate=True)
+ONE_THREAD_ROW = Row("ImageNet", 1024, threads=1)
+AVX512_LIMITS = {2: 0.95, 4: 0.95, 8: 0.95, 16: 0.75, 32: 0.4, 14: 0.2}
+BUDGETS = [
+    *[
+        Budget(f"AVX-512 against copy_, M = {m}", IMAGENET[m], "native/avx512", "copy_", "speed", limit)
+        for m, limit in AVX512_LIMITS.items()
+    ],
+    *[
+        Budget(f"AVX2 against copy_, M = {m}", IMAGENET[m], "native/avx2", "copy_", "speed", 0.5)
+        for m in (2, 4, 8)
+    ],
+    Budget("cost of 3 steps against the shuffle alone", IMAGENET[4], "native", "one step", "cost", 1.1),
+    Budget(
+        "to normalised float32 against torchvision, which does not encrypt",
+        FLOAT_ROW,
+        "native",
+        "torchvision",
+        "speed",
+        5,
+    ),
+    Budget("a call on a CIFAR batch", CIFAR_ROW, "native", None, "us", 45),
+    Budget("against the published eager chain", IMAGENET[4], "native", "eager chain", "speed", 200),
+    Budget(
+        "against torch.compile of the fused gather", IMAGENET[4], "native", "compiled gather", "speed", 30
+    ),
+    Budget("numba, one thread", ONE_THREAD_ROW, "numba", None, "GB/s", 1),
+    Budget("import blockenc beyond import torch", None, "import", None, "ms", 50),
+]
+
+
+def budget_rows() -> list[Row]:
+    return list(dict.fromkeys(budget.row for budget in BUDGETS if budget.row is not None))
+
+
+def grid() -> list[Row]:
+    """Every size and layout, and in each every batch, block size, number of steps and type in turn."""
+    rows = []
+    for size, batches in BATCHES.items():
+        typical = batches[-2]
+        for layout in ("planar", "channels_last"):
+            rows += [Row(size, batch, layout=layout) for batch in batches]
+            rows += [Row(size, typical, m, layout=layout) for m in BLOCK_SIZES]
+            rows += [Row(size, typical, steps=STEPS[:n], layout=layout) for n in (1, 2, 3)]
+            rows += [Row(size, typical, target=target, layout=layout) for target in FLOATS]
+            rows += [Row(size, typical, source=t, target=t, layout=layout) for t in FLOATS]
+            rows += [
+                Row(size, typical, ffx="decimal", source=source, target="float32", layout=layout)
+                for source in ("uint8", "float32")
+            ]
+    return [row for row in dict.fromkeys(rows) if row.fits]
+
+
+def scaling_batches() -> list[int]:
+    """Of 224x224 images: 1 MB to 600 MB, each about twice the one before."""
+    return [7, *(2**k for k in range(4, 13))]
