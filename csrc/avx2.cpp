@@ -1,4 +1,4 @@
-// AVX2: vectors of two lanes; a look-up is sixteen shuffles, one for each high half of a byte.
+// AVX2: vectors of two lanes; a look-up is sixteen shuffles and the choice among them.
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
@@ -18,35 +18,52 @@ namespace {
 
 struct Vector {
   using type = __m256i;
-  static constexpr int bytes = 32;
-  static type zero() { return _mm256_setzero_si256(); }
+  static constexpr int bytes = 32, unroll = 4;
+  static constexpr bool streams = true, wide_lookups = false;
   static type load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, type x) { _mm256_storeu_si256(static_cast<__m256i*>(to), x); }
   static type broadcast(const uint8_t* lane) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lane)));
   }
-  static void stream16(void* to, const void* from) {
-    _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
-  }
+  static void stream(void* to, type x) { _mm256_stream_si256(static_cast<__m256i*>(to), x); }
   static void fence() { _mm_sfence(); }
-  static type shuffle(type x, type control) { return _mm256_shuffle_epi8(x, control); }
+  static void prefetch(const void* at) { _mm_prefetch(at, _MM_HINT_T1); }
+  struct Control {
+    uint8_t a[16], b[16];
+    explicit Control(const uint8_t* lane) {
+      for (int j = 0; j < 16; ++j) {
+        a[j] = lane[j] < 16 ? lane[j] : 0x80;  // for which a shuffle gives 0
+        b[j] = lane[j] & 16 ? lane[j] - 16 : 0x80;
+      }
+    }
+  };
+  static type shuffle(type a, type b, const Control& control) {
+    return either(_mm256_shuffle_epi8(a, broadcast(control.a)), _mm256_shuffle_epi8(b, broadcast(control.b)));
+  }
+  static type either(type a, type b) { return _mm256_or_si256(a, b); }
   static type exclusive_or(type a, type b) { return _mm256_xor_si256(a, b); }
   static type select(type mask, type a, type b) { return _mm256_blendv_epi8(b, a, mask); }
   struct Table {
     const uint8_t* bytes;
     explicit Table(const uint8_t* bytes) : bytes(bytes) {}
   };
-  // Byte h*16 + l is in row h. Taking 16 off each time leaves l in 0..15 in that row's turn alone; adding
-  // 0x70 with saturation sets the top bit of all others, for which the shuffle gives 0.
+  // Row h of a table holds the bytes 16*h...: all rows are looked up by the low half of x, then the bits of
+  // the high half choose among them, halving their number each time. A blend looks at the top bit of a byte.
   static type lookup(const Table& table, type x) {
-    const type room = _mm256_set1_epi8(0x70), row = _mm256_set1_epi8(16);
-    type sum = zero();
-    for (int h = 0; h < 16; ++h) {
-      const type found = shuffle(broadcast(table.bytes + 16 * h), _mm256_adds_epu8(x, room));
-      sum = _mm256_or_si256(sum, found);
-      x = _mm256_sub_epi8(x, row);
+    const type low = _mm256_and_si256(x, _mm256_set1_epi8(15));
+    return among<16>(table.bytes, low, x);
+  }
+
+ private:
+  template <int rows>
+  static type among(const uint8_t* table, type low, type x) {
+    if constexpr (rows == 1) {
+      return _mm256_shuffle_epi8(broadcast(table), low);
+    } else {
+      const type first = among<rows / 2>(table, low, x), second = among<rows / 2>(table + 8 * rows, low, x);
+      constexpr int bit = rows == 16 ? 0 : rows == 8 ? 1 : rows == 4 ? 2 : 3;  // counted from the top
+      return _mm256_blendv_epi8(first, second, _mm256_slli_epi16(x, bit));
     }
-    return sum;
   }
 };
 
@@ -61,7 +78,9 @@ struct Vector {
 
 namespace blockenc {
 
-void run_avx2(const Job& job, int64_t first, int64_t last) { run_vectors(job, first, last); }
+std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, Layout layout) {
+  return make_lines(plan, in, out, layout);
+}
 
 }  // namespace blockenc
 

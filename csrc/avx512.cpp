@@ -19,18 +19,31 @@ namespace {
 
 struct Vector {
   using type = __m512i;
-  static constexpr int bytes = 64;
-  static type zero() { return _mm512_setzero_si512(); }
+  static constexpr int bytes = 64, unroll = 4;
+  static constexpr bool streams = true, wide_lookups = true;
   static type load(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, type x) { _mm512_storeu_si512(to, x); }
   static type broadcast(const uint8_t* lane) {
     return _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(lane)));
   }
-  static void stream16(void* to, const void* from) {
-    _mm_stream_si128(static_cast<__m128i*>(to), _mm_loadu_si128(static_cast<const __m128i*>(from)));
-  }
+  static void stream(void* to, type x) { _mm512_stream_si512(static_cast<__m512i*>(to), x); }
   static void fence() { _mm_sfence(); }
-  static type shuffle(type x, type control) { return _mm512_shuffle_epi8(x, control); }
+  static void prefetch(const void* at) { _mm_prefetch(at, _MM_HINT_T1); }
+  struct Control {
+    uint8_t from[64];  // byte from & 63 of a, or of b from 64 on
+    __mmask64 some;
+    explicit Control(const uint8_t* lane) : some(0) {
+      for (int j = 0; j < 64; ++j) {
+        const uint8_t byte = lane[j % 16];
+        from[j] = static_cast<uint8_t>(byte % 16 + j / 16 * 16 + (byte & 16) * 4);
+        some |= __mmask64{byte < 32} << j;
+      }
+    }
+  };
+  static type shuffle(type a, type b, const Control& control) {
+    return _mm512_maskz_permutex2var_epi8(control.some, a, load(control.from), b);
+  }
+  static type either(type a, type b) { return _mm512_or_si512(a, b); }
   static type exclusive_or(type a, type b) { return _mm512_xor_si512(a, b); }
   static type select(type mask, type a, type b) { return _mm512_ternarylogic_epi64(mask, a, b, 0xca); }
   struct Table {
@@ -43,6 +56,27 @@ struct Vector {
     const type low = _mm512_permutex2var_epi8(table.quarter[0], x, table.quarter[1]);
     const type high = _mm512_permutex2var_epi8(table.quarter[2], x, table.quarter[3]);
     return _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
+  }
+  // Unpacking works lane by lane: with bytes spread like this before, its results are in order.
+  template <int n>
+  static type spread(type x) {
+    if (n == 2) return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), x);
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                    x);
+  }
+  static void interleave(type (&x)[2]) {
+    const type low = _mm512_unpacklo_epi8(x[0], x[1]);
+    x[1] = _mm512_unpackhi_epi8(x[0], x[1]);
+    x[0] = low;
+  }
+  static void interleave(type (&x)[4]) {
+    type front[2] = {x[0], x[1]}, back[2] = {x[2], x[3]};
+    interleave(front);
+    interleave(back);
+    for (int k = 0; k < 2; ++k) {
+      x[2 * k] = _mm512_unpacklo_epi16(front[k], back[k]);
+      x[2 * k + 1] = _mm512_unpackhi_epi16(front[k], back[k]);
+    }
   }
 };
 
@@ -57,7 +91,9 @@ struct Vector {
 
 namespace blockenc {
 
-void run_avx512(const Job& job, int64_t first, int64_t last) { run_vectors(job, first, last); }
+std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, Layout layout) {
+  return make_lines(plan, in, out, layout);
+}
 
 }  // namespace blockenc
 

@@ -1,14 +1,13 @@
 // Which kernel runs, and on how many threads.
 
 #include <algorithm>
-#include <exception>
+#include <cstring>
 #include <iterator>
 #include <stdexcept>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "kernels.h"
+#include "pool.h"
 
 namespace blockenc {
 namespace {
@@ -25,16 +24,17 @@ bool has_avx2() { return __builtin_cpu_supports("avx2"); }
 
 const Level kLevels[] = {
 #if defined(__x86_64__) && defined(__GNUC__)
-    {"avx512", has_avx512, run_avx512},
-    {"avx2", has_avx2, run_avx2},
+    {"avx512", has_avx512, make_avx512},
+    {"avx2", has_avx2, make_avx2},
 #elif defined(__aarch64__)
-    {"neon", always, run_neon},
+    {"neon", always, make_neon},
 #endif
-    {"portable", always, run_portable},
+    {"portable", always, make_portable},
 };
 
-// Below this much work a second thread costs more than it brings.
-constexpr int64_t kBytesPerThread = 512 * 1024;
+// A piece of work for a thread: small ones let a thread that comes late still help, large ones cost less.
+constexpr int64_t kLeastPiece = 16 * 1024, kMostPiece = 512 * 1024;
+constexpr int64_t kPiecesPerThread = 8;
 
 const Level& choose(int level) {
   int count;
@@ -70,29 +70,71 @@ const Level* levels(int* count) {
   return kLevels;
 }
 
+namespace {
+
+Layout layout_of(const Job& job) {
+  auto planar = [](const int64_t* stride) { return stride[3] == 1; };
+  auto interleaved = [&](const int64_t* stride) { return stride[1] == 1 && stride[3] == job.plan.channels; };
+  if (planar(job.in_stride) && planar(job.out_stride)) return Layout::planar;
+  return interleaved(job.in_stride) && interleaved(job.out_stride) ? Layout::interleaved : Layout::any;
+}
+
+void run(const Kernel& kernel, const Job& job, int threads) {
+  const int64_t rows = job.n * (job.h / job.plan.block_size);
+  if (rows == 0) return;
+  const int64_t bytes = job.n * job.h * job.w * job.plan.channels * item_size(job.out_type);
+  const int64_t piece = std::clamp(bytes / (threads * kPiecesPerThread), kLeastPiece, kMostPiece);
+  const int64_t pieces = threads > 1 ? std::clamp(bytes / piece, int64_t{1}, rows) : 1;
+  in_parallel(pieces, threads,
+              [&](int64_t k) { kernel.run(job, rows * k / pieces, rows * (k + 1) / pieces); });
+}
+
+}  // namespace
+
 void apply(const Job& job, int threads, int level) {
   check(job.plan);
-  const Level& chosen = choose(level);
-  const int64_t rows = job.n * (job.h / job.plan.block_size);
-  const int64_t bytes = job.n * job.h * job.w * job.plan.channels * item_size(job.out_type);
-  const int64_t workers = std::min({int64_t{threads}, rows, 1 + bytes / kBytesPerThread});
-  if (workers <= 1) return chosen.run(job, 0, rows);
-  // Threads live for one call: there is nothing for a fork to lose, and callers may come from any thread.
-  std::vector<std::exception_ptr> errors(workers);
-  std::vector<std::thread> pool;
-  auto share = [&](int64_t k) {
-    try {
-      chosen.run(job, rows * k / workers, rows * (k + 1) / workers);
-    } catch (...) {
-      errors[k] = std::current_exception();
-    }
-  };
-  for (int64_t k = 1; k < workers; ++k) pool.emplace_back(share, k);
-  share(0);
-  for (std::thread& thread : pool) thread.join();
-  for (const std::exception_ptr& error : errors) {
-    if (error) std::rethrow_exception(error);
+  run(*choose(level).make(job.plan, job.in_type, job.out_type, layout_of(job)), job, threads);
+}
+
+// A copy of a plan, and the kernels made for it so far.
+struct Applier::Ready {
+  std::vector<char> packed;
+  Plan plan;
+  std::mutex mutex;
+  std::map<std::tuple<const Level*, Type, Type, Layout>, std::shared_ptr<const Kernel>> kernels;
+
+  Ready(const Plan& given, const char* from, int64_t bytes) : packed(from, from + bytes) {
+    unpack_plan(packed.data(), given.block_size, given.channels, given.table_count, given.flags, &plan);
+    check(plan);
   }
+
+  bool holds(const Plan& given, const char* from, int64_t bytes) const {
+    return plan.block_size == given.block_size && plan.channels == given.channels &&
+           plan.table_count == given.table_count && plan.flags == given.flags &&
+           static_cast<int64_t>(packed.size()) == bytes && std::memcmp(packed.data(), from, bytes) == 0;
+  }
+
+  std::shared_ptr<const Kernel> kernel(const Job& job, const Level& level) {
+    const Layout layout = layout_of(job);
+    std::lock_guard<std::mutex> lock(mutex);
+    auto& kernel = kernels[{&level, job.in_type, job.out_type, layout}];
+    if (!kernel) kernel = level.make(plan, job.in_type, job.out_type, layout);
+    return kernel;
+  }
+};
+
+void Applier::apply(Job job, int64_t plan_bytes, int threads, int level) {
+  const char* packed = reinterpret_cast<const char*>(job.plan.in_scale);  // where a packed plan begins
+  std::shared_ptr<Ready> ready;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!ready_ || !ready_->holds(job.plan, packed, plan_bytes)) {
+      ready_ = std::make_shared<Ready>(job.plan, packed, plan_bytes);
+    }
+    ready = ready_;
+  }
+  job.plan = ready->plan;
+  run(*ready->kernel(job, choose(level)), job, threads);
 }
 
 }  // namespace blockenc

@@ -12,14 +12,22 @@ namespace {
 
 struct Vector {
   using type = uint8x16_t;
-  static constexpr int bytes = 16;
-  static type zero() { return vdupq_n_u8(0); }
+  static constexpr int bytes = 16, unroll = 4;
+  static constexpr bool streams = false, wide_lookups = true;
   static type load(const void* from) { return vld1q_u8(static_cast<const uint8_t*>(from)); }
   static void store(void* to, type x) { vst1q_u8(static_cast<uint8_t*>(to), x); }
   static type broadcast(const uint8_t* lane) { return vld1q_u8(lane); }
-  static void stream16(void* to, const void* from) { store(to, load(from)); }  // no such intrinsic
+  static void stream(void* to, type x) { store(to, x); }  // no such intrinsic
   static void fence() {}
-  static type shuffle(type x, type control) { return vqtbl1q_u8(x, control); }
+  static void prefetch(const void*) {}
+  struct Control {
+    uint8_t from[16];  // an index beyond both gives 0
+    explicit Control(const uint8_t* lane) { std::memcpy(from, lane, 16); }
+  };
+  static type shuffle(type a, type b, const Control& control) {
+    return vqtbl2q_u8(uint8x16x2_t{{a, b}}, load(control.from));
+  }
+  static type either(type a, type b) { return vorrq_u8(a, b); }
   static type exclusive_or(type a, type b) { return veorq_u8(a, b); }
   static type select(type mask, type a, type b) { return vbslq_u8(mask, a, b); }
   struct Table {
@@ -37,6 +45,25 @@ struct Vector {
     }
     return sum;
   }
+  template <int n>
+  static type spread(type x) {
+    return x;
+  }
+  static void interleave(type (&x)[2]) {
+    const type low = vzip1q_u8(x[0], x[1]);
+    x[1] = vzip2q_u8(x[0], x[1]);
+    x[0] = low;
+  }
+  static void interleave(type (&x)[4]) {
+    type front[2] = {x[0], x[1]}, back[2] = {x[2], x[3]};
+    interleave(front);
+    interleave(back);
+    for (int k = 0; k < 2; ++k) {
+      const uint16x8_t a = vreinterpretq_u16_u8(front[k]), b = vreinterpretq_u16_u8(back[k]);
+      x[2 * k] = vreinterpretq_u8_u16(vzip1q_u16(a, b));
+      x[2 * k + 1] = vreinterpretq_u8_u16(vzip2q_u16(a, b));
+    }
+  }
 };
 
 }  // namespace
@@ -46,7 +73,9 @@ struct Vector {
 
 namespace blockenc {
 
-void run_neon(const Job& job, int64_t first, int64_t last) { run_vectors(job, first, last); }
+std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Layout layout) {
+  return make_lines(plan, in, out, layout);
+}
 
 }  // namespace blockenc
 

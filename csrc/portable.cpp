@@ -26,44 +26,59 @@ struct Offsets {
 
 // Positions go outermost along a row of blocks, so that what a position needs stays in registers.
 template <class In, class Out>
-void run(const Job& job, int64_t first, int64_t last) {
-  const Offsets offsets(job);
-  const Plan& plan = job.plan;
-  const int m = plan.block_size;
-  const int64_t block_rows = job.h / m, block_columns = job.w / m;
-  const int64_t in_step = m * job.in_stride[3], out_step = m * job.out_stride[3];
-  const auto* in = static_cast<const typename In::Storage*>(job.in);
-  auto* out = static_cast<typename Out::Storage*>(job.out);
-  auto each_row = [&](auto&& at_position) {
+class PortableKernel : public Kernel {
+ public:
+  explicit PortableKernel(const Plan& plan) : plan_(plan), rows_(plan) {}
+
+  void run(const Job& job, int64_t first, int64_t last) const override {
+    if constexpr (kInteger<In>) {
+      const int top = rows_.last_value();
+      each_row(job, first, last, [&](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
+        const auto* row = rows_.row(p);
+        for (int64_t b = 0; b < job.w / plan_.block_size; ++b) {
+          to[b * out_step] = row[std::min(In::load(from[b * in_step]), top)];
+        }
+      });
+    } else {
+      each_row(job, first, last, [&](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
+        for (int64_t b = 0; b < job.w / plan_.block_size; ++b) {
+          to[b * out_step] = transform_float<In, Out>(plan_, p, p % plan_.channels, from[b * in_step]);
+        }
+      });
+    }
+  }
+
+ private:
+  template <class F>
+  void each_row(const Job& job, int64_t first, int64_t last, F&& at_position) const {
+    const Offsets offsets(job);
+    const int m = plan_.block_size;
+    const int64_t block_rows = job.h / m;
+    const auto* in = static_cast<const typename In::Storage*>(job.in);
+    auto* out = static_cast<typename Out::Storage*>(job.out);
     for (int64_t r = first; r < last; ++r) {
       const int64_t image = r / block_rows, row = r % block_rows * m;
       const auto* from = in + image * job.in_stride[0] + row * job.in_stride[2];
       auto* to = out + image * job.out_stride[0] + row * job.out_stride[2];
-      for (int p = 0; p < plan.length; ++p) at_position(p, from + offsets.in[p], to + offsets.out[p]);
+      for (int p = 0; p < plan_.length; ++p) {
+        at_position(p, from + offsets.in[p], m * job.in_stride[3], to + offsets.out[p],
+                    m * job.out_stride[3]);
+      }
     }
-  };
-  if constexpr (kInteger<In>) {
-    const IntegerRows<Out> rows(plan);
-    const int top = rows.last_value();
-    each_row([&](int p, const auto* from, auto* to) {
-      const auto* row = rows.row(p);
-      for (int64_t b = 0; b < block_columns; ++b) {
-        to[b * out_step] = row[std::min(In::load(from[b * in_step]), top)];
-      }
-    });
-  } else {
-    each_row([&](int p, const auto* from, auto* to) {
-      for (int64_t b = 0; b < block_columns; ++b) {
-        to[b * out_step] = transform_float<In, Out>(plan, p, p % plan.channels, from[b * in_step]);
-      }
-    });
   }
-}
+
+  const Plan& plan_;
+  IntegerRows<Out> rows_;
+};
 
 }  // namespace
 
-void run_portable(const Job& job, int64_t first, int64_t last) {
-  with_types(job, [&](auto in, auto out) { run<decltype(in), decltype(out)>(job, first, last); });
+std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout) {
+  std::unique_ptr<const Kernel> kernel;
+  with_types(in, out, [&](auto in_type, auto out_type) {
+    kernel = std::make_unique<PortableKernel<decltype(in_type), decltype(out_type)>>(plan);
+  });
+  return kernel;
 }
 
 }  // namespace blockenc

@@ -40,9 +40,9 @@ struct BF16 {
   static uint16_t store(float v) { return float_to_bf16(v); }
 };
 
-// Calls f(In{}, Out{}) with the value types of a job.
+// Calls f(In{}, Out{}) with value types.
 template <class F>
-void with_types(const Job& job, F&& f) {
+void with_types(Type in_type, Type out_type, F&& f) {
   auto with = [](Type type, auto&& g) {
     switch (type) {
       case Type::u8:
@@ -57,7 +57,7 @@ void with_types(const Job& job, F&& f) {
         return g(BF16{});
     }
   };
-  with(job.in_type, [&](auto in) { with(job.out_type, [&](auto out) { f(in, out); }); });
+  with(in_type, [&](auto in) { with(out_type, [&](auto out) { f(in, out); }); });
 }
 
 template <class T>

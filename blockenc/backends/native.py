@@ -56,4 +56,10 @@ def arguments(request: Request) -> tuple[object, ...]:
 
 
 def apply(request: Request) -> None:
-    _native.apply(*arguments(request), torch.get_num_threads(), forced_level)
+    # What the kernels make of a plan is kept with the plan's memory, dies with it and is not pickled. (They
+    # compare the bytes, so that a plan written over is no other plan's.)
+    memory = request.plan.untyped_storage()
+    applier = getattr(memory, "blockenc_applier", None)
+    if applier is None:
+        applier = memory.blockenc_applier = _native.Applier()  # type: ignore[attr-defined]
+    applier.apply(*arguments(request), torch.get_num_threads(), forced_level)
