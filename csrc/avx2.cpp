@@ -18,10 +18,18 @@ namespace {
 
 struct Vector {
   using type = __m256i;
-  static constexpr int bytes = 32, unroll = 4;
+  static constexpr int bytes = 32, unroll = 4, lane = 16, narrow_lane = 16;
   static constexpr bool streams = true, wide_lookups = false;
   static type load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, type x) { _mm256_storeu_si256(static_cast<__m256i*>(to), x); }
+  static type load(const void* low, const void* high) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(low))),
+                                   _mm_loadu_si128(static_cast<const __m128i*>(high)), 1);
+  }
+  static void store(void* low, void* high, type x) {
+    _mm_storeu_si128(static_cast<__m128i*>(low), _mm256_castsi256_si128(x));
+    _mm_storeu_si128(static_cast<__m128i*>(high), _mm256_extracti128_si256(x, 1));
+  }
   static type broadcast(const uint8_t* lane) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lane)));
   }
@@ -30,10 +38,10 @@ struct Vector {
   static void prefetch(const void* at) { _mm_prefetch(at, _MM_HINT_T1); }
   struct Control {
     uint8_t a[16], b[16];
-    explicit Control(const uint8_t* lane) {
-      for (int j = 0; j < 16; ++j) {
-        a[j] = lane[j] < 16 ? lane[j] : 0x80;  // for which a shuffle gives 0
-        b[j] = lane[j] & 16 ? lane[j] - 16 : 0x80;
+    Control(const int16_t* source, int) {
+      for (int j = 0; j < 16; ++j) {  // a shuffle gives 0 for 0x80
+        a[j] = static_cast<uint8_t>(0 <= source[j] && source[j] < 16 ? source[j] : 0x80);
+        b[j] = static_cast<uint8_t>(16 <= source[j] ? source[j] - 16 : 0x80);
       }
     }
   };
@@ -78,8 +86,8 @@ struct Vector {
 
 namespace blockenc {
 
-std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, Layout layout) {
-  return make_lines(plan, in, out, layout);
+std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, const Rows& rows) {
+  return make_lines(plan, in, out, rows);
 }
 
 }  // namespace blockenc

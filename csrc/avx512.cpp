@@ -1,4 +1,4 @@
-// AVX-512 with VBMI (Ice Lake, Zen 4 and later): vectors of four lanes, look-ups by byte permutations.
+// AVX-512 with VBMI (Ice Lake, Zen 4 and later): vectors that are lanes, look-ups by byte permutations.
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
@@ -19,12 +19,17 @@ namespace {
 
 struct Vector {
   using type = __m512i;
-  static constexpr int bytes = 64, unroll = 4;
+  static constexpr int bytes = 64, unroll = 4, lane = 64, narrow_lane = 32;
   static constexpr bool streams = true, wide_lookups = true;
   static type load(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, type x) { _mm512_storeu_si512(to, x); }
-  static type broadcast(const uint8_t* lane) {
-    return _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(lane)));
+  static type load(const void* low, const void* high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256(static_cast<const __m256i*>(low))),
+                              _mm256_loadu_si256(static_cast<const __m256i*>(high)), 1);
+  }
+  static void store(void* low, void* high, type x) {
+    _mm256_storeu_si256(static_cast<__m256i*>(low), _mm512_castsi512_si256(x));
+    _mm256_storeu_si256(static_cast<__m256i*>(high), _mm512_extracti64x4_epi64(x, 1));
   }
   static void stream(void* to, type x) { _mm512_stream_si512(static_cast<__m512i*>(to), x); }
   static void fence() { _mm_sfence(); }
@@ -32,11 +37,12 @@ struct Vector {
   struct Control {
     uint8_t from[64];  // byte from & 63 of a, or of b from 64 on
     __mmask64 some;
-    explicit Control(const uint8_t* lane) : some(0) {
+    Control(const int16_t* source, int lane) : some(0) {
       for (int j = 0; j < 64; ++j) {
-        const uint8_t byte = lane[j % 16];
-        from[j] = static_cast<uint8_t>(byte % 16 + j / 16 * 16 + (byte & 16) * 4);
-        some |= __mmask64{byte < 32} << j;
+        const int byte = source[j % lane];
+        from[j] =
+            static_cast<uint8_t>(byte < lane ? byte + j / lane * lane : byte - lane + j / lane * lane + 64);
+        some |= __mmask64{byte >= 0} << j;
       }
     }
   };
@@ -91,8 +97,8 @@ struct Vector {
 
 namespace blockenc {
 
-std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, Layout layout) {
-  return make_lines(plan, in, out, layout);
+std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, const Rows& rows) {
+  return make_lines(plan, in, out, rows);
 }
 
 }  // namespace blockenc

@@ -1,24 +1,24 @@
-// The vector kernel, for every instruction set: blocks as lanes of 16 bytes, moved by byte shuffles.
+// The vector kernel, for every instruction set: lanes of blocks, moved by byte shuffles.
 //
-// A *lane* is 16 bytes of one row of pixels: as many whole block rows as fit (four for M = 4), or a
-// *segment* of one where a block row is longer. A *line* is what one lane position holds for many blocks
-// in turn, lane after lane; a block has `lines` of them, C*M for planar images with M <= 16. Every output
-// line is then the OR of byte shuffles of input lines, two lines a shuffle, the same shuffle in each lane,
-// whatever the steps; negatives are a XOR, tables a look-up under a mask.
+// A *lane* is what a shuffle can reach, 16 bytes or more of one row of pixels: as many whole block rows as
+// fit (four for M = 4 and 16 bytes), or a *segment* of one where a block row is longer. A *line* is what one
+// lane position holds for many blocks in turn; a block has `lines` of them, C*M for planar images. Every
+// output line is then the OR of byte shuffles of input lines, two lines a shuffle, the same shuffle in each
+// lane, whatever the steps; negatives are a XOR, tables a look-up under a mask.
 //
-// Work goes in chunks that fit in the first-level cache: the input lines of a chunk are gathered from
-// memory, each output line is made and put where it belongs. Large outputs are put together in a stage
-// first, then written past the caches in the order of memory, whole cache lines at a time, while the next
-// chunk's input is on its way.
+// Work goes in chunks that fit in the first-level cache. A vector is loaded and stored in *pieces* that are
+// together in memory, one where lanes follow each other without gaps or there is but one. Large outputs are
+// put together in a stage, then written past the caches in the order of memory, whole cache lines at a time,
+// while the next chunk's input is on its way.
 //
 // Included by one file for each instruction set, after that has chosen its target and defined `Vector`:
-//   bytes                       of a vector, a multiple of 16
-//   unroll                      vectors in flight, to hide the latency of a shuffle
-//   load, store, broadcast      unaligned; broadcast repeats 16 bytes
-//   streams, stream, fence      whether there are stores past the caches; an aligned one; what orders them
-//   prefetch                    asks for a cache line, into the second-level cache
-//   Control(lane), shuffle(a, b, control)   in each lane: for lane[j] < 16 byte lane[j] of a, for
-//                               lane[j] < 32 byte lane[j] - 16 of b, for kNone 0
+//   bytes, unroll               of a vector; vectors in flight, to hide the latency of a shuffle
+//   lane, narrow_lane           bytes of a lane, for rows of pixels of `lane` bytes or more, and for shorter
+//   ones load, store                 unaligned load(a, b), store(a, b, x)  the same by halves streams,
+//   stream, fence      whether there are stores past the caches; an aligned one; what orders them prefetch
+//   asks for a cache line, into the second-level cache Control(from, lane), shuffle(a, b, control)   in each
+//   lane: for from[j] < lane byte from[j] of a, for
+//                               from[j] < 2 * lane byte from[j] - lane of b, for kNone 0
 //   either, exclusive_or, select(mask, a, b)
 //   Table, lookup(table, x)     256 bytes, and a look-up of every byte of x in them
 //   wide_lookups                whether looking up the bytes of wider results one by one pays; if so
@@ -31,13 +31,11 @@
 namespace blockenc {
 namespace {
 
-constexpr int kLane = 16;
-constexpr uint8_t kNone = 0x80;
-constexpr int kLanes = Vector::bytes / kLane;
+constexpr int kNone = -1;
+constexpr bool kHalves = Vector::narrow_lane < Vector::bytes;  // whether vectors may have two pieces
 constexpr int kCacheLine = 64;
 constexpr int64_t kChunkBytes = 12 * 1024;  // of input: with the output, what the first-level cache holds
-constexpr int64_t kMostSlots = 128;         // lanes of a line in a chunk, at most
-constexpr int64_t kLeastSlots = 8;          // ... and at least
+constexpr int64_t kMostVectors = 64;        // of a line in a chunk, at most
 constexpr int64_t kStreamBytes = 8 << 20;   // outputs larger than this are not read back from a cache
 
 // How blocks become lanes and lines: of a plan, a value type and an arrangement of pixels.
@@ -46,21 +44,21 @@ struct Geometry {
   int m, channels;
   int items;       // of a block row: M, or M*C interleaved
   int block_rows;  // C*M, or M interleaved
+  int lane;        // bytes
   int full;        // items that fit in a lane
   int segments;    // lanes of a block row, 1 where it fits in a lane
   int lane_items;  // items in use of a lane
   int lines;       // of a block
 
-  Geometry(const Plan& plan, int item_bytes, bool planar)
-      : planar(planar), m(plan.block_size), channels(plan.channels) {
+  Geometry(const Plan& plan, int item_bytes, bool planar, int lane)
+      : planar(planar), m(plan.block_size), channels(plan.channels), lane(lane) {
     items = planar ? m : m * channels;
     block_rows = planar ? m * channels : m;
-    full = kLane / item_bytes;
+    full = lane / item_bytes;
     segments = (items + full - 1) / full;
     lane_items = segments == 1 ? full / items * items : full;
     lines = block_rows * segments;
   }
-
   // The first item of a segment; the last one overlaps its neighbour rather than being short.
   int segment_start(int segment) const { return segments == 1 ? 0 : std::min(segment * full, items - full); }
 
@@ -83,13 +81,17 @@ struct Geometry {
     *item = e - segment_start(segment);
     return row * segments + segment;
   }
+};
 
-  // Bytes from the start of a row of blocks to the start of a line, in an image with these strides.
-  int64_t line_offset(int line, const int64_t* stride, int item_bytes) const {
-    const int row = line / segments;
-    const int64_t start = planar ? row / m * stride[1] + row % m * stride[2] : row * stride[2];
-    return (start + segment_start(line % segments)) * item_bytes;
+// Repeats what `set(t, bytes)` makes of each item t of a lane over the lanes of a vector.
+struct Pattern {
+  uint8_t bytes[Vector::bytes] = {};
+
+  void set(const Geometry& geometry, int t) {
+    const int size = geometry.lane / geometry.full;
+    for (int at = 0; at < Vector::bytes; at += geometry.lane) std::memset(bytes + at + t * size, 0xff, size);
   }
+  Vector::type load() const { return Vector::load(bytes); }
 };
 
 // The shuffles that make each output line: those from first[line] to first[line + 1].
@@ -101,10 +103,12 @@ struct Shuffles {
   std::vector<Shuffle> all;
   std::vector<int> first;
 
+  const Shuffle* begin(int line) const { return all.data() + first[line]; }
+
   Shuffles(const Geometry& geometry, const Plan& plan, int item_bytes) {
     struct Source {
       int line;
-      uint8_t bytes[kLane];
+      int16_t bytes[Vector::lane];
     };
     std::vector<Source> sources;  // of an output line
     for (int o = 0; o < geometry.lines; ++o) {
@@ -118,19 +122,21 @@ struct Shuffles {
         while (k < sources.size() && sources[k].line != line) ++k;
         if (k == sources.size()) {
           sources.push_back({line, {}});
-          std::fill_n(sources[k].bytes, kLane, kNone);
+          std::fill_n(sources[k].bytes, Vector::lane, int16_t{kNone});
         }
         for (int b = 0; b < item_bytes; ++b) {
-          sources[k].bytes[t * item_bytes + b] = static_cast<uint8_t>(from * item_bytes + b);
+          sources[k].bytes[t * item_bytes + b] = static_cast<int16_t>(from * item_bytes + b);
         }
       }
       for (size_t k = 0; k < sources.size(); k += 2) {
         Source& a = sources[k];
         const Source& b = sources[std::min(k + 1, sources.size() - 1)];
-        for (int j = 0; j < kLane; ++j) {
-          if (b.line != a.line && b.bytes[j] != kNone) a.bytes[j] = static_cast<uint8_t>(kLane + b.bytes[j]);
+        for (int j = 0; j < geometry.lane; ++j) {
+          if (b.line != a.line && b.bytes[j] != kNone) {
+            a.bytes[j] = static_cast<int16_t>(geometry.lane + b.bytes[j]);
+          }
         }
-        all.push_back({a.line, b.line, Vector::Control(a.bytes)});
+        all.push_back({a.line, b.line, Vector::Control(a.bytes, geometry.lane)});
       }
     }
     first.push_back(static_cast<int>(all.size()));
@@ -139,7 +145,7 @@ struct Shuffles {
 
 // A table that some items of a lane go through.
 struct Mask {
-  uint8_t lanes[kLane];  // 0xff where they do
+  Pattern lanes;
   int table;
 };
 
@@ -154,9 +160,8 @@ inline size_t mask_of(std::vector<Mask>* masks, size_t first, int table) {
 // Bytes to bytes: y = x ^ before; y = base[y] under a mask, for each base the line needs; y ^= after.
 struct ByteFinish {
   struct Line {
-    uint8_t before[kLane], after[kLane];
+    Pattern before, after;
     int first, count;  // of masks
-    bool complements;  // `after` is not all 0
   };
   std::vector<Line> lines;
   std::vector<Mask> masks;
@@ -196,48 +201,50 @@ struct ByteFinish {
       for (int t = 0; t < geometry.lane_items; ++t) {
         const int p = geometry.position(o, t);
         const int base = base_at[plan.table_of[p]];
-        line.before[t] = plan.flips[p] & 1 ? 0xff : 0;
-        line.after[t] = complement_at[plan.table_of[p]] ? 0xff : 0;
-        line.complements |= complement_at[plan.table_of[p]];
-        if (base < 0) continue;
-        masks[mask_of(&masks, line.first, base)].lanes[t] = 0xff;
+        if (plan.flips[p] & 1) line.before.set(geometry, t);
+        if (complement_at[plan.table_of[p]]) line.after.set(geometry, t);
+        if (base >= 0) masks[mask_of(&masks, line.first, base)].lanes.set(geometry, t);
       }
       line.count = static_cast<int>(masks.size()) - line.first;
       lines.push_back(line);
     }
   }
 
-  // Makes an output line by `shuffled(change)`, which makes it with each vector changed.
-  template <class Shuffled>
-  void line(int o, Shuffled&& shuffled) const {
-    const Line& line = lines[o];
-    const auto before = Vector::broadcast(line.before), after = Vector::broadcast(line.after);
-    const Mask* mask = masks.data() + line.first;
-    auto make = [&](auto&& substitute) {
-      if (line.complements) {
-        shuffled(
-            [&](auto x) { return Vector::exclusive_or(substitute(Vector::exclusive_or(x, before)), after); });
-      } else {
-        shuffled([&](auto x) { return substitute(Vector::exclusive_or(x, before)); });
-      }
-    };
-    if (line.count == 0) {
-      make([](auto x) { return x; });
-    } else if (line.count == 1) {
-      const Vector::Table table(bases.data() + mask->table * kByteValues);
-      const auto lanes = Vector::broadcast(mask->lanes);
-      make([&](auto x) { return Vector::select(lanes, Vector::lookup(table, x), x); });
-    } else {
-      make([&](auto x) {
-        auto y = x;
-        for (int k = 0; k < line.count; ++k) {
-          const Vector::Table table(bases.data() + mask[k].table * kByteValues);
-          y = Vector::select(Vector::broadcast(mask[k].lanes), Vector::lookup(table, x), y);
-        }
-        return y;
-      });
+  // What changes a vector of a line: without a look-up, with one, with any number of them.
+  struct Flip {
+    Vector::type mask;
+    Flip(const ByteFinish&, const Line& line)
+        : mask(Vector::exclusive_or(line.before.load(), line.after.load())) {}
+    Vector::type operator()(Vector::type x) const { return Vector::exclusive_or(x, mask); }
+  };
+  struct Look {
+    Vector::Table table;
+    Vector::type lanes, before, after;
+    Look(const ByteFinish& finish, const Line& line)
+        : table(finish.bases.data() + finish.masks[line.first].table * kByteValues),
+          lanes(finish.masks[line.first].lanes.load()),
+          before(line.before.load()),
+          after(line.after.load()) {}
+    Vector::type operator()(Vector::type x) const {
+      x = Vector::exclusive_or(x, before);
+      return Vector::exclusive_or(Vector::select(lanes, Vector::lookup(table, x), x), after);
     }
-  }
+  };
+  struct LookOften {
+    const ByteFinish& finish;
+    const Line& line;
+    LookOften(const ByteFinish& finish, const Line& line) : finish(finish), line(line) {}
+    Vector::type operator()(Vector::type x) const {
+      x = Vector::exclusive_or(x, line.before.load());
+      auto y = x;
+      for (int k = line.first; k < line.first + line.count; ++k) {
+        const Mask& mask = finish.masks[k];
+        const Vector::Table table(finish.bases.data() + mask.table * kByteValues);
+        y = Vector::select(mask.lanes.load(), Vector::lookup(table, x), y);
+      }
+      return Vector::exclusive_or(y, line.after.load());
+    }
+  };
 };
 
 // Bytes to wider types: y = x ^ before, then each byte of the result is a look-up of its own, for each table
@@ -246,7 +253,7 @@ template <class Out, class V>  // V is Vector, where that has what it takes
 struct TableFinish {
   static constexpr int n = sizeof(typename Out::Storage);
   struct Line {
-    uint8_t before[kLane];
+    Pattern before;
     int first, count;  // of masks
   };
   std::vector<Line> lines;
@@ -272,8 +279,8 @@ struct TableFinish {
             for (int b = 0; b < n; ++b) tables[(table * n + b) * kByteValues + v] = bytes[b];
           }
         }
-        line.before[t] = plan.flips[p] & 1 ? 0xff : 0;
-        masks[mask_of(&masks, line.first, table)].lanes[t] = 0xff;
+        if (plan.flips[p] & 1) line.before.set(geometry, t);
+        masks[mask_of(&masks, line.first, table)].lanes.set(geometry, t);
       }
       line.count = static_cast<int>(masks.size()) - line.first;
       lines.push_back(line);
@@ -283,13 +290,13 @@ struct TableFinish {
   // Of a shuffled line of `bytes` bytes, a multiple of a vector.
   void line(int o, const char* from, int64_t bytes, char* to) const {
     const Line& line = lines[o];
-    const auto before = V::broadcast(line.before);
+    const auto before = line.before.load();
     for (int64_t x = 0; x < bytes; x += V::bytes, to += n * V::bytes) {
       const auto in = V::template spread<n>(V::exclusive_or(V::load(from + x), before));
       typename V::type out[n];
       for (int k = 0; k < line.count; ++k) {
         const Mask& mask = masks[line.first + k];
-        const auto lanes = V::template spread<n>(V::broadcast(mask.lanes));
+        const auto lanes = V::template spread<n>(mask.lanes.load());
         for (int b = 0; b < n; ++b) {
           const typename V::Table table(tables.data() + (mask.table * n + b) * kByteValues);
           const auto found = V::lookup(table, in);
@@ -305,40 +312,69 @@ struct TableFinish {
 // Any other types: each item by itself, with what is fixed for an item of a line looked up before.
 template <class In, class Out>
 struct ItemFinish {
-  static constexpr int full = kLane / sizeof(typename In::Storage);
   const Plan& plan;
   IntegerRows<Out> rows;
-  std::vector<int> positions;  // [lines][full]; the last ones repeat where fewer are in use
+  int full;
+  std::vector<int> positions;  // [lines][full]; 0 for items not in use
 
   ItemFinish(const Geometry& geometry, const Plan& plan)
-      : plan(plan), rows(plan), positions(geometry.lines * full) {
+      : plan(plan), rows(plan), full(geometry.full), positions(geometry.lines * geometry.full) {
     for (int o = 0; o < geometry.lines; ++o) {
       for (int t = 0; t < geometry.lane_items; ++t) positions[o * full + t] = geometry.position(o, t);
     }
   }
 
-  // Of a shuffled line of `bytes` bytes, a multiple of a lane.
+  // Of a shuffled line of `bytes` bytes, a multiple of a vector.
   void line(int o, const char* from, int64_t bytes, char* to) const {
     const auto* in = reinterpret_cast<const typename In::Storage*>(from);
     auto* out = reinterpret_cast<typename Out::Storage*>(to);
-    int64_t slots = bytes / kLane;
-    const int* position = positions.data() + o * full;
-    if constexpr (kInteger<In>) {
-      const int top = rows.last_value();
-      const typename Out::Storage* row[full];
-      for (int t = 0; t < full; ++t) row[t] = rows.row(position[t]);
-      for (; slots > 0; --slots, in += full, out += full) {
-        for (int t = 0; t < full; ++t) {
-          out[t] = row[t][std::is_same_v<In, U8> ? In::load(in[t]) : std::min(In::load(in[t]), top)];
-        }
-      }
-    } else {
-      for (; slots > 0; --slots, in += full, out += full) {
-        for (int t = 0; t < full; ++t) {
-          out[t] = transform_float<In, Out>(plan, position[t], position[t] % plan.channels, in[t]);
+    const int64_t lanes = bytes / static_cast<int64_t>(full * sizeof *in);
+    for (int t = 0; t < full; ++t) {
+      const int p = positions[o * full + t];
+      if constexpr (kInteger<In>) {
+        const typename Out::Storage* row = rows.row(p);
+        const int top = rows.last_value();
+        for (int64_t k = t; k < lanes * full; k += full) out[k] = row[std::min(In::load(in[k]), top)];
+      } else {
+        for (int64_t k = t; k < lanes * full; k += full) {
+          out[k] = transform_float<In, Out>(plan, p, p % plan.channels, in[k]);
         }
       }
     }
+  }
+};
+
+// Where the pieces of a row of pixels are, in a job.
+struct Slots {
+  const Geometry& geometry;
+  int64_t row_items;
+  int64_t used;       // items of a piece that are written
+  int64_t held;       // items that a piece has room for
+  int64_t row_slots;  // pieces across a row of blocks
+  int pieces;         // of a vector
+
+  Slots(const Geometry& geometry, const Job& job, int item_bytes) : geometry(geometry) {
+    row_items = geometry.planar ? job.w : job.w * geometry.channels;
+    // Lanes that follow each other without gaps make one piece.
+    const bool whole = geometry.segments == 1 && geometry.lane_items == geometry.full &&
+                       row_items * item_bytes >= Vector::bytes;
+    pieces = whole ? 1 : Vector::bytes / geometry.lane;
+    held = Vector::bytes / pieces / item_bytes;
+    used = whole ? held : std::min<int64_t>(geometry.lane_items, row_items);
+    row_slots = geometry.segments == 1 ? (row_items + used - 1) / used : job.w / geometry.m;
+  }
+
+  // Whether each slot has all the items it has room for.
+  bool dense() const { return used == held; }
+
+  // The first item of a slot in its row of pixels; the last slot overlaps rather than being short.
+  int64_t start(int64_t slot) const {
+    return geometry.segments == 1 ? std::min(slot * used, row_items - used) : slot * geometry.items;
+  }
+
+  // One past the last item of the slots before `slot`.
+  int64_t end(int64_t slot) const {
+    return start(slot - 1) + (geometry.segments == 1 ? used : geometry.items);
   }
 };
 
@@ -348,76 +384,113 @@ struct Run {
   int64_t slot, slots;
 };
 
-// Where the lanes of a row of pixels are, in a job.
-struct Slots {
-  const Geometry& geometry;
-  int64_t row_items;
-  int64_t row_slots;  // lanes across a row of blocks
-  int64_t used;       // items of a lane that are written
-  int granule;  // lanes that are together in memory and in a vector, where lanes follow without gaps; or 0
-
-  Slots(const Geometry& geometry, const Job& job) : geometry(geometry) {
-    row_items = geometry.planar ? job.w : job.w * geometry.channels;
-    used = std::min<int64_t>(geometry.lane_items, row_items);
-    row_slots = geometry.segments == 1 ? (row_items + used - 1) / used : job.w / geometry.m;
-    granule = 0;
-    if (geometry.segments == 1 && used == geometry.full && row_items % used == 0) {
-      granule = kLanes;
-      while (row_slots % granule) granule /= 2;
-    }
-  }
-
-  // Slots to a granule; single ones where there are none.
-  int64_t unit() const { return std::max(granule, 1); }
-
-  // The first item of a slot in its row of pixels; the last slot overlaps rather than being short.
-  int64_t start(int64_t slot) const {
-    return geometry.segments == 1 ? std::min(slot * used, row_items - used) : slot * geometry.items;
-  }
-
-  // One past the last item of a run.
-  int64_t end(const Run& run) const {
-    const int64_t last = start(run.slot + run.slots - 1);
-    return last + (geometry.segments == 1 ? used : geometry.items);
-  }
-};
-
-// Consecutive runs, as many slots in each, and where each granule (or slot) of them begins.
+// Consecutive runs, as many slots in each, and where each slot begins in the first line.
 struct Chunk {
   std::vector<Run> runs;
-  std::vector<const char*> in;  // of each granule, in the first line
+  std::vector<const char*> in;
   std::vector<char*> out;
-  int64_t slots = 0;
+  std::vector<const char*> ahead;  // every cache line of the input
 
-  // Takes the runs from slot `done` of the rows of blocks from `first` on.
-  void fill(const Job& job, const Slots& at, int in_bytes, int out_bytes, int64_t first, int64_t done,
-            int64_t count) {
-    const int64_t block_rows = job.h / job.plan.block_size;
+  void clear() {
     runs.clear();
     in.clear();
     out.clear();
-    slots = count;
-    for (int64_t taken = 0; taken < count;) {
-      const int64_t r = first + (done + taken) / at.row_slots, slot = (done + taken) % at.row_slots;
-      const int64_t image = r / block_rows, row = r % block_rows * job.plan.block_size;
+    ahead.clear();
+  }
+
+  // Takes `count` slots from slot `done` of the rows of blocks from `first` on.
+  void fill(const Job& job, const Slots& at, int in_bytes, int out_bytes, int64_t first, int64_t done,
+            int64_t count) {
+    clear();
+    in.resize(count);
+    out.resize(count);
+    const int64_t block_rows = job.h / job.plan.block_size, r = first + done / at.row_slots;
+    int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots;
+    for (int64_t taken = 0; taken < count; slot = 0) {
+      const int64_t y = row * job.plan.block_size;
       const char* from =
-          static_cast<const char*>(job.in) + (image * job.in_stride[0] + row * job.in_stride[2]) * in_bytes;
+          static_cast<const char*>(job.in) + (image * job.in_stride[0] + y * job.in_stride[2]) * in_bytes;
       char* to =
-          static_cast<char*>(job.out) + (image * job.out_stride[0] + row * job.out_stride[2]) * out_bytes;
-      runs.push_back({to, slot, std::min(at.row_slots - slot, count - taken)});
-      for (int64_t k = slot; k < slot + runs.back().slots; k += at.unit()) {
-        in.push_back(from + at.start(k) * in_bytes);
-        out.push_back(to + at.start(k) * out_bytes);
+          static_cast<char*>(job.out) + (image * job.out_stride[0] + y * job.out_stride[2]) * out_bytes;
+      const int64_t slots = std::min(at.row_slots - slot, count - taken);
+      for (int64_t k = 0; k < slots; ++k) {
+        const int64_t start = at.start(slot + k);
+        in[taken + k] = from + start * in_bytes;
+        out[taken + k] = to + start * out_bytes;
       }
-      taken += runs.back().slots;
+      const int64_t bytes = (at.end(slot + slots) - at.start(slot)) * in_bytes;
+      for (int64_t x = 0; x < bytes; x += kCacheLine) ahead.push_back(in[taken] + x);
+      runs.push_back({to, slot, slots});
+      taken += slots;
+      if (++row == block_rows) row = 0, ++image;
+    }
+    while (in.size() % at.pieces) {  // a vector whose last pieces are the same
+      in.push_back(in.back());
+      out.push_back(out.back());
     }
   }
+};
+
+// Past the caches, whole cache lines where they are.
+void stream_bytes(char* to, const char* from, int64_t bytes) {
+  const int64_t head = std::min<int64_t>(-reinterpret_cast<uintptr_t>(to) & (kCacheLine - 1), bytes);
+  std::memcpy(to, from, head);
+  int64_t k = head;
+  for (; k + kCacheLine <= bytes; k += kCacheLine) {
+    for (int v = 0; v < kCacheLine; v += Vector::bytes) {
+      Vector::stream(to + k + v, Vector::load(from + k + v));
+    }
+  }
+  std::memcpy(to + k, from + k, bytes - k);
+}
+
+// Finished bytes that wait in a stage to be written past the caches, a share at a time between other work:
+// all at once they would fill the queues to memory, and the other work would wait.
+class Outbox {
+ public:
+  void clear() {
+    pieces_.clear();
+    first_ = 0;
+  }
+
+  // What follows the piece before, in memory and in the stage, becomes part of it.
+  void add(char* to, const char* from, int64_t bytes) {
+    if (!pieces_.empty() && pieces_.back().to + pieces_.back().bytes == to) {
+      pieces_.back().bytes += bytes;
+    } else {
+      pieces_.push_back({to, from, bytes});
+    }
+  }
+
+  // Writes about `bytes` bytes, or what there is.
+  void write(int64_t bytes) {
+    while (bytes > 0 && first_ < pieces_.size()) {
+      Piece& piece = pieces_[first_];
+      const int64_t past = (reinterpret_cast<uintptr_t>(piece.to) + bytes) & (kCacheLine - 1);
+      const int64_t n = std::min(bytes + (kCacheLine - past), piece.bytes);
+      stream_bytes(piece.to, piece.from, n);
+      piece = {piece.to + n, piece.from + n, piece.bytes - n};
+      if (piece.bytes == 0) ++first_;
+      bytes -= n;
+    }
+  }
+
+ private:
+  struct Piece {
+    char* to;
+    const char* from;
+    int64_t bytes;
+  };
+  std::vector<Piece> pieces_;
+  size_t first_ = 0;  // not written yet
 };
 
 // What a thread works in; kept for its next call.
 struct Workspace {
   Chunk now, next;
-  std::vector<char*> staged;  // of each granule, in the stage
+  std::vector<char*> staged;   // of each slot, in the stage
+  Outbox now_out, before_out;  // of the chunk in work; of the one before, which is being written
+  std::vector<int64_t> in_lines, out_lines;  // bytes from a row of blocks to each line
   std::vector<char> memory;
 
   // At least `bytes` bytes that begin a cache line.
@@ -427,75 +500,68 @@ struct Workspace {
   }
 };
 
-template <int size>
-void gather(char* to, const char* const* from, int64_t count, int64_t offset) {
-  for (int64_t k = 0; k < count; ++k, to += size) std::memcpy(to, from[k] + offset, size);
-}
-
-template <int size>
-void scatter(char* const* to, const char* from, int64_t count, int64_t offset) {
-  for (int64_t k = 0; k < count; ++k, from += size) std::memcpy(to[k] + offset, from, size);
-}
-
-// Calls f with the granule as a constant.
-template <class F>
-void with_granule(int granule, F&& f) {
-  if constexpr (kLanes >= 4) {
-    if (granule == 4) return f(std::integral_constant<int, 4>());
+// Where the vectors of an output line go: to a buffer, or to their slots.
+struct Store {
+  char* to;
+  template <int pieces>
+  void put(int64_t k, Vector::type x) const {
+    Vector::store(to + k * Vector::bytes, x);
   }
-  if constexpr (kLanes >= 2) {
-    if (granule == 2) return f(std::integral_constant<int, 2>());
+};
+struct Put {
+  char* const* to;
+  int64_t offset;
+  template <int pieces>
+  void put(int64_t k, Vector::type x) const {
+    if constexpr (pieces == 1) {
+      Vector::store(to[k] + offset, x);
+    } else {
+      Vector::store(to[2 * k] + offset, to[2 * k + 1] + offset, x);
+    }
   }
-  f(std::integral_constant<int, 1>());
-}
+};
 
-// Past the caches, whole cache lines where they are.
-void stream_bytes(char* to, const char* from, int64_t bytes) {
-  const int64_t head = std::min<int64_t>(-reinterpret_cast<uintptr_t>(to) & (kCacheLine - 1), bytes);
-  std::memcpy(to, from, head);
-  int64_t k = head;
-  for (; k + kCacheLine <= bytes; k += kCacheLine) {
-    for (int v = 0; v < kCacheLine; v += Vector::bytes)
-      Vector::stream(to + k + v, Vector::load(from + k + v));
-  }
-  std::memcpy(to + k, from + k, bytes - k);
-}
+// For lines that are only moved: those of other types than bytes.
+struct Keep {
+  Vector::type operator()(Vector::type x) const { return x; }
+};
 
-// One output line out of input lines of `bytes` bytes, a multiple of a vector, each vector of it changed.
-template <class Change>
-void shuffle_line(const char* lines, int64_t bytes, const Shuffles::Shuffle* shuffle,
-                  const Shuffles::Shuffle* end, char* to, Change&& change) {
-  int64_t x = 0;
-  auto step = [&](auto unroll) {
+// One output line of `vectors` vectors, out of input lines that lie `offsets` bytes from the slots in `in`.
+// `count` shuffles, or any number if it is 0. A Change is made here, and a Place comes by value, so that both
+// stay in registers: stores of bytes may change whatever is referred to.
+template <int pieces, int count, class Change, class Place, class... From>
+void shuffle_line(const char* const* in, const int64_t* offsets, int64_t vectors,
+                  const Shuffles::Shuffle* shuffle, const Shuffles::Shuffle* end, const Place place,
+                  const From&... from) {
+  const Change change{from...};
+  int64_t k = 0;
+  auto step = [&](auto unroll) __attribute__((always_inline)) {
     constexpr int n = decltype(unroll)::value;
-    typename Vector::type sum[n];
-    auto add = [&](const Shuffles::Shuffle& s, auto&& take) {
-      const char *a = lines + s.a * bytes + x, *b = lines + s.b * bytes + x;
-      for (int u = 0; u < n; ++u) {
-        take(u, Vector::shuffle(Vector::load(a + u * Vector::bytes), Vector::load(b + u * Vector::bytes),
-                                s.control));
+    const char* at[n * pieces];
+    for (int u = 0; u < n * pieces; ++u) at[u] = in[k * pieces + u];
+    auto load = [&](int u, int64_t offset) __attribute__((always_inline)) {
+      if constexpr (pieces == 1) {
+        return Vector::load(at[u] + offset);
+      } else {
+        return Vector::load(at[2 * u] + offset, at[2 * u + 1] + offset);
       }
     };
-    add(*shuffle, [&](int u, auto y) { sum[u] = y; });
-    for (const auto* s = shuffle + 1; s != end; ++s) {
-      add(*s, [&](int u, auto y) { sum[u] = Vector::either(sum[u], y); });
-    }
-    for (int u = 0; u < n; ++u) Vector::store(to + x + u * Vector::bytes, change(sum[u]));
-    x += n * Vector::bytes;
+    typename Vector::type sum[n];
+    auto add = [&](const Shuffles::Shuffle& s, bool first) __attribute__((always_inline)) {
+      const int64_t a = offsets[s.a], b = offsets[s.b];
+      for (int u = 0; u < n; ++u) {
+        const auto y = Vector::shuffle(load(u, a), load(u, b), s.control);
+        sum[u] = first ? y : Vector::either(sum[u], y);
+      }
+    };
+    add(*shuffle, true);
+    for (const auto* s = shuffle + 1; s != (count ? shuffle + count : end); ++s) add(*s, false);
+    for (int u = 0; u < n; ++u) place.template put<pieces>(k + u, change(sum[u]));
+    k += n;
   };
-  while (bytes - x >= Vector::unroll * Vector::bytes) step(std::integral_constant<int, Vector::unroll>());
-  while (x < bytes) step(std::integral_constant<int, 1>());
-}
-
-// Calls f(line, channel, row, item) for each line: where it begins in a block, from the block's first pixel.
-template <class F>
-void each_line(const Geometry& geometry, F&& f) {
-  int line = 0;
-  for (int row = 0; row < geometry.block_rows; ++row) {
-    for (int s = 0; s < geometry.segments; ++s) {
-      f(line++, row / geometry.m, row % geometry.m, geometry.segment_start(s));
-    }
-  }
+  while (vectors - k >= Vector::unroll) step(std::integral_constant<int, Vector::unroll>());
+  if (vectors - k >= 2) step(std::integral_constant<int, 2>());
+  if (vectors - k >= 1) step(std::integral_constant<int, 1>());
 }
 
 template <class In, class Out>
@@ -503,172 +569,224 @@ class LineKernel : public Kernel {
   static constexpr bool kBytes = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
   static constexpr bool kTables = std::is_same_v<In, U8> && !kBytes && Vector::wide_lookups;
   static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
-  static constexpr int out_lane = kLane / in_bytes * out_bytes;
   using Finish =
       std::conditional_t<kBytes, ByteFinish,
                          std::conditional_t<kTables, TableFinish<Out, Vector>, ItemFinish<In, Out>>>;
 
  public:
-  LineKernel(const Plan& plan, bool planar)
-      : geometry_(plan, in_bytes, planar), shuffles_(geometry_, plan, in_bytes), finish_(geometry_, plan) {}
+  LineKernel(const Plan& plan, bool planar, int lane)
+      : geometry_(plan, in_bytes, planar, lane),
+        shuffles_(geometry_, plan, in_bytes),
+        finish_(geometry_, plan),
+        portable_(make_portable(plan, In::type, Out::type)) {}
 
   void run(const Job& job, int64_t first, int64_t last) const override {
+    const Slots at(geometry_, job, in_bytes);
+    // Loads reach beyond a row of pixels where a slot has fewer items than it has room for. Rows of blocks
+    // from where that leaves the images are left to the portable kernel.
+    const int64_t beyond = at.start(at.row_slots - 1) + at.held - at.row_items;
+    const int64_t end = beyond > 0 ? inside(job, first, last, beyond) : last;
+    if (end > first) run_lines(job, at, first, end);
+    if (end < last) portable_->run(job, end, last);
+  }
+
+ private:
+  struct Buffers {
+    char* shuffled;  // an output line, and with its values
+    char* finished;
+    char *stage, *other_stage;  // the output of a chunk, as it lies in memory, and of the one before
+  };
+
+  // The first of the rows of blocks [first, last) that is within `beyond` items of the end of the images, or
+  // `last`.
+  static int64_t inside(const Job& job, int64_t first, int64_t last, int64_t beyond) {
+    auto reach = [&](int64_t n, int64_t h) {  // one past the last item of so many images and rows of pixels
+      const int64_t sizes[4] = {n, job.plan.channels, h, job.w};
+      int64_t end = 1;
+      for (int k = 0; k < 4; ++k) end += std::max<int64_t>(job.in_stride[k], 0) * (sizes[k] - 1);
+      return end;
+    };
+    const int64_t m = job.plan.block_size, block_rows = job.h / m, end = reach(job.n, job.h);
+    for (int64_t r = first; r < last; ++r) {
+      if (reach(r / block_rows + 1, (r % block_rows + 1) * m) + beyond > end) return r;
+    }
+    return last;
+  }
+
+  void run_lines(const Job& job, const Slots& at, int64_t first, int64_t last) const {
     thread_local Workspace work;
-    const Slots at(geometry_, job);
     const int64_t total = (last - first) * at.row_slots;
-    const int64_t fits = 2 * kChunkBytes / (geometry_.lines * (kLane + out_lane));
-    const int64_t capacity = std::clamp(fits, kLeastSlots, kMostSlots);
+    const int64_t fits =
+        kChunkBytes * 2 * in_bytes / (in_bytes + out_bytes) / (geometry_.lines * Vector::bytes);
+    const int64_t capacity = std::clamp<int64_t>(fits, Vector::unroll, kMostVectors) * at.pieces;
     // Whole rows of blocks where several fit, else a part of one.
     const bool rows = at.row_slots <= capacity;
-    const int64_t most = std::max(capacity / (rows ? at.row_slots : at.unit()), int64_t{1}) *
-                         (rows ? at.row_slots : at.unit());
+    const int64_t most = rows ? capacity / at.row_slots * at.row_slots : capacity;
     auto fill = [&](Chunk* chunk, int64_t done) {
       const int64_t rest = rows ? total - done : at.row_slots - done % at.row_slots;
       chunk->fill(job, at, in_bytes, out_bytes, first, done, std::min(most, rest));
     };
     const bool stream =
         Vector::streams && job.n * job.h * job.w * job.plan.channels * out_bytes > kStreamBytes;
+    work.in_lines.clear();
+    work.out_lines.clear();
+    each_line([&](int channel, int row, int item) {
+      work.in_lines.push_back((channel * job.in_stride[1] + row * job.in_stride[2] + item) * in_bytes);
+      work.out_lines.push_back((channel * job.out_stride[1] + row * job.out_stride[2] + item) * out_bytes);
+    });
+    const int64_t line_bytes = (most + at.pieces) * at.held * std::max(in_bytes, out_bytes) + kCacheLine;
+    const int64_t stage_bytes = stream ? geometry_.lines * most * at.held * out_bytes + kCacheLine : 0;
+    Buffers buffers;
+    buffers.shuffled = work.room(2 * line_bytes + 2 * stage_bytes);
+    buffers.finished = kBytes ? buffers.shuffled : buffers.shuffled + line_bytes;
+    buffers.stage = buffers.shuffled + 2 * line_bytes;
+    buffers.other_stage = buffers.stage + stage_bytes;
+    work.before_out.clear();
     fill(&work.now, 0);
-    for (int64_t done = 0; done < total; std::swap(work.now, work.next)) {
-      done += work.now.slots;
+    for (int64_t done = 0, slots; done < total;) {
+      for (const Run& run : work.now.runs) done += run.slots;
+      work.next.clear();
       if (done < total) fill(&work.next, done);
-      make(job, at, &work, stream, done < total);
-    }
-    if (stream) Vector::fence();
-  }
-
- private:
-  void make(const Job& job, const Slots& at, Workspace* work, bool stream, bool more) const {
-    const Chunk& now = work->now;
-    const int64_t bytes = (now.slots * kLane + Vector::bytes - 1) / Vector::bytes * Vector::bytes;
-    const int64_t lines = geometry_.lines * bytes;
-    char* const in =
-        work->room(lines + bytes + bytes / kLane * out_lane + now.slots * geometry_.lines * out_lane);
-    char* const shuffled = in + lines;
-    char* const finished = kBytes ? shuffled : shuffled + bytes;
-    char* const stage = finished + bytes / kLane * out_lane;
-
-    each_line(geometry_, [&](int s, int channel, int row, int item) {
-      const int64_t offset = (channel * job.in_stride[1] + row * job.in_stride[2] + item) * in_bytes;
-      gather_line(at, now, offset, in + s * bytes);
-      // The next chunk comes into the second-level cache meanwhile.
-      if (stream && more) {
-        for (const char* from : work->next.in) Vector::prefetch(from + offset);
+      if (stream) stage_chunk(job, at, buffers.stage, &work);
+      for (int o = 0; o < geometry_.lines; ++o) {
+        if constexpr (kHalves) {
+          if (at.pieces == 2) make_line<2>(o, at, buffers, stream, work);
+        }
+        if (at.pieces == 1) make_line<1>(o, at, buffers, stream, work);
+        if (!stream) continue;
+        // Meanwhile the chunk before goes to memory, and the next one comes into the second-level cache.
+        slots = work.now.in.size();
+        work.before_out.write(slots * at.used * out_bytes);
+        for (const char* from : work.next.ahead) Vector::prefetch(from + work.in_lines[o]);
       }
-    });
-
-    // A run's part of one row of pixels; in the stage they lie as in memory, without gaps.
-    const Run& run = now.runs.front();
-    const int64_t run_bytes = (at.end(run) - at.start(run.slot)) * out_bytes;
-    const int64_t runs = now.runs.size(), m = geometry_.m;
+      if (stream) work.before_out.write(INT64_MAX / 2);
+      std::swap(work.now, work.next);
+      std::swap(work.now_out, work.before_out);
+      std::swap(buffers.stage, buffers.other_stage);
+    }
     if (stream) {
-      work->staged.clear();
-      for (int64_t r = 0; r < runs; ++r) {
-        char* const start = stage + r * m * run_bytes - at.start(run.slot) * out_bytes;
-        for (int64_t k = run.slot; k < run.slot + run.slots; k += at.unit()) {
-          work->staged.push_back(start + at.start(k) * out_bytes);
-        }
-      }
-    }
-    each_line(geometry_, [&](int o, int channel, int row, int item) {
-      const Shuffles::Shuffle* shuffle = shuffles_.all.data() + shuffles_.first[o];
-      const Shuffles::Shuffle* end = shuffles_.all.data() + shuffles_.first[o + 1];
-      if constexpr (kBytes) {
-        finish_.line(o, [&](auto&& change) { shuffle_line(in, bytes, shuffle, end, shuffled, change); });
-      } else {
-        shuffle_line(in, bytes, shuffle, end, shuffled, [](auto x) { return x; });
-        finish_.line(o, shuffled, kTables ? bytes : now.slots * kLane, finished);
-      }
-      if (stream) {
-        scatter_line(at, now, work->staged, (channel * runs * m + row) * run_bytes + item * out_bytes,
-                     finished);
-      } else {
-        const int64_t offset = channel * job.out_stride[1] + row * job.out_stride[2] + item;
-        scatter_line(at, now, now.out, offset * out_bytes, finished);
-      }
-    });
-    if (stream) write_stage(job, at, now, stage, run_bytes);
-  }
-
-  // One input line of a chunk.
-  void gather_line(const Slots& at, const Chunk& chunk, int64_t offset, char* to) const {
-    if (at.granule) {
-      return with_granule(at.granule, [&](auto granule) {
-        gather<granule * kLane>(to, chunk.in.data(), chunk.in.size(), offset);
-      });
-    }
-    const char* const* from = chunk.in.data();
-    for (const Run& run : chunk.runs) {
-      for (int64_t k = run.slot; k < run.slot + run.slots; ++k, ++from, to += kLane) {
-        // Nothing is read beyond a row of pixels.
-        if (at.start(k) + geometry_.full <= at.row_items) {
-          std::memcpy(to, *from + offset, kLane);
-        } else {
-          std::memcpy(to, *from + offset, at.used * in_bytes);
-        }
-      }
+      work.before_out.write(INT64_MAX / 2);
+      Vector::fence();
     }
   }
 
-  // One output line of a chunk, to its granules (or slots) in memory or in the stage.
-  void scatter_line(const Slots& at, const Chunk& chunk, const std::vector<char*>& granules, int64_t offset,
-                    const char* from) const {
-    if (at.granule) {
-      return with_granule(at.granule, [&](auto granule) {
-        scatter<granule * out_lane>(granules.data(), from, granules.size(), offset);
-      });
-    }
-    char* const* to = granules.data();
-    for (const Run& run : chunk.runs) {
-      const int64_t end = at.end(run);
-      for (int64_t k = run.slot; k < run.slot + run.slots; ++k, ++to, from += out_lane) {
-        // What a slot writes beyond its items the next ones overwrite, but for the last.
-        if (at.start(k) + geometry_.full <= end) {
-          std::memcpy(*to + offset, from, out_lane);
-        } else {
-          std::memcpy(*to + offset, from, at.used * out_bytes);
-        }
-      }
-    }
-  }
-
-  // The stage to memory, what follows there in one piece.
-  void write_stage(const Job& job, const Slots& at, const Chunk& chunk, const char* stage,
-                   int64_t run_bytes) const {
-    char* to = nullptr;
-    int64_t bytes = 0;
-    auto write = [&] {
-      stream_bytes(to, stage, bytes);
-      stage += bytes;
-      bytes = 0;
-    };
+  // Calls f(channel, row, item) for each line: where it begins in a block, from the block's first pixel.
+  template <class F>
+  void each_line(F&& f) const {
     for (int channel = 0; channel < geometry_.block_rows / geometry_.m; ++channel) {
-      for (const Run& run : chunk.runs) {
-        char* const start = run.out + (at.start(run.slot) + channel * job.out_stride[1]) * out_bytes;
-        for (int row = 0; row < geometry_.m; ++row, bytes += run_bytes) {
-          char* const here = start + row * job.out_stride[2] * out_bytes;
-          if (to + bytes != here) {
-            write();
-            to = here;
-          }
+      for (int row = 0; row < geometry_.m; ++row) {
+        for (int s = 0; s < geometry_.segments; ++s) f(channel, row, geometry_.segment_start(s));
+      }
+    }
+  }
+
+  // One output line of a chunk.
+  template <int pieces>
+  void make_line(int o, const Slots& at, const Buffers& buffers, bool stream, const Workspace& work) const {
+    char* const* to = stream ? work.staged.data() : work.now.out.data();
+    if constexpr (kBytes) {
+      const int lookups = finish_.lines[o].count;
+      const auto make = lookups == 0   ? &LineKernel::make_bytes<pieces, ByteFinish::Flip>
+                        : lookups == 1 ? &LineKernel::make_bytes<pieces, ByteFinish::Look>
+                                       : &LineKernel::make_bytes<pieces, ByteFinish::LookOften>;
+      (this->*make)(o, at, buffers, to, work);
+      if (at.dense()) return;
+    } else {
+      const int64_t vectors = work.now.in.size() / pieces;
+      shuffle_line<pieces, 0, Keep>(work.now.in.data(), work.in_lines.data(), vectors, shuffles_.begin(o),
+                                    shuffles_.begin(o + 1), Store{buffers.shuffled});
+      finish_.line(o, buffers.shuffled, vectors * Vector::bytes, buffers.finished);
+    }
+    scatter_line(at, work.now, to, work.out_lines[o], buffers.finished);
+  }
+
+  // The same of bytes: to its slots where these are dense, else finished, in a buffer.
+  template <int pieces, class Change>
+  void make_bytes(int o, const Slots& at, const Buffers& buffers, char* const* to,
+                  const Workspace& work) const {
+    const Shuffles::Shuffle *shuffle = shuffles_.begin(o), *end = shuffles_.begin(o + 1);
+    auto make = [&](auto count, auto place) {
+      shuffle_line<pieces, decltype(count)::value, Change>(work.now.in.data(), work.in_lines.data(),
+                                                           work.now.in.size() / pieces, shuffle, end, place,
+                                                           finish_, finish_.lines[o]);
+    };
+    if (!at.dense()) return make(std::integral_constant<int, 0>(), Store{buffers.finished});
+    const Put place{to, work.out_lines[o]};
+    switch (end - shuffle) {
+      case 1:
+        return make(std::integral_constant<int, 1>(), place);
+      case 2:
+        return make(std::integral_constant<int, 2>(), place);
+      case 4:
+        return make(std::integral_constant<int, 4>(), place);
+      default:
+        return make(std::integral_constant<int, 0>(), place);
+    }
+  }
+
+  // A finished line to its slots.
+  void scatter_line(const Slots& at, const Chunk& chunk, char* const* to, int64_t offset,
+                    const char* from) const {
+    constexpr int64_t kMost = Vector::bytes / in_bytes * out_bytes;
+    const int64_t size = at.held * out_bytes;
+    for (const Run& run : chunk.runs) {
+      const int64_t end = at.end(run.slot + run.slots);
+      for (int64_t k = run.slot; k < run.slot + run.slots; ++k, ++to, from += size) {
+        // What a slot writes beyond its items the next ones overwrite, but for the last.
+        if (at.start(k) + at.held > end) {
+          std::memcpy(*to + offset, from, at.used * out_bytes);
+        } else if (size == kMost) {
+          std::memcpy(*to + offset, from, kMost);
+        } else {
+          std::memcpy(*to + offset, from, kMost / 2);
         }
       }
     }
-    write();
+  }
+
+  // Where the slots of a chunk lie in the stage, and where the stage belongs in memory. Rows of pixels follow
+  // each other in the stage in the order of memory, without gaps; `out_lines` become offsets in the stage.
+  void stage_chunk(const Job& job, const Slots& at, char* stage, Workspace* work) const {
+    const Chunk& now = work->now;
+    const Run& any = now.runs.front();
+    const int64_t runs = now.runs.size(), m = geometry_.m;
+    const int64_t run_bytes = (at.end(any.slot + any.slots) - at.start(any.slot)) * out_bytes;
+    work->staged.clear();
+    for (int64_t r = 0; r < runs; ++r) {
+      char* const start = stage + r * m * run_bytes - at.start(any.slot) * out_bytes;
+      for (int64_t k = any.slot; k < any.slot + any.slots; ++k) {
+        work->staged.push_back(start + at.start(k) * out_bytes);
+      }
+    }
+    while (work->staged.size() < now.out.size()) work->staged.push_back(work->staged.back());
+    work->out_lines.clear();
+    each_line([&](int channel, int row, int item) {
+      work->out_lines.push_back((channel * runs * m + row) * run_bytes + item * out_bytes);
+    });
+    work->now_out.clear();
+    for (int channel = 0; channel < geometry_.block_rows / geometry_.m; ++channel) {
+      for (const Run& run : now.runs) {
+        char* const to = run.out + (at.start(run.slot) + channel * job.out_stride[1]) * out_bytes;
+        for (int row = 0; row < m; ++row, stage += run_bytes) {
+          work->now_out.add(to + row * job.out_stride[2] * out_bytes, stage, run_bytes);
+        }
+      }
+    }
   }
 
   Geometry geometry_;
   Shuffles shuffles_;
   Finish finish_;
+  std::unique_ptr<const Kernel> portable_;
 };
 
 // Level::make for `Vector`.
-std::unique_ptr<const Kernel> make_lines(const Plan& plan, Type in, Type out, Layout layout) {
-  if (layout == Layout::any) return make_portable(plan, in, out, layout);
+std::unique_ptr<const Kernel> make_lines(const Plan& plan, Type in, Type out, const Rows& rows) {
+  if (rows.layout == Layout::any) return make_portable(plan, in, out);
   std::unique_ptr<const Kernel> kernel;
   with_types(in, out, [&](auto in_type, auto out_type) {
-    kernel =
-        std::make_unique<LineKernel<decltype(in_type), decltype(out_type)>>(plan, layout == Layout::planar);
+    kernel = std::make_unique<LineKernel<decltype(in_type), decltype(out_type)>>(
+        plan, rows.layout == Layout::planar, rows.narrow ? Vector::narrow_lane : Vector::lane);
   });
   return kernel;
 }

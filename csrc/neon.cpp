@@ -12,17 +12,18 @@ namespace {
 
 struct Vector {
   using type = uint8x16_t;
-  static constexpr int bytes = 16, unroll = 4;
+  static constexpr int bytes = 16, unroll = 4, lane = 16, narrow_lane = 16;
   static constexpr bool streams = false, wide_lookups = true;
   static type load(const void* from) { return vld1q_u8(static_cast<const uint8_t*>(from)); }
   static void store(void* to, type x) { vst1q_u8(static_cast<uint8_t*>(to), x); }
-  static type broadcast(const uint8_t* lane) { return vld1q_u8(lane); }
   static void stream(void* to, type x) { store(to, x); }  // no such intrinsic
   static void fence() {}
   static void prefetch(const void*) {}
   struct Control {
     uint8_t from[16];  // an index beyond both gives 0
-    explicit Control(const uint8_t* lane) { std::memcpy(from, lane, 16); }
+    Control(const int16_t* source, int) {
+      for (int j = 0; j < 16; ++j) from[j] = static_cast<uint8_t>(source[j]);
+    }
   };
   static type shuffle(type a, type b, const Control& control) {
     return vqtbl2q_u8(uint8x16x2_t{{a, b}}, load(control.from));
@@ -73,8 +74,8 @@ struct Vector {
 
 namespace blockenc {
 
-std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Layout layout) {
-  return make_lines(plan, in, out, layout);
+std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, const Rows& rows) {
+  return make_lines(plan, in, out, rows);
 }
 
 }  // namespace blockenc

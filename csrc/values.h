@@ -15,26 +15,31 @@ namespace blockenc {
 
 // How a value type is loaded as, and stored from, a number.
 struct U8 {
+  static constexpr Type type = Type::u8;
   using Storage = uint8_t;
   static int load(uint8_t v) { return v; }
   static uint8_t store(int v) { return static_cast<uint8_t>(v); }
 };
 struct U16 {
+  static constexpr Type type = Type::u16;
   using Storage = uint16_t;
   static int load(uint16_t v) { return v; }
   static uint16_t store(int v) { return static_cast<uint16_t>(v); }
 };
 struct F32 {
+  static constexpr Type type = Type::f32;
   using Storage = float;
   static float load(float v) { return v; }
   static float store(float v) { return v; }
 };
 struct F16 {
+  static constexpr Type type = Type::f16;
   using Storage = uint16_t;
   static float load(uint16_t v) { return f16_to_float(v); }
   static uint16_t store(float v) { return float_to_f16(v); }
 };
 struct BF16 {
+  static constexpr Type type = Type::bf16;
   using Storage = uint16_t;
   static float load(uint16_t v) { return bf16_to_float(v); }
   static uint16_t store(float v) { return float_to_bf16(v); }
