@@ -2,6 +2,9 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
+// GCC 12 takes the undefined vectors inside its own intrinsics for variables that lack a value.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
 #include <immintrin.h>
 
 #include "kernels.h"

@@ -35,6 +35,7 @@ constexpr int kNone = -1;
 constexpr bool kHalves = Vector::narrow_lane < Vector::bytes;  // whether vectors may have two pieces
 constexpr int kCacheLine = 64;
 constexpr int64_t kChunkBytes = 12 * 1024;  // of input: with the output, what the first-level cache holds
+constexpr int64_t kLeastVectors = 16;       // of a line in a chunk, at least: each line has a start
 constexpr int64_t kMostVectors = 64;        // of a line in a chunk, at most
 constexpr int64_t kStreamBytes = 8 << 20;   // outputs larger than this are not read back from a cache
 
@@ -390,43 +391,44 @@ struct Chunk {
   std::vector<const char*> in;
   std::vector<char*> out;
   std::vector<const char*> ahead;  // every cache line of the input
-
-  void clear() {
-    runs.clear();
-    in.clear();
-    out.clear();
-    ahead.clear();
-  }
+  int64_t slots = 0, lines = 0;    // how many of `in` and `out`, and of `ahead`, count
 
   // Takes `count` slots from slot `done` of the rows of blocks from `first` on.
   void fill(const Job& job, const Slots& at, int in_bytes, int out_bytes, int64_t first, int64_t done,
             int64_t count) {
-    clear();
-    in.resize(count);
-    out.resize(count);
+    const int64_t most_lines = (at.row_items * in_bytes / kCacheLine + 2) * count;
+    if (static_cast<int64_t>(in.size()) < count + at.pieces) {
+      in.resize(count + at.pieces);
+      out.resize(count + at.pieces);
+    }
+    if (static_cast<int64_t>(ahead.size()) < most_lines) ahead.resize(most_lines);
+    runs.clear();
+    slots = lines = 0;
     const int64_t block_rows = job.h / job.plan.block_size, r = first + done / at.row_slots;
+    const int64_t in_row = job.plan.block_size * job.in_stride[2] * in_bytes;
+    const int64_t out_row = job.plan.block_size * job.out_stride[2] * out_bytes;
     int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots;
-    for (int64_t taken = 0; taken < count; slot = 0) {
-      const int64_t y = row * job.plan.block_size;
+    while (slots < count) {
       const char* from =
-          static_cast<const char*>(job.in) + (image * job.in_stride[0] + y * job.in_stride[2]) * in_bytes;
-      char* to =
-          static_cast<char*>(job.out) + (image * job.out_stride[0] + y * job.out_stride[2]) * out_bytes;
-      const int64_t slots = std::min(at.row_slots - slot, count - taken);
-      for (int64_t k = 0; k < slots; ++k) {
-        const int64_t start = at.start(slot + k);
-        in[taken + k] = from + start * in_bytes;
-        out[taken + k] = to + start * out_bytes;
+          static_cast<const char*>(job.in) + image * job.in_stride[0] * in_bytes + row * in_row;
+      char* to = static_cast<char*>(job.out) + image * job.out_stride[0] * out_bytes + row * out_row;
+      const int64_t here = std::min(at.row_slots - slot, count - slots);
+      const int64_t start = at.start(slot) * in_bytes, bytes = at.end(slot + here) * in_bytes - start;
+      for (int64_t x = 0; x < bytes; x += kCacheLine) ahead[lines++] = from + start + x;
+      for (int64_t k = 0; k < here; ++k) {
+        const int64_t x = at.start(slot + k);
+        in[slots + k] = from + x * in_bytes;
+        out[slots + k] = to + x * out_bytes;
       }
-      const int64_t bytes = (at.end(slot + slots) - at.start(slot)) * in_bytes;
-      for (int64_t x = 0; x < bytes; x += kCacheLine) ahead.push_back(in[taken] + x);
-      runs.push_back({to, slot, slots});
-      taken += slots;
+      runs.push_back({to, slot, here});
+      slots += here;
+      slot = 0;
       if (++row == block_rows) row = 0, ++image;
     }
-    while (in.size() % at.pieces) {  // a vector whose last pieces are the same
-      in.push_back(in.back());
-      out.push_back(out.back());
+    while (slots % at.pieces) {  // a vector whose last pieces are the same
+      in[slots] = in[slots - 1];
+      out[slots] = out[slots - 1];
+      ++slots;
     }
   }
 };
@@ -485,11 +487,20 @@ class Outbox {
   size_t first_ = 0;  // not written yet
 };
 
+// Where a chunk's output is put together, as it lies in memory: rows of pixels in the order of memory,
+// without gaps. The next chunk has mostly the same shape, for which all is in place.
+struct Stage {
+  char* memory;
+  int64_t runs, run_bytes, first;  // of the chunk; the first slot
+  std::vector<char*> slots;
+  std::vector<int64_t> lines;  // bytes to each line
+};
+
 // What a thread works in; kept for its next call.
 struct Workspace {
   Chunk now, next;
-  std::vector<char*> staged;   // of each slot, in the stage
-  Outbox now_out, before_out;  // of the chunk in work; of the one before, which is being written
+  Stage stage, other_stage;     // of the chunk in work; of the one before, which is being written
+  Outbox outbox, other_outbox;  // likewise
   std::vector<int64_t> in_lines, out_lines;  // bytes from a row of blocks to each line
   std::vector<char> memory;
 
@@ -594,7 +605,10 @@ class LineKernel : public Kernel {
   struct Buffers {
     char* shuffled;  // an output line, and with its values
     char* finished;
-    char *stage, *other_stage;  // the output of a chunk, as it lies in memory, and of the one before
+  };
+  struct Target {
+    char* const* slots;
+    const int64_t* lines;  // bytes to each
   };
 
   // The first of the rows of blocks [first, last) that is within `beyond` items of the end of the images, or
@@ -614,17 +628,20 @@ class LineKernel : public Kernel {
   }
 
   void run_lines(const Job& job, const Slots& at, int64_t first, int64_t last) const {
-    thread_local Workspace work;
+    static thread_local Workspace kept;
+    Workspace& work = kept;
     const int64_t total = (last - first) * at.row_slots;
     const int64_t fits =
         kChunkBytes * 2 * in_bytes / (in_bytes + out_bytes) / (geometry_.lines * Vector::bytes);
-    const int64_t capacity = std::clamp<int64_t>(fits, Vector::unroll, kMostVectors) * at.pieces;
+    const int64_t capacity = std::clamp(fits, kLeastVectors, kMostVectors) * at.pieces;
     // Whole rows of blocks where several fit, else a part of one.
     const bool rows = at.row_slots <= capacity;
     const int64_t most = rows ? capacity / at.row_slots * at.row_slots : capacity;
     auto fill = [&](Chunk* chunk, int64_t done) {
       const int64_t rest = rows ? total - done : at.row_slots - done % at.row_slots;
-      chunk->fill(job, at, in_bytes, out_bytes, first, done, std::min(most, rest));
+      const int64_t count = std::min({most, rest, total - done});
+      chunk->fill(job, at, in_bytes, out_bytes, first, done, count);
+      return count;
     };
     const bool stream =
         Vector::streams && job.n * job.h * job.w * job.plan.channels * out_bytes > kStreamBytes;
@@ -639,33 +656,40 @@ class LineKernel : public Kernel {
     Buffers buffers;
     buffers.shuffled = work.room(2 * line_bytes + 2 * stage_bytes);
     buffers.finished = kBytes ? buffers.shuffled : buffers.shuffled + line_bytes;
-    buffers.stage = buffers.shuffled + 2 * line_bytes;
-    buffers.other_stage = buffers.stage + stage_bytes;
-    work.before_out.clear();
-    fill(&work.now, 0);
-    for (int64_t done = 0, slots; done < total;) {
-      for (const Run& run : work.now.runs) done += run.slots;
-      work.next.clear();
-      if (done < total) fill(&work.next, done);
-      if (stream) stage_chunk(job, at, buffers.stage, &work);
+    work.stage.memory = buffers.shuffled + 2 * line_bytes;
+    work.other_stage.memory = work.stage.memory + stage_bytes;
+    work.stage.runs = work.other_stage.runs = 0;
+    work.other_outbox.clear();
+    int64_t taken = fill(&work.now, 0);
+    for (int64_t done = 0; done < total;) {
+      done += taken;
+      const bool more = done < total;
+      if (more) taken = fill(&work.next, done);
+      if (stream) stage_chunk(job, at, &work);
+      const Target to = stream ? Target{work.stage.slots.data(), work.stage.lines.data()}
+                               : Target{work.now.out.data(), work.out_lines.data()};
       for (int o = 0; o < geometry_.lines; ++o) {
         if constexpr (kHalves) {
-          if (at.pieces == 2) make_line<2>(o, at, buffers, stream, work);
+          if (at.pieces == 2) make_line<2>(o, at, buffers, to, work);
         }
-        if (at.pieces == 1) make_line<1>(o, at, buffers, stream, work);
+        if (at.pieces == 1) make_line<1>(o, at, buffers, to, work);
         if (!stream) continue;
         // Meanwhile the chunk before goes to memory, and the next one comes into the second-level cache.
-        slots = work.now.in.size();
-        work.before_out.write(slots * at.used * out_bytes);
-        for (const char* from : work.next.ahead) Vector::prefetch(from + work.in_lines[o]);
+        work.other_outbox.write(work.now.slots * at.used * out_bytes);
+        const int64_t offset = work.in_lines[o];
+        for (int64_t k = 0; more && k < work.next.lines; ++k) Vector::prefetch(work.next.ahead[k] + offset);
       }
-      if (stream) work.before_out.write(INT64_MAX / 2);
+      if (!stream) {
+        std::swap(work.now, work.next);
+        continue;
+      }
+      work.other_outbox.write(INT64_MAX / 2);
       std::swap(work.now, work.next);
-      std::swap(work.now_out, work.before_out);
-      std::swap(buffers.stage, buffers.other_stage);
+      std::swap(work.stage, work.other_stage);
+      std::swap(work.outbox, work.other_outbox);
     }
     if (stream) {
-      work.before_out.write(INT64_MAX / 2);
+      work.other_outbox.write(INT64_MAX / 2);
       Vector::fence();
     }
   }
@@ -673,7 +697,7 @@ class LineKernel : public Kernel {
   // Calls f(channel, row, item) for each line: where it begins in a block, from the block's first pixel.
   template <class F>
   void each_line(F&& f) const {
-    for (int channel = 0; channel < geometry_.block_rows / geometry_.m; ++channel) {
+    for (int channel = 0; channel < (geometry_.planar ? geometry_.channels : 1); ++channel) {
       for (int row = 0; row < geometry_.m; ++row) {
         for (int s = 0; s < geometry_.segments; ++s) f(channel, row, geometry_.segment_start(s));
       }
@@ -682,8 +706,8 @@ class LineKernel : public Kernel {
 
   // One output line of a chunk.
   template <int pieces>
-  void make_line(int o, const Slots& at, const Buffers& buffers, bool stream, const Workspace& work) const {
-    char* const* to = stream ? work.staged.data() : work.now.out.data();
+  void make_line(int o, const Slots& at, const Buffers& buffers, const Target& to,
+                 const Workspace& work) const {
     if constexpr (kBytes) {
       const int lookups = finish_.lines[o].count;
       const auto make = lookups == 0   ? &LineKernel::make_bytes<pieces, ByteFinish::Flip>
@@ -692,31 +716,33 @@ class LineKernel : public Kernel {
       (this->*make)(o, at, buffers, to, work);
       if (at.dense()) return;
     } else {
-      const int64_t vectors = work.now.in.size() / pieces;
+      const int64_t vectors = work.now.slots / pieces;
       shuffle_line<pieces, 0, Keep>(work.now.in.data(), work.in_lines.data(), vectors, shuffles_.begin(o),
                                     shuffles_.begin(o + 1), Store{buffers.shuffled});
       finish_.line(o, buffers.shuffled, vectors * Vector::bytes, buffers.finished);
     }
-    scatter_line(at, work.now, to, work.out_lines[o], buffers.finished);
+    scatter_line(at, work.now, to.slots, to.lines[o], buffers.finished);
   }
 
   // The same of bytes: to its slots where these are dense, else finished, in a buffer.
   template <int pieces, class Change>
-  void make_bytes(int o, const Slots& at, const Buffers& buffers, char* const* to,
+  void make_bytes(int o, const Slots& at, const Buffers& buffers, const Target& to,
                   const Workspace& work) const {
     const Shuffles::Shuffle *shuffle = shuffles_.begin(o), *end = shuffles_.begin(o + 1);
     auto make = [&](auto count, auto place) {
       shuffle_line<pieces, decltype(count)::value, Change>(work.now.in.data(), work.in_lines.data(),
-                                                           work.now.in.size() / pieces, shuffle, end, place,
+                                                           work.now.slots / pieces, shuffle, end, place,
                                                            finish_, finish_.lines[o]);
     };
     if (!at.dense()) return make(std::integral_constant<int, 0>(), Store{buffers.finished});
-    const Put place{to, work.out_lines[o]};
+    const Put place{to.slots, to.lines[o]};
     switch (end - shuffle) {
       case 1:
         return make(std::integral_constant<int, 1>(), place);
       case 2:
         return make(std::integral_constant<int, 2>(), place);
+      case 3:
+        return make(std::integral_constant<int, 3>(), place);
       case 4:
         return make(std::integral_constant<int, 4>(), place);
       default:
@@ -744,31 +770,40 @@ class LineKernel : public Kernel {
     }
   }
 
-  // Where the slots of a chunk lie in the stage, and where the stage belongs in memory. Rows of pixels follow
-  // each other in the stage in the order of memory, without gaps; `out_lines` become offsets in the stage.
-  void stage_chunk(const Job& job, const Slots& at, char* stage, Workspace* work) const {
+  // Makes the stage one for the chunk in work, and lists where it belongs in memory.
+  void stage_chunk(const Job& job, const Slots& at, Workspace* work) const {
     const Chunk& now = work->now;
-    const Run& any = now.runs.front();
+    Stage& stage = work->stage;
+    const int64_t first = now.runs[0].slot, run_slots = now.runs[0].slots, start = at.start(first);
     const int64_t runs = now.runs.size(), m = geometry_.m;
-    const int64_t run_bytes = (at.end(any.slot + any.slots) - at.start(any.slot)) * out_bytes;
-    work->staged.clear();
-    for (int64_t r = 0; r < runs; ++r) {
-      char* const start = stage + r * m * run_bytes - at.start(any.slot) * out_bytes;
-      for (int64_t k = any.slot; k < any.slot + any.slots; ++k) {
-        work->staged.push_back(start + at.start(k) * out_bytes);
+    const int64_t run_bytes = (at.end(first + run_slots) - start) * out_bytes;
+    if (stage.runs != runs || stage.run_bytes != run_bytes || stage.first != first) {
+      stage.runs = runs;
+      stage.run_bytes = run_bytes;
+      stage.first = first;
+      stage.slots.clear();
+      for (int64_t r = 0; r < runs; ++r) {
+        for (int64_t k = first; k < first + run_slots; ++k) {
+          stage.slots.push_back(stage.memory + r * m * run_bytes + (at.start(k) - start) * out_bytes);
+        }
       }
+      stage.slots.resize(now.slots, stage.slots.back());
+      stage.lines.clear();
+      each_line([&](int channel, int row, int item) {
+        stage.lines.push_back((channel * runs * m + row) * run_bytes + item * out_bytes);
+      });
     }
-    while (work->staged.size() < now.out.size()) work->staged.push_back(work->staged.back());
-    work->out_lines.clear();
-    each_line([&](int channel, int row, int item) {
-      work->out_lines.push_back((channel * runs * m + row) * run_bytes + item * out_bytes);
-    });
-    work->now_out.clear();
-    for (int channel = 0; channel < geometry_.block_rows / geometry_.m; ++channel) {
+    const int64_t row_bytes = job.out_stride[2] * out_bytes;
+    const bool gapless = row_bytes == run_bytes;
+    const char* from = stage.memory;
+    work->outbox.clear();
+    for (int channel = 0; channel < (geometry_.planar ? geometry_.channels : 1); ++channel) {
       for (const Run& run : now.runs) {
-        char* const to = run.out + (at.start(run.slot) + channel * job.out_stride[1]) * out_bytes;
-        for (int row = 0; row < m; ++row, stage += run_bytes) {
-          work->now_out.add(to + row * job.out_stride[2] * out_bytes, stage, run_bytes);
+        char* const to = run.out + (start + channel * job.out_stride[1]) * out_bytes;
+        for (int row = 0; row < (gapless ? 1 : m); ++row) {
+          const int64_t bytes = gapless ? m * run_bytes : run_bytes;
+          work->outbox.add(to + row * row_bytes, from, bytes);
+          from += bytes;
         }
       }
     }
