@@ -5,8 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # CI installs known versions; a user's machine, whatever the ranges of pyproject.toml admit.
 CONSTRAINTS := $(if $(CI),--constraint .ci/constraints.txt)
-CXX_TESTS := tests/cuda_emulation tests/native_checks
-CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* $(addsuffix /*.h,$(CXX_TESTS)) $(addsuffix /*.c*,$(CXX_TESTS)))
+CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
 NATIVE := $(wildcard csrc/*.* csrc/cuda/*.*) setup.py
 
 .PHONY: demo test lint format bench clean

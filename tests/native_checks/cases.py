@@ -72,14 +72,16 @@ INPUT_LAYOUTS = (*LAYOUTS, "flipped", "mirrored", "expanded")
 def memory(x: torch.Tensor, stride: Sequence[int], guard: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
     """x in memory of its own: the bytes, which of them are x's, and the offset of its first element.
 
-    Spans the elements and `guard` bytes on either side. Bytes that are not x's are random.
+    Spans the elements and `guard` bytes on either side; behind, 3 items more, so that the memory is aligned
+    in other ways where it ends at a hole than elsewhere. Bytes that are not x's are random.
     """
     reach = [(size - 1) * s for size, s in zip(x.shape, stride)] if x.numel() else [0]
     low, high = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
     item = x.element_size()
     span = (high - low + 1) * item if x.numel() else 0
     noise = np.random.default_rng(span)
-    data = noise.integers(0, 256, 2 * guard + span, dtype=np.uint8)
+    behind = guard + 3 * item if guard else 0
+    data = noise.integers(0, 256, guard + span + behind, dtype=np.uint8)
     mine = np.zeros(data.shape, bool)
     base = guard - low * item
     values = x.reshape(-1).view(torch.uint8).numpy().reshape(*x.shape, item)
