@@ -332,7 +332,7 @@ void forked_busy(const std::vector<Case>& cases) {
       while (!stop) run_case(*large, level, 2, Place::heap, "beside the fork", true);
     });
   }
-  for (int k = 0; k < 20; ++k) {
+  for (int k = 0; k < 20 && !failures; ++k) {
     in_a_child("forked-busy", [&] { run_case(*large, level, 2, Place::heap, "in the child"); });
   }
   stop = true;
