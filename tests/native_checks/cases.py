@@ -243,7 +243,7 @@ def _refused() -> Iterator[Case]:
     good = make((2, 3, 8, 16), "planar", "planar", block_size=4)
     plan = good.plan
     faults = {
-        "source too large": {"source": plan.source + (plan.source == 7) * 41},
+        "source too large": {"source": np.where(plan.source == 7, np.int32(48), plan.source)},
         "source negative": {"source": plan.source - (plan.source == 0)},
         "table that is not there": {"table_of": plan.table_of * 2},
         "table value too large": {"tables": plan.tables + 1},
