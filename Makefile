@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # CI installs known versions; a user's machine, whatever the ranges of pyproject.toml admit.
 CONSTRAINTS := $(if $(CI),--constraint .ci/constraints.txt)
-CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* tests/cuda_emulation/*.h tests/cuda_emulation/*.c*)
+CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
 NATIVE := $(wildcard csrc/*.* csrc/cuda/*.*) setup.py
 
 .PHONY: demo test lint format bench clean

@@ -1,0 +1,121 @@
+"""Builds tests/native_checks/check.cpp and the kernels, without Python: plain, with sanitizers, for ARM."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+OPTIONS = ["-std=c++17", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-pthread"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """One way to build the program, and the parts of it that are worth running so."""
+
+    options: tuple[str, ...]
+    parts: tuple[str, ...]
+    compiler: str = "g++"
+    linking: tuple[str, ...] = ()
+    emulator: str | None = None
+    fixed_addresses: bool = False
+
+
+# -Og with sanitizers: -O1 takes twice as long to compile.
+SANITIZER = ("-Og", "-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS")
+BUILDS = {
+    "plain": Build(("-O2",), ("alone", "together", "forked", "forked-busy")),
+    # Not forked-busy: a fork beside other threads may leave locks of ASan's own allocator closed.
+    "asan": Build(
+        (*SANITIZER, "-fsanitize=address,undefined,float-cast-overflow"),
+        ("alone", "together", "forked"),
+        fixed_addresses=True,
+    ),
+    # No fork: TSan does not support threads in the child of a process with threads. And not `alone`, where
+    # the only threads are those of one call: `together` has them too, beside others.
+    "tsan": Build((*SANITIZER, "-fsanitize=thread"), ("together",), fixed_addresses=True),
+    # Not forked-busy: the emulator has locks of its own.
+    "neon": Build(
+        ("-O2",),
+        ("alone", "together", "forked"),
+        compiler="aarch64-linux-gnu-g++",
+        linking=("-static",),
+        emulator="qemu-aarch64",
+    ),
+}
+
+
+def missing(reason: str) -> None:
+    """Skips the test; where CI should have what is missing, fails."""
+    if os.environ.get("CI"):
+        pytest.fail(f"missing here: {reason}")
+    pytest.skip(reason)
+
+
+def launcher(build: Build) -> list[str]:
+    """What the program is started with."""
+    if build.emulator:
+        return [build.emulator]
+    # Sanitizers keep their notes at fixed addresses, where a kernel that draws addresses from a wide range
+    # may have put something else. Containers may forbid to choose; most kernels' range is narrow enough.
+    fixed = ["setarch", "--addr-no-randomize"]
+    if build.fixed_addresses and shutil.which(fixed[0]):
+        allowed = subprocess.run([*fixed, "true"], capture_output=True).returncode == 0
+        return fixed if allowed else []
+    return []
+
+
+def compile_program(name: str, folder: Path) -> list[str]:
+    """Builds the program in `folder`; the command that starts it. Skips where a tool is missing."""
+    build = BUILDS[name]
+    if build.emulator and platform.machine() == "aarch64":
+        pytest.skip("this processor has NEON: the plain build tests it")
+    for tool in (build.compiler, build.emulator):
+        if tool and not shutil.which(tool):
+            missing(tool)
+    compiler = [build.compiler, *OPTIONS, *build.options]
+    start = launcher(build)
+    nothing, program = folder / "nothing", folder / "check"
+    nothing.with_suffix(".cpp").write_text("int main() {}\n")
+    try:
+        subprocess.run(
+            [*compiler, *build.linking, f"{nothing}.cpp", "-o", nothing], check=True, capture_output=True
+        )
+        subprocess.run([*start, nothing], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        missing(f"what an empty program needs for {' '.join(build.options)}: {error.stderr.decode()[-300:]}")
+
+    def compile_object(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        done = subprocess.run([*compiler, "-c", source, "-o", target], capture_output=True, text=True)
+        assert done.returncode == 0, f"{source.name} with {build.options}:\n{done.stderr}"
+        return target
+
+    sources = [path for path in sorted(CSRC.glob("*.cpp")) if path.name != "module.cpp"]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_object, [*sources, HERE / "check.cpp"]))
+    subprocess.run([*compiler, *build.linking, *objects, "-o", program], check=True)
+    return [*start, str(program)]
+
+
+def run(command: list[str], cases: Path, parts: tuple[str, ...]) -> tuple[int, str]:
+    """The exit status, and all that was written."""
+    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    done = subprocess.run(
+        [*command, str(cases), *parts],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        timeout=300,
+    )
+    return done.returncode, done.stdout

@@ -1,0 +1,280 @@
+"""What tests/native_checks/check.cpp is fed: plans, images and, from the oracle, what has to come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import random
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import blockenc
+from blockenc.backends.native import TYPES
+from blockenc.key import Key
+from blockenc.plan import Plan, compile_plan
+from tests import oracle
+
+BLOCK_SIZES = (1, 2, 3, 4, 5, 7, 8, 14, 16, 32, 64)
+MEAN, STD = (0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.25)
+ORDERS = (
+    ("shuffle", "np", "ffx"),
+    ("np",),
+    ("ffx",),
+    ("shuffle",),
+    ("ffx", "np", "shuffle", "ffx"),
+    ("ffx", "shuffle", "np", "ffx", "shuffle", "ffx"),  # seven substitution tables
+)
+DECIMAL_ORDERS = (("shuffle", "np", "ffx"), ("ffx", "shuffle"), ("np", "ffx"))
+GUARD = 64  # bytes on either side of an output; a multiple of 16, so that its alignment is the memory's
+
+Shape = tuple[int, int, int, int]
+
+
+class _Key(Key):
+    """A key that remembers: most of the time to compile a plan would go into its schedule."""
+
+    permutation = functools.cache(Key.permutation)
+    mask = functools.cache(Key.mask)
+    ffx_table = functools.cache(Key.ffx_table)
+
+
+_KEY = _Key(oracle.KEY)
+
+
+def strides(layout: str, shape: Shape) -> tuple[int, ...]:
+    """Strides of N, C, H, W in elements. Only inputs may be flipped or expanded."""
+    _, c, h, w = shape
+    row = w + 5
+    return {
+        "planar": (c * h * w, h * w, w, 1),
+        "padded": (c * h * row + 3, h * row + 1, row, 1),
+        "interleaved": (h * w * c, 1, w * c, c),
+        "padded interleaved": (h * (w * c + 7), 1, w * c + 7, c),
+        "of four channels": (h * w * (c + 1), 1, w * (c + 1), c + 1),
+        "every other": (2 * c * h * w, 2 * h * w, 2 * w, 2),
+        "transposed": (c * h * w, h * w, 1, h),
+        "rows of channels": (c * h * w, w, c * w, 1),
+        "flipped": (-c * h * w, h * w, -w, 1),
+        "mirrored": (c * h * w, -h * w, w, -1),
+        "expanded": (0, 0, w, 1),
+    }[layout]
+
+
+LAYOUTS = ("planar", "interleaved", "padded", "padded interleaved", "of four channels", "every other")
+LAYOUTS += ("transposed", "rows of channels")
+INPUT_LAYOUTS = (*LAYOUTS, "flipped", "mirrored", "expanded")
+
+
+def memory(x: torch.Tensor, stride: Sequence[int], guard: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
+    """x in memory of its own: the bytes, which of them are x's, and the offset of its first element.
+
+    Spans the elements and `guard` bytes on either side; behind, 3 items more, so that the memory is aligned
+    in other ways where it ends at a hole than elsewhere. Bytes that are not x's are random.
+    """
+    reach = [(size - 1) * s for size, s in zip(x.shape, stride)] if x.numel() else [0]
+    low, high = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
+    item = x.element_size()
+    span = (high - low + 1) * item if x.numel() else 0
+    noise = np.random.default_rng(span)
+    behind = guard + 3 * item if guard else 0
+    data = noise.integers(0, 256, guard + span + behind, dtype=np.uint8)
+    mine = np.zeros(data.shape, bool)
+    base = guard - low * item
+    values = x.reshape(-1).view(torch.uint8).numpy().reshape(*x.shape, item)
+    byte_strides = (*(s * item for s in stride), 1)
+    for array, content in ((data, values), (mine, True)):
+        window = array[base:]
+        if x.numel():
+            placed = np.lib.stride_tricks.as_strided(window, values.shape, byte_strides)
+            placed[...] = content
+    return data, mine, base
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    x: torch.Tensor
+    want: torch.Tensor
+    plan: Plan
+    layout: str
+    out_layout: str
+    guard: int = GUARD
+    refused: bool = False
+    packed: np.ndarray | None = None  # in the place of the plan's own
+    image: bool = False  # three numbers for a shape, where the batch is one
+
+    def encoded(self) -> bytes:
+        shape = tuple(self.x.shape)
+        stride, out_stride = strides(self.layout, shape), strides(self.out_layout, shape)
+        data, _, base = memory(self.x, stride)
+        after, mine, out_base = memory(self.want, out_stride, self.guard)
+        before = np.where(mine, ~after, after)
+        leading = 1 if self.image else 0
+        packed = self.plan.packed if self.packed is None else self.packed
+        numbers = (
+            self.refused, TYPES[self.x.dtype], TYPES[self.want.dtype], self.plan.block_size,
+            len(self.plan.tables), self.plan.flags, base, out_base,
+        )  # fmt: skip
+        lists = [values[leading:] for values in (shape, stride, out_stride)]
+        parts = [_bytes(f"{self.name}, {self.layout} to {self.out_layout}, {shape}".encode())]
+        parts += [_numbers(numbers), *(_numbers((4 - leading, *values)) for values in lists)]
+        parts += map(_bytes, (packed, data, before if not self.refused else after, after))
+        return b"".join(parts)
+
+
+def _numbers(values: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(values)}q", *values)
+
+
+def _bytes(data: bytes | np.ndarray) -> bytes:
+    content = data if isinstance(data, bytes) else data.tobytes()
+    return _numbers((len(content),)) + content
+
+
+def make(
+    shape: Shape,
+    layout: str,
+    out_layout: str,
+    *,
+    block_size: int,
+    steps: tuple[str, ...] = ORDERS[0],
+    ffx: str = "byte",
+    decrypt: bool = False,
+    dtype: torch.dtype = torch.uint8,
+    result: torch.dtype = torch.uint8,
+    normalised: bool = False,
+    **fields,
+) -> Case:
+    """A random image batch in these layouts, and what the oracle makes of it."""
+    channels = shape[1]
+    scheme = blockenc.Scheme(block_size=block_size, steps=steps, channels=channels, ffx=ffx)
+    secrets = oracle.secrets(steps, block_size, channels, ffx)
+    x = oracle.image(shape, dtype, seed=block_size)
+    if dtype == torch.uint16:
+        x = (x.int() * 259 % 65536).to(torch.uint16)  # also values that no encryption gives
+    if dtype.is_floating_point and x.numel() > 8 and ffx == "decimal":
+        special = [float("nan"), float("inf"), -float("inf"), -0.0, 2.0, -3.0, 1e-45, 1.0]
+        x.view(-1)[-8:] = torch.tensor(special).to(dtype)
+    if layout == "expanded":
+        x = x[:1, :1].expand(shape)
+    mean, std = (MEAN[:channels], STD[:channels]) if normalised else (None, None)
+    want = oracle.expected(
+        x, secrets, block_size, decrypt=decrypt, ffx=ffx, dtype=result, mean=mean, std=std
+    ).contiguous()
+    plan = compile_plan(scheme, _KEY, decrypt=decrypt)
+    if normalised:
+        plan = plan.with_output(mean, std)
+    types = f"{dtype} to {result}{' normalised' * normalised}".replace("torch.", "")
+    name = f"{ffx} {'decrypt' if decrypt else 'encrypt'} {'+'.join(steps)}, {types}, M={block_size}"
+    return Case(name, x, want, plan, layout, out_layout, **fields)
+
+
+def _shape(draw: random.Random, block_size: int, channels: int, most: int) -> Shape:
+    """A batch of about `most` values; half of the widths are whole vectors, the others as they come."""
+    most //= channels * block_size * block_size
+    columns = draw.choice((1, 2, 3, 5, 7, 64 // block_size, 192 // block_size, 48 // block_size))
+    columns = max(1, min(columns, most))
+    n = draw.choice((1, 2, 3))
+    rows = max(1, min(draw.choice((1, 2, 5)), most // columns // n))
+    return n, channels, rows * block_size, columns * block_size
+
+
+def small(most: int = 6000) -> Iterator[Case]:
+    """Every block size, number of channels, layout, pair of value types; the rest is drawn, always alike."""
+    draw = random.Random(0)
+    for block_size in BLOCK_SIZES:
+        for channels in (1, 2, 3, 4):
+            orders = ORDERS[: 6 if channels == 3 else 4]  # the schedules of the last take long
+            for n, layout in enumerate(INPUT_LAYOUTS):
+                alike = layout in LAYOUTS and n % 4 < 3
+                yield make(
+                    _shape(draw, block_size, channels, most),
+                    layout,
+                    layout if alike else draw.choice(LAYOUTS),
+                    block_size=block_size,
+                    steps=orders[(n + channels) % len(orders)],
+                    decrypt=draw.random() < 0.3,
+                    guard=GUARD + draw.choice((0, 0, 1, 7)),
+                )
+    yield from _value_types(draw, most)
+    for block_size in (1, 4):  # an image alone; no image
+        yield make((1, 3, 8, 16), "planar", "planar", block_size=block_size, image=True)
+        yield make((1, 3, 8, 16), "interleaved", "interleaved", block_size=block_size, image=True)
+        yield make((0, 3, 8, 16), "planar", "planar", block_size=block_size)
+    yield from _refused()
+
+
+def _value_types(draw: random.Random, most: int) -> Iterator[Case]:
+    types = (torch.uint8, *oracle.FLOATS)
+    rounds = []
+    for ffx, integers in (("byte", torch.uint8), ("decimal", torch.uint16)):
+        for dtype in types:
+            for result in (integers, *oracle.FLOATS):
+                rounds.append({"ffx": ffx, "dtype": dtype, "result": result})
+        for dtype in (integers, *oracle.FLOATS):
+            for result in types:
+                rounds.append({"ffx": ffx, "dtype": dtype, "result": result, "decrypt": True})
+    for n, fields in enumerate(rounds * 4):
+        block_size, channels = BLOCK_SIZES[n % len(BLOCK_SIZES)], (3, 1, 3, 4, 3, 2, 3)[n % 7]
+        orders = DECIMAL_ORDERS if fields["ffx"] == "decimal" else ORDERS
+        steps = draw.choice(orders[: 6 if channels == 3 else 4])
+        to_integers = not fields["result"].is_floating_point and fields["dtype"].is_floating_point
+        if to_integers and "ffx" not in steps:
+            steps = ORDERS[0]
+        layout = INPUT_LAYOUTS[n % len(INPUT_LAYOUTS)] if n % 3 == 2 else LAYOUTS[n % 4]
+        yield make(
+            _shape(draw, block_size, channels, most),
+            layout,
+            layout if layout in LAYOUTS and n % 5 else draw.choice(LAYOUTS),
+            block_size=block_size,
+            steps=steps,
+            normalised=fields["result"].is_floating_point and not fields.get("decrypt") and n % 2 == 0,
+            guard=GUARD + 4 * draw.choice((0, 0, 1)),
+            **fields,
+        )
+
+
+def _refused() -> Iterator[Case]:
+    """Plans whose indices lie outside: nothing may be read or written through them."""
+    good = make((2, 3, 8, 16), "planar", "planar", block_size=4)
+    plan = good.plan
+    faults = {
+        "source too large": {"source": np.where(plan.source == 7, np.int32(48), plan.source)},
+        "source negative": {"source": plan.source - (plan.source == 0)},
+        "table that is not there": {"table_of": plan.table_of * 2},
+        "table value too large": {"tables": plan.tables + 1},
+    }
+    for name, fields in faults.items():
+        bad = dataclasses.replace(plan, **fields)
+        yield dataclasses.replace(good, name=name, plan=bad, refused=True)
+    yield dataclasses.replace(good, name="plan too short", packed=plan.packed[:-64], refused=True)
+    odd = dataclasses.replace(plan, block_size=5)
+    yield dataclasses.replace(good, name="not whole blocks", plan=odd, packed=plan.packed, refused=True)
+
+
+def large() -> Iterator[Case]:
+    """Enough for four threads (1.5 MiB and more), the last two also for stores past the caches (8 MiB).
+
+    Mostly odd numbers of images and rows of blocks, so that shares end inside of images.
+    """
+    yield make((11, 3, 224, 224), "planar", "planar", block_size=4)
+    yield make((5, 3, 308, 322), "interleaved", "interleaved", block_size=14, result=torch.bfloat16)
+    yield make((7, 4, 192, 320), "padded", "padded", block_size=16, guard=GUARD + 3)
+    yield make((5, 3, 259, 273), "every other", "planar", block_size=7, result=torch.float16)
+    yield make((1, 3, 1024, 800), "interleaved", "padded interleaved", block_size=2)
+    yield make((3, 1, 513, 735), "planar", "planar", block_size=3, ffx="decimal", result=torch.uint16)
+    yield make((5, 2, 320, 320), "planar", "planar", block_size=5, dtype=torch.float32, result=torch.float16)
+    yield make((57, 3, 224, 224), "planar", "planar", block_size=4)
+    yield make((15, 3, 224, 224), "planar", "planar", block_size=8, result=torch.float32, normalised=True)
+
+
+def write(path: Path, cases: Sequence[Case]) -> Path:
+    with path.open("wb") as file:
+        file.write(_numbers((len(cases),)))
+        for case in cases:
+            file.write(case.encoded())
+    return path

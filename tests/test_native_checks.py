@@ -1,0 +1,83 @@
+"""The native kernels without Python, against the oracle: plain, ASan and UBSan, TSan, NEON emulated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import blockenc
+from blockenc.backends import native
+from tests import native_checks
+from tests.native_checks import BUILDS, cases
+
+Program = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """The command that starts a build; each is built once."""
+    built: dict[str, list[str]] = {}
+
+    def get(name: str) -> list[str]:
+        if name not in built:
+            built[name] = native_checks.compile_program(name, tmp_path_factory.mktemp(name))
+        return built[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def every_case(tmp_path_factory: pytest.TempPathFactory):
+    path = tmp_path_factory.mktemp("cases") / "every"
+    yield cases.write(path, [*cases.small(), *cases.large()])
+    path.unlink()  # some 100 MB
+
+
+@pytest.fixture(scope="module")
+def one_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    case = cases.make((2, 3, 8, 16), "planar", "planar", block_size=4)
+    return cases.write(tmp_path_factory.mktemp("cases") / "one", [case])
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_every_byte(program: Program, every_case: Path, name: str) -> None:
+    """Every level, value type, layout; many callers, forks; nothing read or written outside."""
+    status, text = native_checks.run(program(name), every_case, BUILDS[name].parts)
+    assert status == 0, text[-6000:]
+    levels = re.findall("level: (.*)", text)
+    if name == "neon":
+        assert levels == ["neon", "portable"]
+    elif blockenc.backends()["native"] == "available":
+        assert levels == [level for level, has in native.levels().items() if has]
+    if name == "plain" and "avx2" in levels:  # where threads are counted
+        assert int(re.findall(r"threads started for calls: (\d+)", text)[0]) >= 1
+    assert "failures: 0" in text
+
+
+FAULTS = [
+    ("plain", "overread-hole", "it ended in alone: byte encrypt"),
+    ("plain", "underread-hole", "it ended in alone: byte encrypt"),
+    ("plain", "overwrite", "1 bytes differ, first guard byte 63"),
+    ("plain", "value", "1 bytes differ, first output byte 64"),
+    ("asan", "overread", "heap-buffer-overflow"),
+    ("asan", "overflow", "signed integer overflow"),
+    ("tsan", "race", "data race"),
+    ("neon", "overread-hole", "it ended in alone: byte encrypt"),
+    ("neon", "value", "1 bytes differ, first output byte 64"),
+]
+
+
+@pytest.mark.parametrize(
+    "name, fault, report", FAULTS, ids=lambda value: value.split(":")[0].replace(" ", "-")
+)
+def test_planted_faults_are_found(
+    program: Program, one_case: Path, name: str, fault: str, report: str
+) -> None:
+    part = "together" if fault == "race" else "alone"
+    assert native_checks.run(program(name), one_case, (part,))[0] == 0
+    status, text = native_checks.run(program(name), one_case, (f"plant={fault}", part))
+    assert status != 0
+    assert report in text
