@@ -12,10 +12,12 @@ import sqlite3
 import tarfile
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import blockenc
@@ -24,7 +26,7 @@ from blockenc.data import engine, journal, work
 from blockenc.data.engine import decrypt_files, encrypt_files
 from blockenc.data.formats import BY_NAME
 from blockenc.data.manifest import HELD, Manifest, ManifestError, part_name, read_folder
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.pixels import ImageFileError, stored_png
 from blockenc.errors import BlockencError, WrongKeyError
 from tests import oracle
 
@@ -453,6 +455,17 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypat
     assert held(400) < held(100) + 40_000
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (8, 8, 3), (65535, 1, 1), (1, 65534, 1), (1, 65535, 1), (3, 30000, 4), (255, 257, 1)]
+)
+def test_stored_png(shape: tuple[int, ...]) -> None:
+    """Sizes on both sides of what one stored block holds."""
+    image = noise(*shape)
+    with Image.open(io.BytesIO(stored_png(image))) as file:
+        file.verify()  # the checksums
+    np.testing.assert_array_equal(decoded(stored_png(image)).reshape(shape), image)
+
+
 # --- resuming ---
 
 
@@ -603,3 +616,21 @@ def test_few_units_are_in_hand_at_once(tmp_path: Path) -> None:
             yield result
 
     assert encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, engine=counting).images == 7
+
+
+@pytest.mark.parametrize("workers, share", [(1, 4), (2, 2), (8, 1)])
+def test_workers_share_the_processors(tmp_path: Path, monkeypatch, workers: int, share: int) -> None:
+    """Each worker's kernels have a part of the threads; what the process had, it has again."""
+    seen = set()
+    do = work.do
+    monkeypatch.setattr(engine, "do", lambda *args: seen.add(torch.get_num_threads()) or do(*args))
+    make_images(tmp_path / "src")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, workers=workers)
+        assert seen == {share}
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(before)

@@ -17,6 +17,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import torch
+
 from blockenc.backends import choose
 from blockenc.cipher import Cipher
 from blockenc.data import journal, pixels
@@ -81,12 +83,15 @@ def _untracked(done: Iterable[Finished], total: int) -> Iterable[Finished]:
 def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[tuple[Unit, Result]]:
     """Decoding, encoding and encryption leave the interpreter lock, so threads keep all processors busy."""
     workers = workers or min(32, os.cpu_count() or 1)
+    threads = torch.get_num_threads()  # shared out: workers that each start as many get in each other's way
 
     def finished(pending: list[Future[Result]]) -> Iterator[tuple[Future[Result], Outcome]]:
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             yield future, None if future.cancelled() else future.exception() or future.result()
 
-    with ThreadPoolExecutor(workers, "blockenc") as pool:
+    with ThreadPoolExecutor(
+        workers, "blockenc", torch.set_num_threads, (max(1, threads // workers),)
+    ) as pool:
         try:
             yield from hand_out(
                 units, WAITING * workers, lambda unit: pool.submit(do, job, unit), finished, Future.cancel
@@ -94,6 +99,8 @@ def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            torch.set_num_threads(threads)  # what later threads of the process begin with
 
 
 def hand_out(
