@@ -16,7 +16,10 @@ from blockenc.data.engine import decrypt_files, encrypt_files
 from tests import oracle
 from tests.test_datasets import contents, encoded, make_cifar, make_images, make_npy, make_tar, noise
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'blockenc[ray]'")
+if os.environ.get("CI"):  # what CI should have but lacks is a failure, not a skip
+    import ray
+else:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'blockenc[ray]'")
 
 KEY = blockenc.Key(oracle.KEY)
 SCHEME = blockenc.Scheme(channels=1)
