@@ -486,6 +486,34 @@ def test_a_second_run_does_only_the_rest(source: Path, tmp_path: Path) -> None:
     assert summary.resumed == resumed
 
 
+def test_a_journal_that_a_kill_left_empty_or_that_is_damaged(tmp_path: Path) -> None:
+    make_images(tmp_path / "src")
+    encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME)
+    path = journal.work_folder(tmp_path / "enc", "blockenc") / "journal"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"job": "encrypt"}\n' * 100)
+    with pytest.raises(ManifestError, match=r"journal: cannot be read .*; delete .*blockenc-run"):
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME)
+    path.write_bytes(b"")
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME)
+    assert contents(tmp_path / "enc") == contents(tmp_path / "want")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    for name in (b"\xff.png", b"\xc3\xa9.png", b"\xf0\x9f\x94\x91.png", b"z.png"):
+        try:
+            (src / os.fsdecode(name)).write_bytes(encoded(noise(8, 8, 3)))
+        except OSError:
+            pytest.skip("this file system wants Unicode")
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+    assert images_of(src).keys() == images_of(tmp_path / "dec").keys()
+    assert len(images_of(src)) == 4
+
+
 def test_what_changed_or_vanished_meanwhile_is_done_again(tmp_path: Path) -> None:
     make_images(tmp_path / "src")
     cut_off(tmp_path / "src", tmp_path / "enc", 3)
