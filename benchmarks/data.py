@@ -4,7 +4,7 @@ loader: images a second out of a DataLoader that decodes, resizes and normalises
     one that leaves normalising to EncryptCollate.
 command: `blockenc encrypt` on files, and the same run (decode, encode, sync, journal) with a cipher that
     gives back what it is given.
-memory: the command on files larger than the memory it is allowed.
+memory: the command on data sets larger than the memory it is allowed, and of very many images and files.
 
 Runs are taken in turn (A B A B ...) after a warm-up, and medians are compared, because machines are shared
 and their speed drifts. --data: a folder with cifar-10-batches-py and/or a folder of photos; without it
@@ -36,6 +36,7 @@ from benchmarks.kill import make_photos
 from benchmarks.speed.measure import medians
 from blockenc.data import engine
 from blockenc.data.formats import BY_NAME
+from blockenc.data.pixels import stored_png
 
 KEY = blockenc.Key(bytes(range(32)))  # speed does not depend on the key
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -175,18 +176,21 @@ print(peak - before)
 """
 
 
-def benchmark_memory(megabytes: int, allowed: int) -> None:
-    """Files of `megabytes` each, in a process that may allocate `allowed` more once it has begun (Linux)."""
-    print("| file | MB | allowed more MB | used more MB at most |\n|---|---|---|---|")
+def benchmark_memory(megabytes: int, allowed: int, files: int) -> None:
+    """Data sets in a process that may allocate `allowed` more MB once it has begun (Linux): files of
+    `megabytes` of large images each; one of an eighth of that, of images of 8 x 8; `files` small files."""
+    print(
+        "| data | MB | files | images | allowed more MB | used more MB at most |\n|---|---|---|---|---|---|"
+    )
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (256, 256, 3), np.uint8)
     data = io.BytesIO()
     Image.fromarray(image).save(data, "PNG", compress_level=0)
-    for name in ("npy", "npz", "tar", "parquet"):
+    for name in ("npy", "npz", "tar", "parquet", "npy of 8 x 8", "files of 8 x 8"):
         with tempfile.TemporaryDirectory() as folder:
             src = Path(folder) / "src"
             src.mkdir()
-            path = src / f"data.{name}"
+            path = src / f"data.{name.split()[0]}"
             count = (megabytes << 20) // image.nbytes
             if name == "npy":
                 out = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *image.shape))
@@ -201,6 +205,15 @@ def benchmark_memory(megabytes: int, allowed: int) -> None:
                         info = tarfile.TarInfo(f"{n:06d}.png")
                         info.size = len(data.getvalue())
                         tar.addfile(info, io.BytesIO(data.getvalue()))
+            elif name == "npy of 8 x 8":
+                count = (megabytes << 17) // 192
+                np.save(path, rng.integers(0, 256, (count, 8, 8, 3), np.uint8))
+            elif name == "files of 8 x 8":
+                count = files
+                small = stored_png(image[:8, :8])
+                for n in range(files):
+                    (src / f"{n // 1000}").mkdir(exist_ok=True)
+                    (src / f"{n // 1000}/{n}.png").write_bytes(small)
             else:
                 import pyarrow as pa
                 from pyarrow import parquet
@@ -210,14 +223,17 @@ def benchmark_memory(megabytes: int, allowed: int) -> None:
                 with parquet.ParquetWriter(
                     path, rows.schema, use_dictionary=False, compression="none"
                 ) as writer:
-                    for _ in range(max(1, count // 64)):
+                    count = max(1, count // 64) * 64
+                    for _ in range(count // 64):
                         writer.write_table(rows)
             command = [sys.executable, "-c", MEMORY_PROGRAM, str(src), f"{folder}/out", str(allowed)]
             # Arrow's own allocators reserve memory ahead of use, which the limit counts.
             environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             used = done.stdout.strip() or f"FAILED: {done.stderr.strip().splitlines()[-1]}"
-            print(f"| {name} | {path.stat().st_size >> 20} | {allowed} | {used} |", flush=True)
+            sizes = [path.stat().st_size for path in src.rglob("*") if path.is_file()]
+            row = (name, sum(sizes) >> 20, len(sizes), count, allowed, used)
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
 
 
 def main() -> None:
@@ -230,6 +246,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2])
     parser.add_argument("--memory", type=int, default=1024, help="MB a file in the memory benchmark")
     parser.add_argument("--allowed", type=int, default=256, help="MB it may allocate")
+    parser.add_argument("--files", type=int, default=20_000, help="small files in the memory benchmark")
     options = parser.parse_args()
     what = options.what or ["loader", "command", "memory"]
     if unknown := set(what) - {"loader", "command", "memory"}:
@@ -252,7 +269,7 @@ def main() -> None:
             benchmark_command(sources, options.rounds)
             print()
         if "memory" in what:
-            benchmark_memory(options.memory, options.allowed)
+            benchmark_memory(options.memory, options.allowed, options.files)
 
 
 if __name__ == "__main__":

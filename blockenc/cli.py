@@ -330,8 +330,10 @@ def _key_rows(path: Path) -> dict[str, str]:
 
 
 def _manifest_rows(manifest: Manifest) -> dict[str, str]:
-    sizes = Counter(picture[:3] for item in manifest.items.values() for picture in item.images)
-    kinds = Counter(item.format for item in manifest.items.values())
+    sizes, kinds = Counter[tuple[int, int, int]](), Counter[str]()
+    for item in manifest.items():
+        kinds[item.format] += 1
+        sizes.update(picture[:3] for picture in item.images)
     shown = [f"{n} of {w} x {h} x {c}" for (w, h, c), n in sizes.most_common(5)]
     return {
         "kind": "encrypted images",
@@ -363,15 +365,14 @@ def _file_rows(path: Path, kind: Format) -> dict[str, str]:
     found = manifest.find_manifest(path)
     if found is None:
         return {**rows, "encrypted": "not known: no manifest beside it"}
-    listing, name, owner = found
-    item = owner.items.get(name)
+    owner, item = found
     if item is None:
-        return {**rows, "encrypted": f"not listed in {listing}"}
+        return {**rows, "encrypted": f"not listed in {owner.paths[0]}"}
     many = len(item.images) != 1
-    original = f"{len(item.images)} images" if many else "{} x {}".format(*item.images[0])
+    original = f"{len(item.images)} images" if many else "{} x {}".format(*next(iter(item.images)))
     return {
         **rows,
-        "encrypted": f"yes, by {listing}",
+        "encrypted": f"yes, by {owner.paths[0]}",
         "fingerprint": owner.fingerprint,
         **_scheme_rows(owner),
         "original": f"{item.source}, {original}",

@@ -29,7 +29,7 @@ class FF1:
             raise ValueError(f"key: AES takes 16, 24 or 32 bytes, got {len(key)}")
         self.radix = radix
         self._encrypt_blocks = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
-        # Room for a sequence of calls on short strings to share rounds: a byte has 160 distinct ones.
+        # Room for a sequence of calls on short strings to share rounds.
         self._round = functools.lru_cache(maxsize=4096)(self._round_value)
 
     def encrypt(self, numerals: Sequence[int], tweak: bytes = b"") -> list[int]:
@@ -95,14 +95,14 @@ class FF1:
 
 
 def _xor(x: bytes, y: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(x, y))
+    return (int.from_bytes(x, "big") ^ int.from_bytes(y, "big")).to_bytes(16, "big")
 
 
 def byte_table(key: bytes) -> np.ndarray:
     """The `byte` profile: FF1 on two hexadecimal numerals, as uint16 [256] (a permutation of 0..255)."""
     cipher = FF1(key, radix=16)
-    table = np.empty(256, np.uint16)
-    for value in range(256):
-        high, low = cipher.encrypt((value >> 4, value & 15))
-        table[value] = high << 4 | low
-    return table
+    high, low = divmod(np.arange(256), 16)
+    for i in range(ROUNDS):  # FF1.encrypt of all values at once: a half has 16 values, a round so many sums
+        y = np.array([cipher._round_value(i, half, 2, b"") % 16 for half in range(16)])
+        high, low = low, (high + y[low]) % 16
+    return (high << 4 | low).astype(np.uint16)

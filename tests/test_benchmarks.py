@@ -139,10 +139,10 @@ def test_data() -> None:
     pytest.importorskip("torchvision")
     pytest.importorskip("pyarrow")
     tiny = ("--rounds", "1", "--cifar", "64", "--photos", "4", "--workers", "0")
-    memory = ("--memory", "2", "--allowed", "1000")
+    memory = ("--memory", "2", "--allowed", "1000", "--files", "20")
     said = run_module("benchmarks.data", *tiny, *memory)
     assert len(re.findall(r"^\| (CIFAR|photos)", said, re.MULTILINE)) == 3
-    assert len(re.findall(r"^\| (npy|npz|tar|parquet) .*\d+ \|$", said, re.MULTILINE)) == 4
+    assert len(re.findall(r"^\| (npy|npz|tar|parquet|files) .*\d+ \|$", said, re.MULTILINE)) == 6
 
 
 def test_kill() -> None:

@@ -522,6 +522,15 @@ def test_a_missing_manifest(photos: Path, tmp_path: Path, keys: Path):
     assert not (tmp_path / "dec").exists()
 
 
+def laid_out(fields: dict) -> str:
+    """As manifests are written: one line an item."""
+    if not isinstance(fields.get("items"), dict):
+        return json.dumps(fields)
+    head = json.dumps({name: value for name, value in fields.items() if name != "items"}, indent=1)[:-2]
+    items = [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in sorted(fields["items"].items())]
+    return head + ',\n "items": {\n' + ",\n".join(items) + "\n }\n}\n"
+
+
 def rename_item(fields: dict, name: str) -> None:
     fields["items"][name] = fields["items"].pop("a.png")
 
@@ -529,9 +538,8 @@ def rename_item(fields: dict, name: str) -> None:
 @pytest.mark.parametrize(
     "change, says",
     [
-        (None, "not JSON"),
         (lambda fields: fields.update(format="other"), "not a blockenc manifest"),
-        (lambda fields: fields.update(version=2), "version 2"),
+        (lambda fields: fields.update(version=3), "version 3"),
         (lambda fields: fields.pop("items"), "damaged manifest"),
         (lambda fields: fields.update(items=[]), "damaged manifest"),
         (lambda fields: fields.update(scheme={"block_size": "four"}), "damaged manifest"),
@@ -551,16 +559,36 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
     enc = tmp_path / "enc"
     run("encrypt", photos, enc, "--key", keys / "good.key")
     manifest = enc / "blockenc.json"
-    text = manifest.read_text()
-    if change is None:
-        manifest.write_text(text[:200])
-    else:
-        fields = json.loads(text)
-        change(fields)
-        manifest.write_text(json.dumps(fields))
+    fields = json.loads(manifest.read_text())
+    assert laid_out(fields) == manifest.read_text()
+    change(fields)
+    manifest.write_text(laid_out(fields))
     refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
     assert (tmp_path / "dec").exists() == (says == "altered")  # which is found when the others are done
     assert not (tmp_path / "dec/a.png").exists()
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda text: text[:200], "not JSON"),
+        (lambda text: json.dumps(json.loads(text)), "laid out in lines"),
+        (lambda text: text[:-2], "cut off"),
+        (lambda text: text[: text.index("deep")], "damaged manifest"),
+        (lambda text: text.replace('"a.png":', '"z.png":'), "out of order"),
+        (lambda text: text.replace('"deep/c.png":', '"deep/er/b.png":'), "out of order"),
+    ],
+)
+def test_a_manifest_that_is_not_whole(photos: Path, tmp_path: Path, keys: Path, change, says: str):
+    enc = tmp_path / "enc"
+    run("encrypt", photos, enc, "--key", keys / "good.key")
+    manifest = enc / "blockenc.json"
+    (enc / "z.png").write_bytes((enc / "a.png").read_bytes())
+    text = manifest.read_text()
+    assert change(text) != text
+    manifest.write_text(change(text))
+    refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
+    assert not (tmp_path / "dec").exists()
 
 
 def test_decrypt_overwrites_only_when_forced(photos: Path, tmp_path: Path, keys: Path):
@@ -580,4 +608,6 @@ def test_a_manifest_says_nothing_secret_and_round_trips(photos: Path, tmp_path: 
         "block_size": 4, "steps": ["shuffle", "np", "ffx"], "ffx": "byte", "version": 1,
     }  # fmt: skip
     assert fields["items"]["deep/c.png"]["source"] == "deep/c.PNG"
-    assert Manifest.read(path).to_json() == path.read_text()
+    manifest = Manifest.read(path)
+    manifest.write(tmp_path / "again.json", manifest.items(), tmp_path)
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()

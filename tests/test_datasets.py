@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
-import json
 import os
+import pathlib
 import pickle
+import sqlite3
 import tarfile
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import blockenc
@@ -19,8 +25,8 @@ from benchmarks.kill import kill_and_resume
 from blockenc.data import engine, journal, work
 from blockenc.data.engine import decrypt_files, encrypt_files
 from blockenc.data.formats import BY_NAME
-from blockenc.data.manifest import Manifest, ManifestError, part_name, read_folder
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.manifest import HELD, Manifest, ManifestError, part_name, read_folder
+from blockenc.data.pixels import ImageFileError, stored_png
 from blockenc.errors import BlockencError, WrongKeyError
 from tests import oracle
 
@@ -380,6 +386,86 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, track=second)
 
 
+# --- size: nothing is held for each image, or each file ---
+
+
+def test_a_file_of_many_images(tmp_path: Path) -> None:
+    """More images than a worker holds records of; damage to their list in the manifest is told."""
+    (tmp_path / "src").mkdir()
+    np.save(tmp_path / "src/many.npy", noise(3 * HELD + 5, 8, 8, 3))
+    cut_off(tmp_path / "src", tmp_path / "enc", 1)
+    assert list((tmp_path / "enc/.blockenc-run").glob("*.pictures"))
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, verify="all")
+    encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME, verify="all")
+    assert contents(tmp_path / "enc") == contents(tmp_path / "want")
+    (tmp_path / "src/one.png").write_bytes(encoded(noise(4, 4)))
+    (tmp_path / "src/many.npy").unlink()
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME)  # keeps what the old manifest lists
+    decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+    assert decrypt_files(tmp_path / "want", tmp_path / "plain", KEY).images == 3 * HELD + 5
+    assert contents(tmp_path / "dec")["many.npy"] == contents(tmp_path / "plain")["many.npy"]
+    path = tmp_path / "want/blockenc.json"
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    for damaged, says in (
+        (lines[:30], "cut off"),
+        (lines[:20] + lines[21:], f"more than {3 * HELD + 4} images"),
+        ([text.replace("[8, 8, 3", "[8, -8, 3", 1)], "width or height"),
+        ([text.replace("[8, 8, 3", "[8, 8, 2", 1)], "channels"),
+    ):
+        path.write_text("".join(damaged))
+        with pytest.raises((ManifestError, ImageFileError), match=says):
+            decrypt_files(tmp_path / "want", tmp_path / "no", KEY)
+        assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("job", ("encrypt", "decrypt"))
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path, monkeypatch, job: str) -> None:
+    """What a run keeps of each file is on disk: a list of what is to be done would add 150 kB here."""
+    interned = tracemalloc.Filter(False, pathlib.__file__)  # of all strings of the process
+
+    def held(count: int) -> int:
+        """Bytes in use when the last unit is done."""
+
+        def look(done, total):
+            for number, one in enumerate(done, 1):
+                yield one
+                if number == count:
+                    gc.collect()
+                    sizes.append(tracemalloc.take_snapshot().filter_traces([interned]))
+
+        sizes: list[tracemalloc.Snapshot] = []
+        src, enc = tmp_path / f"src{count}", tmp_path / f"enc{count}"
+        src.mkdir()
+        for n in range(count):
+            (src / f"{n}.png").write_bytes(data)
+        if job == "decrypt":
+            encrypt_files(src, enc, KEY, SCHEME)
+        tracemalloc.start()
+        if job == "encrypt":
+            encrypt_files(src, enc, KEY, SCHEME, workers=1, track=look)
+        else:
+            decrypt_files(enc, tmp_path / f"dec{count}", KEY, workers=1, track=look)
+        tracemalloc.stop()
+        return sum(found.size for found in sizes[0].statistics("filename"))
+
+    data = encoded(noise(4, 4))
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    held(10)
+    assert held(400) < held(100) + 40_000
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (8, 8, 3), (65535, 1, 1), (1, 65534, 1), (1, 65535, 1), (3, 30000, 4), (255, 257, 1)]
+)
+def test_stored_png(shape: tuple[int, ...]) -> None:
+    """Sizes on both sides of what one stored block holds."""
+    image = noise(*shape)
+    with Image.open(io.BytesIO(stored_png(image))) as file:
+        file.verify()  # the checksums
+    np.testing.assert_array_equal(decoded(stored_png(image)).reshape(shape), image)
+
+
 # --- resuming ---
 
 
@@ -387,18 +473,45 @@ def test_a_second_run_does_only_the_rest(source: Path, tmp_path: Path) -> None:
     encrypt_files(source, tmp_path / "want", KEY, SCHEME)
     cut_off(source, tmp_path / "enc", 1)
     work_folder = journal.work_folder(tmp_path / "enc", "blockenc")
-    lines = (work_folder / "journal").read_bytes().splitlines()
-    done = [json.loads(line)["unit"] for line in lines[1:]]
+    with contextlib.closing(sqlite3.connect(work_folder / "journal")) as database:
+        done = [os.fsdecode(name) for (name,) in database.execute("SELECT target FROM done")]
     assert done
     stamps = {name: (tmp_path / "enc" / name).stat().st_mtime_ns for name in done}
     (work_folder / ".blockenc.half.tmp").write_bytes(b"half-written")
-    with open(work_folder / "journal", "ab") as file:
-        file.write(lines[-1][:-7])  # the line that a crash cut off
     summary = encrypt_files(source, tmp_path / "enc", KEY, SCHEME)
     assert contents(tmp_path / "enc") == contents(tmp_path / "want")
     assert {name: (tmp_path / "enc" / name).stat().st_mtime_ns for name in done} == stamps
-    resumed = sum(len(Manifest.read(tmp_path / "enc/blockenc.json").items[name].images) for name in done)
+    manifest = Manifest.read(tmp_path / "enc/blockenc.json")
+    resumed = sum(len(item.images) for item in manifest.items() if item.name in done)
     assert summary.resumed == resumed
+
+
+def test_a_journal_that_a_kill_left_empty_or_that_is_damaged(tmp_path: Path) -> None:
+    make_images(tmp_path / "src")
+    encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME)
+    path = journal.work_folder(tmp_path / "enc", "blockenc") / "journal"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"job": "encrypt"}\n' * 100)
+    with pytest.raises(ManifestError, match=r"journal: cannot be read .*; delete .*blockenc-run"):
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME)
+    path.write_bytes(b"")
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME)
+    assert contents(tmp_path / "enc") == contents(tmp_path / "want")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    for name in (b"\xff.png", b"\xc3\xa9.png", b"\xf0\x9f\x94\x91.png", b"z.png"):
+        try:
+            (src / os.fsdecode(name)).write_bytes(encoded(noise(8, 8, 3)))
+        except OSError:
+            pytest.skip("this file system wants Unicode")
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+    assert images_of(src).keys() == images_of(tmp_path / "dec").keys()
+    assert len(images_of(src)) == 4
 
 
 def test_what_changed_or_vanished_meanwhile_is_done_again(tmp_path: Path) -> None:
@@ -481,7 +594,8 @@ def test_shards_make_the_same_output(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="of other ones"):
         encrypt_files(source, enc, KEY, SCHEME, shard=(1, 2))
     encrypt_files(source, enc, KEY, SCHEME, shard=(1, 3))
-    assert read_folder(enc).to_json() == (tmp_path / "want/blockenc.json").read_text()
+    read_folder(enc).write(tmp_path / "merged.json", read_folder(enc).items(), tmp_path)
+    assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "want/blockenc.json").read_bytes()
     decrypt_files(enc, tmp_path / "dec", KEY)
     decrypt_files(tmp_path / "want", tmp_path / "plain", KEY)
     assert contents(tmp_path / "dec") == contents(tmp_path / "plain")
@@ -530,3 +644,21 @@ def test_few_units_are_in_hand_at_once(tmp_path: Path) -> None:
             yield result
 
     assert encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, engine=counting).images == 7
+
+
+@pytest.mark.parametrize("workers, share", [(1, 4), (2, 2), (8, 1)])
+def test_workers_share_the_processors(tmp_path: Path, monkeypatch, workers: int, share: int) -> None:
+    """Each worker's kernels have a part of the threads; what the process had, it has again."""
+    seen = set()
+    do = work.do
+    monkeypatch.setattr(engine, "do", lambda *args: seen.add(torch.get_num_threads()) or do(*args))
+    make_images(tmp_path / "src")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, workers=workers)
+        assert seen == {share}
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(before)

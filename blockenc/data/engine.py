@@ -8,13 +8,16 @@ the manifest is written and the journal removed. The output is the same however 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import heapq
 import os
-import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+import torch
 
 from blockenc.backends import choose
 from blockenc.cipher import Cipher
@@ -30,14 +33,21 @@ from blockenc.data.manifest import (
     part_name,
     read_folder,
 )
+from blockenc.data.units import (
+    Units,
+    as_folder,
+    check_apart,
+    check_headers,
+    check_target,
+    single_target,
+    stamp_of,
+)
 from blockenc.data.work import Job, Result, Unit, do
 from blockenc.errors import WrongKeyError
-from blockenc.files import atomic_write
 from blockenc.key import Key
 from blockenc.scheme import Scheme
 
 VERIFY = ("none", "sample", "all")
-SAMPLE = 100  # files that verify="sample" looks at
 WAITING = 4  # units handed out for each worker, so that none of them idles
 
 
@@ -73,12 +83,15 @@ def _untracked(done: Iterable[Finished], total: int) -> Iterable[Finished]:
 def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[tuple[Unit, Result]]:
     """Decoding, encoding and encryption leave the interpreter lock, so threads keep all processors busy."""
     workers = workers or min(32, os.cpu_count() or 1)
+    threads = torch.get_num_threads()  # shared out: workers that each start as many get in each other's way
 
     def finished(pending: list[Future[Result]]) -> Iterator[tuple[Future[Result], Outcome]]:
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             yield future, None if future.cancelled() else future.exception() or future.result()
 
-    with ThreadPoolExecutor(workers, "blockenc") as pool:
+    with ThreadPoolExecutor(
+        workers, "blockenc", torch.set_num_threads, (max(1, threads // workers),)
+    ) as pool:
         try:
             yield from hand_out(
                 units, WAITING * workers, lambda unit: pool.submit(do, job, unit), finished, Future.cancel
@@ -86,6 +99,8 @@ def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            torch.set_num_threads(threads)  # what later threads of the process begin with
 
 
 def hand_out(
@@ -163,44 +178,66 @@ def encrypt_files(
             "use the byte profile here, or blockenc.Cipher from Python"
         )
     choose("cpu", backend)  # raises if there is no such backend
-    folder, manifest_name, units, skipped = _plan(src, dst, shard)
-    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit, {})
-    path = folder / manifest_name
-    old = _manifests_there(folder, path, shard)
-    for other in old:
-        known = Manifest.read(other)
-        manifest.check_same(known, other)
-        manifest.items.update(known.items)
-    work = journal.work_folder(folder, manifest_name.removesuffix(".json"))
-    resuming = (work / "journal").is_file()
-    if not resuming:
-        _check_targets(folder, (unit.target for unit in units), known=manifest.items, force=force)
-    replaceable = set(manifest.items)
-    head = {"job": "encrypt", **manifest.head(), "shard": shard and list(shard)}
-
+    folder, manifest_name, single = _destination(src, dst, shard)
     root = src if src.is_dir() else src.parent
-    with journal.opened(work, head) as log:
-        todo = [unit for unit in units if not _is_done(unit, log, folder)]
-        channels = _check_headers(root, todo, scheme.block_size, fit)
-        ciphers = _ciphers(key, manifest.scheme, channels, backend)
-        job = Job(False, root, folder, work, ciphers, scheme.block_size, fit)
-        sampled = _sample(todo, verify)
-        ours = log.done.keys() | replaceable
-        todo = [
-            unit._replace(verify=unit.target in sampled, replace=force or not resuming or unit.target in ours)
-            for unit in todo
-        ]
-        summary = _run(job, todo, log, engine, workers, track)
-        for name, entry in log.done.items():
-            if (folder / name).is_file():
-                manifest.items[name] = Item.from_dict(name, entry["item"])
-        atomic_write(path, manifest.to_json().encode(), folder=work)
-        for other in old:
-            if other != path:
-                other.unlink()
-        log.remove()
-    resumed = sum(len(manifest.items[unit.target].images) for unit in units) - summary.images
+    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit)
+    path = folder / manifest_name
+    with contextlib.closing(Units()) as units:
+        skipped = 0
+        if single:
+            units.add(root, src.name, *single)
+        else:
+            skipped = units.scan(src)
+        if shard:
+            units.keep_shard(*shard)
+        old = dataclasses.replace(manifest, paths=tuple(_manifests_there(folder, path, shard)))
+        for other in old.paths:
+            manifest.check_same(Manifest.read(other))
+        units.know(item.name for item in old.items())
+        work = journal.work_folder(folder, manifest_name.removesuffix(".json"))
+        resuming = (work / "journal").is_file()
+        if not resuming:
+            for unit in units:
+                check_target(folder, unit._replace(replace=force or unit.replace))
+        head = {"job": "encrypt", **manifest.head(), "shard": shard and list(shard)}
+        with journal.opened(work, head) as log:
+            resumed = sum(
+                count
+                for target, stamp, count in log.done()
+                if (folder / target).is_file() and units.drop(target, stamp)
+            )
+            channels = check_headers(root, units, scheme.block_size, fit)
+            job = Job(
+                decrypt=False,
+                source=root,
+                folder=folder,
+                temporary=work,
+                ciphers=_ciphers(key, scheme, channels, backend),
+                block_size=scheme.block_size,
+                fit=fit,
+            )
+            units.choose_verified(verify)
+            todo = (
+                unit._replace(replace=force or not resuming or unit.replace or unit.target in log)
+                for unit in units
+            )
+            summary = _run(job, todo, units.size(), log, engine, workers, track)
+            manifest.write(path, _merged(log, old, folder), work)
+            for other in old.paths:
+                if other != path:
+                    other.unlink()
+            log.remove()
     return summary._replace(skipped=skipped, resumed=resumed)
+
+
+def _merged(log: journal.Journal, old: Manifest, folder: Path) -> Iterator[Item]:
+    """The items of this run, and those of the manifests before that it has not done again."""
+    ours = (item for item in log.items() if (folder / item.name).is_file())
+    last = None
+    for item in heapq.merge(ours, old.items(), key=lambda item: item.key):  # of equal ones, ours first
+        if item.name != last:
+            yield item
+        last = item.name
 
 
 def decrypt_files(
@@ -225,10 +262,9 @@ def decrypt_files(
                 f"{src}: encrypting into this folder is not finished ({stopped[0].name}); "
                 "repeat the command that was cut off"
             )
-        path, manifest = src / MANIFEST, read_folder(src)
-        items, sources, root = manifest.items, {name: name for name in manifest.items}, src
-        _check_apart(src, dst)
-        folder, run_name = _as_folder(dst), "blockenc"
+        manifest, only, root, name = read_folder(src), None, src, "blockenc"
+        check_apart(src, dst)
+        folder = as_folder(dst)
     else:
         if not src.is_file():
             raise FileNotFoundError(2, "no such file or folder", str(src))
@@ -237,68 +273,78 @@ def decrypt_files(
             raise ManifestError(
                 f"{src}: no {src.name}.json or {MANIFEST} beside it; one is needed to decrypt"
             )
-        path, listed, manifest = found
-        if listed not in manifest.items:
-            raise ManifestError(f"{path}: does not list {listed}")
-        kind = BY_NAME[manifest.items[listed].format]
-        folder, name = _single_target(src, dst, kind)
-        items, sources, root, run_name = {name: manifest.items[listed]}, {name: src.name}, src.parent, name
+        manifest, only = found
+        if only is None:
+            raise ManifestError(f"{manifest.paths[0]}: does not list {src.name}")
+        folder, name = single_target(src, dst, BY_NAME[only.format])
+        root = src.parent
     if manifest.fingerprint != key.fingerprint:
         raise WrongKeyError(
-            f"{path}: encrypted with the key {manifest.fingerprint}, the key given is {key.fingerprint}"
+            f"{manifest.paths[0]}: encrypted with the key {manifest.fingerprint}, "
+            f"the key given is {key.fingerprint}"
         )
-    units = []
-    for name, item in sorted(items.items()):
-        file = root / sources[name]
-        if not file.is_file():
-            raise FileNotFoundError(2, "listed in the manifest, and missing", str(file))
-        units.append(Unit(sources[name], name, item.format, _stamp(file), item))
-    work = journal.work_folder(folder, run_name)
+
+    def units() -> Iterator[Unit]:
+        if only:
+            yield Unit(src.name, name, only.format, stamp_of(src), only, replace=force)
+            return
+        for item in manifest.items():
+            file = root / item.name
+            if not file.is_file():
+                raise FileNotFoundError(2, "listed in the manifest, and missing", str(file))
+            yield Unit(item.name, item.name, item.format, stamp_of(file), item, replace=force)
+
+    work = journal.work_folder(folder, name)
     resuming = (work / "journal").is_file()
-    if not resuming:
-        _check_targets(folder, items, known=(), force=force)
-    block_size = manifest.scheme.block_size
-    channels = {picture.channels for item in items.values() for picture in item.images}
-    ciphers = _ciphers(key, manifest.scheme, channels, backend)
-    job = Job(True, root, folder, work, ciphers, block_size, manifest.fit)
+    images, channels = 0, set[int]()
+    for unit in units():  # reads the manifest through
+        assert unit.expected is not None
+        images += len(unit.expected.images)
+        channels.update(picture.channels for picture in unit.expected.images)
+        if not resuming:
+            check_target(folder, unit)
+    job = Job(
+        decrypt=True,
+        source=root,
+        folder=folder,
+        temporary=work,
+        ciphers=_ciphers(key, manifest.scheme, channels, backend),
+        block_size=manifest.scheme.block_size,
+        fit=manifest.fit,
+    )
     with journal.opened(work, {"job": "decrypt", **manifest.head()}) as log:
-        todo = [unit._replace(replace=force or not resuming or unit.target in log.done) for unit in units]
-        todo = [unit for unit in todo if not _is_done(unit, log, folder)]
-        summary = _run(job, todo, log, engine, workers, track)
+
+        def todo() -> Iterator[Unit]:
+            for unit in units():
+                if not (log.has(unit) and (folder / unit.target).is_file()):
+                    yield unit._replace(replace=force or not resuming or unit.target in log)
+
+        total = sum(unit.stamp[0] for unit in todo())
+        summary = _run(job, todo(), total, log, engine, workers, track)
         log.remove()
-    return summary._replace(resumed=sum(len(item.images) for item in items.values()) - summary.images)
+    return summary._replace(resumed=images - summary.images)
 
 
 def _run(
-    job: Job, units: list[Unit], log: journal.Journal, engine: Engine, workers: int | None, track: Track
+    job: Job,
+    units: Iterable[Unit],
+    total: int,
+    log: journal.Journal,
+    engine: Engine,
+    workers: int | None,
+    track: Track,
 ) -> Summary:
-    """Do the units, noting each in the journal before anyone is told that it is done."""
+    """Do the units, noting each in the journal before anyone is told that it is done. total: bytes."""
 
     def finished() -> Iterator[Finished]:
         for unit, result in engine(job, units, workers):
-            log.add(unit.target, {"stamp": list(unit.stamp), "item": result.item.to_dict()})
+            log.add(unit, result.item)
             yield Finished(result.images, result.pixels, unit.stamp[0])
 
     images = area = 0
-    for one in track(finished(), sum(unit.stamp[0] for unit in units)):
+    for one in track(finished(), total):
         images, area = images + one.images, area + one.pixels
     return Summary(images, area)
-
-
-def _is_done(unit: Unit, log: journal.Journal, folder: Path) -> bool:
-    """Whether an earlier run, cut off, has done this unit, of this very source."""
-    entry = log.done.get(unit.target)
-    return entry is not None and entry["stamp"] == list(unit.stamp) and (folder / unit.target).is_file()
-
-
-def _sample(units: list[Unit], verify: str) -> set[str]:
-    names = [unit.target for unit in units]
-    if verify == "sample":
-        names = random.sample(names, min(SAMPLE, len(names)))
-    return set() if verify == "none" else set(names)
-
-
-# --- what is to be done: names, clashes, sizes ---
 
 
 def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None:
@@ -310,56 +356,22 @@ def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None
         raise ValueError(f"shard: expected i/n with i from 0 to n - 1, got {shard[0]}/{shard[1]}")
 
 
-def _plan(src: Path, dst: Path, shard: tuple[int, int] | None) -> tuple[Path, str, list[Unit], int]:
-    """The folder to write to, the manifest's name in it, the units in order, the files left out."""
-    if src.is_file():
-        if shard is not None:
-            raise ValueError(f"shard: {src} is one file; shards are parts of a folder")
-        kind = format_of(src)
-        if kind is None:
-            raise pixels.ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
-        folder, name = _single_target(src, dst, kind)
-        unit = Unit(src.name, name, kind.name, _stamp(src))
-        return folder, MANIFEST if folder == dst else f"{name}.json", [unit], 0
-    if not src.is_dir():
+def _destination(
+    src: Path, dst: Path, shard: tuple[int, int] | None
+) -> tuple[Path, str, tuple[Format, str] | None]:
+    """The folder to write to; the manifest's name in it; of one file, its format and the output's name."""
+    if src.is_dir():
+        check_apart(src, dst)
+        return as_folder(dst), part_name(*shard) if shard else MANIFEST, None
+    if not src.is_file():
         raise FileNotFoundError(2, "no such file or folder", str(src))
-    _check_apart(src, dst)
-    units: dict[str, Unit] = {}
-    skipped = 0
-    for relative in _files(src):
-        path = src / relative
-        kind = format_of(path)
-        if kind is None:
-            skipped += 1
-            continue
-        unit = Unit(relative, kind.target(relative), kind.name, _stamp(path))
-        other = units.setdefault(unit.target, unit)
-        if other is not unit:
-            raise ValueError(f"{src / other.source} and {path} would both become {unit.target}; rename one")
-    if not any(unit.format != "metadata" for unit in units.values()):
-        raise ValueError(
-            f"{src}: no images here (looked for {' '.join(pixels.SUFFIXES)} "
-            ".tar .npy .npz .parquet .arrow and CIFAR batches)"
-        )
-    ordered = list(units.values())
-    if shard is None:
-        return _as_folder(dst), MANIFEST, ordered, skipped
-    return _as_folder(dst), part_name(*shard), ordered[shard[0] :: shard[1]], skipped
-
-
-def _files(src: Path) -> Iterator[str]:
-    """The files below a folder in a fixed order, without hidden ones and without linked folders."""
-    for folder, folders, files in os.walk(src):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(folder).relative_to(src)
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.isfile(os.path.join(folder, name)):
-                yield (relative / name).as_posix()
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    if shard is not None:
+        raise ValueError(f"shard: {src} is one file; shards are parts of a folder")
+    kind = format_of(src)
+    if kind is None:
+        raise pixels.ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
+    folder, name = single_target(src, dst, kind)
+    return folder, MANIFEST if folder == dst else f"{name}.json", (kind, name)
 
 
 def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) -> list[Path]:
@@ -384,63 +396,6 @@ def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) ->
             f"{folder}: {foreign[0]} is of a run without shards, or of other ones; give another DST"
         )
     return [path] if path in there else []
-
-
-def _single_target(src: Path, dst: Path, kind: Format) -> tuple[Path, str]:
-    """Where one file goes: into the folder `dst`, or to the file `dst` if that has the suffix it takes."""
-    name = kind.target(src.name)
-    suffix = PurePosixPath(name).suffix
-    if suffix and dst.suffix.lower() == suffix.lower() and not dst.is_dir():
-        folder, name = dst.parent, dst.name
-    else:
-        folder = _as_folder(dst)
-    if (folder / name).resolve() == src.resolve():
-        raise ValueError(f"{dst}: is SRC itself; give another DST")
-    return folder, name
-
-
-def _as_folder(dst: Path) -> Path:
-    if dst.exists() and not dst.is_dir():
-        raise NotADirectoryError(20, "exists, and is not a folder", str(dst))
-    return dst
-
-
-def _check_apart(src: Path, dst: Path) -> None:
-    a, b = src.resolve(), dst.resolve()
-    if b.is_relative_to(a) or a.is_relative_to(b):
-        raise ValueError(f"{dst}: DST and SRC ({src}) must be apart, neither within the other")
-
-
-def _check_targets(folder: Path, names: Iterable[str], known: Iterable[str], force: bool) -> None:
-    """Nothing is in the way of the files to write, and no file of unknown origin is overwritten."""
-    known = set(known)
-    for name in names:
-        target = folder / name
-        if target.is_dir():
-            raise IsADirectoryError(21, "is a folder, where a file is to be written", str(target))
-        if target.exists() and not force and name not in known:
-            raise FileExistsError(17, "exists, and is not overwritten without --force", str(target))
-        for parent in (folder / path for path in PurePosixPath(name).parents):
-            if parent.exists() and not parent.is_dir():
-                raise NotADirectoryError(20, "is a file, where a folder is needed", str(parent))
-
-
-def _check_headers(root: Path, units: list[Unit], block_size: int, fit: str) -> set[int]:
-    """The channel counts that may occur. Raises if a file is no image, or a size does not fit."""
-    channels = set()
-    misfits = []
-    for unit in units:
-        path = root / unit.source
-        known = BY_NAME[unit.format].sizes(path)
-        if not known:  # only reading the file through would tell
-            channels |= set(pixels.CHANNELS.values())
-        for size, count in known:
-            channels.add(count)
-            if pixels.misfit(size, block_size, fit):
-                misfits.append((path, size))
-    if misfits:
-        raise pixels.misfit_error(*misfits[0], block_size, fit, more=len(misfits) - 1)
-    return channels
 
 
 def _ciphers(key: Key, scheme: Scheme, channels: set[int], backend: str | None) -> dict[int, Cipher]:

@@ -1,8 +1,9 @@
 """What a run has done so far, in a hidden folder inside the output, so that the next run goes on there.
 
-`<output>/.<name>-run/journal` is a file of JSON lines: what kind of run this is, then one line for each
-unit whose output is in place. Temporary files live in the same folder, so that what a killed run leaves
-half-written is never among the outputs, and is swept up by the next run.
+`<output>/.<name>-run/journal` is a SQLite database: what kind of run this is, and a row for each unit whose
+output is in place. It holds on disk what may not fit into memory, and survives a kill at any instant.
+Temporary files live in the same folder, so that what a killed run leaves half-written is never among the
+outputs, and is swept up by the next run.
 """
 
 from __future__ import annotations
@@ -11,30 +12,96 @@ import contextlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from blockenc.data.manifest import ManifestError
+from blockenc.data.manifest import Item, ManifestError, Picture, Pictures
+from blockenc.data.work import Unit
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import sync_folder
 
+# One row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
+# `spilled`, the file in the work folder that lists them. Names are bytes, which sort as manifests do.
+_TABLES = """
+CREATE TABLE IF NOT EXISTS head (json TEXT);
+CREATE TABLE IF NOT EXISTS done (
+    target BLOB PRIMARY KEY, size INT, mtime INT, source BLOB, format TEXT,
+    count INT, pictures TEXT, spilled TEXT
+) WITHOUT ROWID;
+"""
+
 
 class Journal:
-    """Open for one run; locked against another. `done`: the result of each finished unit, by name."""
+    """Open for one run; locked against another."""
 
-    def __init__(self, folder: Path, file: BinaryIO, done: dict[str, Any]) -> None:
-        self.folder, self.done, self._file = folder, done, file
+    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
+        self.folder, self._database = folder, database
 
-    def add(self, unit: str, result: dict[str, Any]) -> None:
+    def __contains__(self, target: str) -> bool:
+        """Whether a unit of this output was finished, of whatever source."""
+        return self._row(target) is not None
+
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit was finished, of this very source."""
+        return self._row(unit.target) == unit.stamp
+
+    def _row(self, target: str) -> tuple[int, int] | None:
+        query = "SELECT size, mtime FROM done WHERE target = ?"
+        row: tuple[int, int] | None = self._database.execute(query, (os.fsencode(target),)).fetchone()
+        return row
+
+    def done(self) -> Iterator[tuple[str, tuple[int, int], int]]:
+        """Target, stamp and number of images of each finished unit."""
+        for target, size, mtime, count in self._database.execute(
+            "SELECT target, size, mtime, count FROM done"
+        ):
+            yield os.fsdecode(target), (size, mtime), count
+
+    def items(self) -> Iterator[Item]:
+        """What is to stand in the manifest of the finished units, in the order of their names."""
+        query = "SELECT target, source, format, count, pictures, spilled FROM done ORDER BY target"
+        for target, source, kind, count, pictures, spilled in self._database.execute(query):
+            images = (
+                Pictures([], self.folder / spilled, 0, count)
+                if spilled
+                else Pictures([Picture(*fields) for fields in json.loads(pictures)])
+            )
+            yield Item(os.fsdecode(target), os.fsdecode(source), kind, images)
+
+    def add(self, unit: Unit, item: Item) -> None:
         """Note that a unit's output is in place; a process killed after this call has noted it."""
-        self.done[unit] = result
-        self._file.write(json.dumps({"unit": unit, "result": result}).encode() + b"\n")
-        self._file.flush()
+        path = item.images.path if unit.expected is None else None  # decrypting, the manifest has them
+        self._database.execute(
+            "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                os.fsencode(unit.target),
+                *unit.stamp,
+                os.fsencode(item.source),
+                item.format,
+                len(item.images),
+                json.dumps(item.images.held),
+                path and path.name,
+            ),
+        )
+
+    def close(self) -> None:
+        self._database.close()
 
     def remove(self) -> None:
         """The run is finished: its outputs and manifest are in place."""
+        self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what a killed run left half-written."""
+        spilled = {
+            name for (name,) in self._database.execute("SELECT spilled FROM done WHERE spilled NOTNULL")
+        }
+        for path in self.folder.iterdir():
+            if not path.name.startswith("journal") and path.name not in spilled:
+                path.unlink()
 
 
 def work_folder(folder: Path, name: str) -> Path:
@@ -59,16 +126,17 @@ def opened(folder: Path, head: dict[str, Any]) -> Iterator[Journal]:
     journal = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "journal", "a+b") as file:
-            _lock(file, folder)
-            journal = Journal(folder, file, _resume(file, folder, head))
-            for path in folder.iterdir():
-                if path.name != "journal":
-                    path.unlink()
-            yield journal
+        with contextlib.closing(_locked(folder)) as database:
+            journal = Journal(folder, database)
+            _begin(database, folder, head)
+            journal.sweep()
+            try:
+                yield journal
+            except Exception:
+                if next(journal.done(), None) is None:
+                    journal.remove()
+                raise
     except Exception:
-        if journal and not journal.done:
-            journal.remove()
         for path in made:
             for below, _, _ in os.walk(path, topdown=False):
                 with contextlib.suppress(OSError):
@@ -76,41 +144,40 @@ def opened(folder: Path, head: dict[str, Any]) -> Iterator[Journal]:
         raise
 
 
-def _lock(file: BinaryIO, folder: Path) -> None:
-    """Hold the journal until the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise BlockencError(f"{folder.parent}: another run is writing here") from None
+def _locked(folder: Path) -> sqlite3.Connection:
+    """The database, held until the process ends, however it ends."""
     path = folder / "journal"
-    if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
-        raise BlockencError(f"{folder.parent}: another run has just finished here")
+    path.touch()
+    number = path.stat().st_ino
+    database = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        # In this mode a write-ahead log needs no shared memory, which network file systems do not have.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")  # an entry survives a kill; a power cut may take some
+        database.execute("BEGIN EXCLUSIVE")
+        if not path.exists() or path.stat().st_ino != number:
+            raise BlockencError(f"{folder.parent}: another run has just finished here")
+        database.execute("COMMIT")
+    except BaseException as error:
+        database.close()
+        if not isinstance(error, sqlite3.Error):
+            raise
+        if "locked" in str(error):
+            raise BlockencError(f"{folder.parent}: another run is writing here") from None
+        raise ManifestError(f"{path}: cannot be read ({error}); delete {folder} to begin anew") from None
+    return database
 
 
-def _resume(file: BinaryIO, folder: Path, head: dict[str, Any]) -> dict[str, Any]:
-    """The results by finished unit; begins a new journal if there is none."""
-    file.seek(0)
-    lines, end = [], 0
-    for line in file:
-        try:
-            lines.append(json.loads(line[:-1] if line.endswith(b"\n") else b""))
-        except ValueError:
-            break  # the last line, cut off by a crash
-        end += len(line)
-    file.seek(end)
-    file.truncate()
-    if lines:
-        _check_same(lines[0], head, folder)
-        return {line["unit"]: line["result"] for line in lines[1:]}
-    file.write(json.dumps(head).encode() + b"\n")
-    file.flush()
-    os.fsync(file.fileno())
+def _begin(database: sqlite3.Connection, folder: Path, head: dict[str, Any]) -> None:
+    """Check that the journal is of this kind of run, or make it so."""
+    database.executescript(_TABLES)
+    if row := database.execute("SELECT json FROM head").fetchone():
+        _check_same(json.loads(row[0]), head, folder)
+        return
+    database.execute("INSERT INTO head VALUES (?)", (json.dumps(head),))
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # synced: outputs never come before their journal
     sync_folder(folder)
-    return {}
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:

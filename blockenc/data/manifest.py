@@ -1,26 +1,37 @@
 """Manifests: what an encrypted folder is, beside the key all that decryption needs.
 
-A folder has one manifest, blockenc.json, or one for each shard of the run that made it.
+A folder has one manifest, blockenc.json, or one for each shard of the run that made it. It is a JSON
+document laid out in lines, one for each file, in the order of their names, and one for each image where a
+file holds many. It is read and written line by line: a data set may have more images than fit into memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import heapq
+import itertools
 import json
+import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from blockenc.data.formats import BY_NAME, IMAGE
 from blockenc.data.pixels import CHANNELS, FITS
 from blockenc.errors import BlockencError, WrongKeyError
+from blockenc.files import atomic_file
 from blockenc.scheme import Scheme
 
 MANIFEST = "blockenc.json"
 FORMAT = "blockenc-manifest"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+HELD = 256  # pictures of one file that are held in memory
 _PART = re.compile(r"blockenc\.(\d+)of(\d+)\.json")
+_ITEMS = b' "items": {\n'
+_MANY = b'"images": ['  # ends the line of a file whose images follow, one a line
 
 
 class ManifestError(BlockencError, ValueError):
@@ -35,54 +46,138 @@ class Picture(NamedTuple):
     channels: int
     sha256: str
 
+    def check(self) -> Picture:
+        """Itself; raises ValueError where a field is not what it should be."""
+        if any(type(n) is not int or n < 1 for n in self[:2]):
+            raise ValueError("width or height")
+        if self.channels not in CHANNELS.values() or not isinstance(self.sha256, str):
+            raise ValueError("channels or sha256")
+        return self
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One encrypted file: where it comes from, its format (blockenc.data.formats), its images in order."""
 
+class Pictures:
+    """The pictures of one file, in order: those `held`, or `count` lines of a file, from `offset` on."""
+
+    def __init__(
+        self, held: list[Picture], path: Path | None = None, offset: int = 0, count: int = 0
+    ) -> None:
+        self.held, self.path, self.offset = held, path, offset
+        self._count = count if path else len(held)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Picture]:
+        if self.path is None:
+            yield from self.held
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            for line in itertools.islice(file, self._count):
+                with _damage(self.path):
+                    picture = Picture(*json.loads(line.rstrip(b",\n"))).check()
+                yield picture
+
+
+class PictureLog:
+    """Pictures as they are noted: if there are more than HELD, they go to a file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._held, self._count = folder, list[Picture](), 0
+        self._path: Path | None = None
+
+    def add(self, pictures: Iterable[Picture]) -> None:
+        self._held += pictures
+        if len(self._held) > HELD:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self._path is None:
+            descriptor, name = tempfile.mkstemp(".pictures", ".blockenc.", self._folder)
+            os.close(descriptor)
+            self._path = Path(name)
+        with open(self._path, "ab") as file:
+            file.writelines(_line(picture) + b"\n" for picture in self._held)
+        self._count += len(self._held)
+        self._held = []
+
+    def finish(self) -> Pictures:
+        if self._path is None:
+            return Pictures(self._held)
+        self._spill()
+        with open(self._path, "rb") as file:
+            os.fsync(file.fileno())
+        return Pictures([], self._path, 0, self._count)
+
+
+class Item(NamedTuple):
+    """One encrypted file: its name below the manifest, with forward slashes; the file it comes from; its
+    format (blockenc.data.formats); its images."""
+
+    name: str
     source: str
     format: str
-    images: tuple[Picture, ...]
+    images: Pictures
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: one flat record for an image file, a list of images for the formats of many."""
+    @property
+    def key(self) -> bytes:
+        """What items are ordered by: file names need not be Unicode."""
+        return os.fsencode(self.name)
+
+    def lines(self) -> Iterator[bytes]:
+        """As it stands in a manifest, without the comma and the end of the last line."""
+        name = f"  {json.dumps(self.name)}: ".encode()
         if self.format == IMAGE.name:
-            return {"source": self.source, **self.images[0]._asdict()}
-        return {"source": self.source, "format": self.format, "images": [list(p) for p in self.images]}
+            (picture,) = self.images
+            yield name + json.dumps({"source": self.source, **picture._asdict()}).encode()
+            return
+        head = json.dumps({"source": self.source, "format": self.format})
+        yield name + head[:-1].encode() + b", " + _MANY
+        separator = b"\n"
+        for picture in self.images:
+            yield separator + b"   " + _line(picture)
+            separator = b",\n"
+        yield b"\n  ]}"
 
-    @classmethod
-    def from_dict(cls, name: str, fields: Mapping[str, Any]) -> Item:
-        """Raises KeyError, TypeError or ValueError on anything but what `to_dict` gives for such a name."""
-        if "format" in fields:
-            pictures = tuple(Picture(*fields) for fields in fields["images"])
-            item = cls(fields["source"], fields["format"], pictures)
-        else:
-            sizes = {key: value for key, value in fields.items() if key != "source"}
-            item = cls(fields["source"], IMAGE.name, (Picture(**sizes),))
-        for picture in item.images:
-            numbers = picture[:3]
-            if any(type(n) is not int or n < 1 for n in numbers):
-                raise ValueError("width, height or channels")
-            if picture.channels not in CHANNELS.values() or not isinstance(picture.sha256, str):
-                raise ValueError("channels or sha256")
-        if not isinstance(item.source, str):
-            raise ValueError("source")
-        # A manifest may come from anyone: it must not lead out of its folder, nor to files of other kinds.
-        path, kind = Path(name), BY_NAME[item.format]
-        foreign = kind.target(name).lower() != name.lower() or not kind.names(path.name)
-        if path.anchor or ".." in path.parts or foreign:
-            raise ValueError(f"path {name!r}")
-        return item
+    def check(self) -> Item:
+        """Itself; raises ValueError or KeyError for a name that leads astray.
+
+        A manifest may come from anyone: it must not lead out of its folder, nor to files of other kinds.
+        """
+        path, kind = Path(self.name), BY_NAME[self.format]
+        foreign = kind.target(self.name).lower() != self.name.lower() or not kind.names(path.name)
+        if path.anchor or ".." in path.parts or foreign or not isinstance(self.source, str):
+            raise ValueError(f"path {self.name!r}")
+        return self
 
 
-@dataclasses.dataclass
+def _line(picture: Picture) -> bytes:
+    return json.dumps(picture).encode()
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns what a malformed field raises into a ManifestError."""
+    try:
+        yield
+    except ManifestError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ManifestError(f"{path}: damaged manifest (a field is missing or malformed: {error})") from None
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What decryption needs besides the key. The channels are those of each image, not the scheme's."""
+    """What decryption needs besides the key; the items stay in their files.
+
+    scheme: its channels are not used; each image has its own. paths: where it was read, of several shards
+    or of one run.
+    """
 
     scheme: Scheme
     fingerprint: str
     fit: str
-    items: dict[str, Item]  # by path relative to the manifest, with forward slashes
+    paths: tuple[Path, ...] = ()
 
     def head(self) -> dict[str, Any]:
         """All but the items, as JSON."""
@@ -96,49 +191,100 @@ class Manifest:
             "fit": self.fit,
         }
 
-    def to_json(self) -> str:
-        items = {name: item.to_dict() for name, item in sorted(self.items.items())}
-        # One line an item: readable, and a tenth of the lines that an indented list of images takes.
-        lines = [f"  {json.dumps(name)}: {json.dumps(fields)}" for name, fields in items.items()]
-        head = json.dumps(self.head(), indent=1)[:-2]
-        return head + ',\n "items": {\n' + ",\n".join(lines) + "\n }\n}\n"
+    def items(self) -> Iterator[Item]:
+        """The items in the order of their names. Raises ManifestError where the file is damaged; OSError."""
+        last: Item | None = None
+        for item in heapq.merge(*map(_items, self.paths), key=lambda item: item.key):
+            if last and item.key <= last.key:
+                raise ManifestError(f"{self.paths[0]}: damaged manifest ({item.name!r} is out of order)")
+            yield item
+            last = item
+
+    def find(self, name: str) -> Item | None:
+        return next((item for item in self.items() if item.name == name), None)
+
+    def write(self, path: Path, items: Iterable[Item], folder: Path) -> None:
+        """Write it to `path` with these items, in the order of their names. folder: for temporary files."""
+        with atomic_file(path, folder=folder) as file:
+            file.write(json.dumps(self.head(), indent=1)[:-2].encode() + b",\n" + _ITEMS[:-1])
+            separator = b"\n"
+            for item in items:
+                file.write(separator)
+                file.writelines(item.lines())
+                separator = b",\n"
+            file.write(b"\n }\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Raises ManifestError unless it is whole and names only files below its own folder; OSError."""
+        """All but the items. Raises ManifestError or OSError."""
+        with open(path, "rb") as file:
+            head = _head(file)
         try:
-            fields = json.loads(path.read_bytes())
+            fields = json.loads(head + b"}}")
         except (ValueError, RecursionError):
-            raise ManifestError(f"{path}: damaged manifest (not JSON)") from None
+            raise ManifestError(f"{path}: damaged manifest (not JSON, or not laid out in lines)") from None
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise ManifestError(f"{path}: not a blockenc manifest, or a damaged one")
         if fields.get("version") != FORMAT_VERSION:
             raise ManifestError(
                 f"{path}: manifest version {fields.get('version')!r}; this release reads {FORMAT_VERSION}"
             )
-        try:
+        with _damage(path):
             scheme = Scheme.from_dict({**fields["scheme"], "channels": 1})
-            items = {name: Item.from_dict(name, item) for name, item in fields["items"].items()}
             fingerprint, fit = fields["fingerprint"], fields["fit"]
             if not isinstance(fingerprint, str) or fit not in FITS:
                 raise ValueError("fingerprint or fit")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ManifestError(
-                f"{path}: damaged manifest (a field is missing or malformed: {error})"
-            ) from None
-        return cls(scheme, fingerprint, fit, items)
+        return cls(scheme, fingerprint, fit, (path,))
 
-    def check_same(self, other: Manifest, path: Path) -> None:
-        """Raise WrongKeyError or ManifestError unless `other`, of `path`, has our key, scheme and fit."""
+    def check_same(self, other: Manifest) -> None:
+        """Raise WrongKeyError or ManifestError unless `other` has our key, scheme and fit."""
         if other.fingerprint != self.fingerprint:
             raise WrongKeyError(
-                f"{path}: this folder was encrypted with the key {other.fingerprint}, "
+                f"{other.paths[0]}: this folder was encrypted with the key {other.fingerprint}, "
                 f"the key given is {self.fingerprint}"
             )
         if (other.scheme, other.fit) != (self.scheme, self.fit):
             raise ManifestError(
-                f"{path}: this folder was encrypted with another scheme or fit; give another DST"
+                f"{other.paths[0]}: this folder was encrypted with another scheme or fit; give another DST"
             )
+
+
+def _head(file: BinaryIO) -> bytes:
+    """The lines up to the items."""
+    lines = []
+    for line in itertools.islice(file, 100):
+        lines.append(line)
+        if line == _ITEMS:
+            break
+    return b"".join(lines)
+
+
+def _items(path: Path) -> Iterator[Item]:
+    with open(path, "rb") as file:
+        _head(file)
+        for line in file:
+            if line == b" }\n":
+                if file.read(3) == b"}\n":
+                    return
+                break
+            text = line.rstrip(b",\n")
+            many = text.endswith(_MANY)
+            with _damage(path):
+                ((name, fields),) = json.loads(b"{" + text + (b"]}}" if many else b"}")).items()
+                if many:
+                    offset, count = file.tell(), 0
+                    while not (line := file.readline()).startswith(b"  ]}"):
+                        if not line:
+                            raise ValueError("it is cut off")
+                        count += 1
+                    images = Pictures([], path.absolute(), offset, count)
+                    item = Item(name, fields["source"], fields["format"], images)
+                else:
+                    source = fields.pop("source")
+                    item = Item(name, source, IMAGE.name, Pictures([Picture(**fields).check()]))
+                item.check()
+            yield item
+    raise ManifestError(f"{path}: damaged manifest (it is cut off)")
 
 
 def part_name(shard: int, shards: int) -> str:
@@ -165,24 +311,24 @@ def read_folder(folder: Path) -> Manifest:
     if parts and (absent := set(range(counts.pop())) - {int(i) for i, _ in parts}):
         raise ManifestError(f"{folder}: no manifest of shard {', '.join(map(str, sorted(absent)))} here")
     first, *others = (Manifest.read(path) for path in paths)
-    for other, path in zip(others, paths[1:]):
-        first.check_same(other, path)
-        first.items.update(other.items)
-    return first
+    for other in others:
+        first.check_same(other)
+    return dataclasses.replace(first, paths=tuple(paths))
 
 
-def find_manifest(file: Path) -> tuple[Path, str, Manifest] | None:
-    """The manifest of an encrypted file, and the file's name in it: beside it, or up the tree."""
+def find_manifest(file: Path) -> tuple[Manifest, Item | None] | None:
+    """The manifest of an encrypted file, beside it or up the tree, and what it says of the file."""
     own = file.with_name(file.name + ".json")
     if own.is_file():
-        return own, file.name, Manifest.read(own)
+        manifest = Manifest.read(own)
+        return manifest, manifest.find(file.name)
     file = file.absolute()
     for folder in file.parents:
-        name = file.relative_to(folder).as_posix()
         found = None
         for path in manifests(folder):
-            found = (path, name, Manifest.read(path))
-            if name in found[2].items:
+            manifest = Manifest.read(path)
+            found = manifest, manifest.find(file.relative_to(folder).as_posix())
+            if found[1]:
                 return found
         if found:
             return found

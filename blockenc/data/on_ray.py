@@ -6,6 +6,7 @@ worker dies is done again by another one: its output is renamed into place whole
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -44,7 +45,9 @@ def in_ray(address: str | None = None) -> Engine:
 
 def _tasks(ray: Any, job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[tuple[Unit, Result]]:
     task = ray.remote(do).options(max_retries=RETRIES, retry_exceptions=False, num_cpus=1)
-    shared = ray.put(job)
+    # Workers need not have this process's working folder.
+    places = {name: getattr(job, name).absolute() for name in ("source", "folder", "temporary")}
+    shared = ray.put(dataclasses.replace(job, **places))
     limit = workers or WAITING * int(ray.cluster_resources().get("CPU", 1))
 
     def finished(pending: list[Any]) -> Iterator[tuple[Any, Outcome]]:

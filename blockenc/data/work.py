@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from blockenc.cipher import Cipher
 from blockenc.data import pixels
 from blockenc.data.formats import BY_NAME, Format
-from blockenc.data.manifest import Item, Picture
+from blockenc.data.manifest import Item, Picture, PictureLog, Pictures
 from blockenc.data.pixels import ImageFileError
 from blockenc.errors import BlockencError
 from blockenc.files import atomic_file
@@ -64,7 +65,7 @@ class Encrypting:
 
     def __init__(self, job: Job, name: object) -> None:
         self.job, self.name = job, name
-        self.pictures: list[Picture] = []
+        self.pictures, self.pixels = PictureLog(job.temporary), 0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         height, width, channels = images.shape[1:]
@@ -72,7 +73,8 @@ class Encrypting:
             raise pixels.misfit_error(self.name, (width, height), self.job.block_size, self.job.fit)
         fitted = pixels.fitted(images, self.job.block_size, self.job.fit)
         encrypted: np.ndarray = self.job.cipher(channels, self.name).encrypt(fitted)
-        self.pictures += [Picture(width, height, channels, pixels.digest(image)) for image in encrypted]
+        self.pictures.add([Picture(width, height, channels, pixels.digest(image)) for image in encrypted])
+        self.pixels += len(images) * height * width
         return encrypted
 
 
@@ -81,23 +83,24 @@ class Decrypting:
 
     png = staticmethod(pixels.png)
 
-    def __init__(self, job: Job, name: object, pictures: tuple[Picture, ...] | list[Picture]) -> None:
-        self.job, self.name = job, name
-        self.pictures, self.done = pictures, 0
+    def __init__(self, job: Job, name: object, pictures: Pictures) -> None:
+        self.job, self.name, self.pictures = job, name, pictures
+        self._left, self.done, self.pixels = iter(pictures), 0, 0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        expected = self.pictures[self.done : self.done + len(images)]
-        self.done += len(images)
+        expected = list(itertools.islice(self._left, len(images)))
         if len(expected) < len(images):
             raise self.altered(f"it holds more than {len(self.pictures)} images")
-        for number, (image, picture) in enumerate(zip(images, expected), self.done - len(images)):
+        for number, (image, picture) in enumerate(zip(images, expected), self.done):
             size = pixels.fitted_size(picture[:2], self.job.block_size, self.job.fit)
             shape = (size[1], size[0], picture.channels)
             if image.shape != shape or pixels.digest(image) != picture.sha256:
                 raise self.altered(f"image {number} differs" if len(self.pictures) > 1 else "")
+        self.done += len(images)
         if not expected:
             return images
         decrypted: np.ndarray = self.job.cipher(images.shape[3], self.name).decrypt(images)
+        self.pixels += len(images) * expected[0].height * expected[0].width
         return decrypted[:, : expected[0].height, : expected[0].width]
 
     def finish(self) -> None:
@@ -118,15 +121,16 @@ def do(job: Job, unit: Unit) -> Result:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(target, folder=job.temporary) as file:
+            change: Encrypting | Decrypting
             if unit.expected is None:
-                encrypting = Encrypting(job, source)
-                kind.rewrite(source, file, encrypting)
-                item = Item(unit.source, kind.name, tuple(encrypting.pictures))
+                change = Encrypting(job, source)
+                kind.rewrite(source, file, change)
+                item = Item(unit.target, unit.source, kind.name, change.pictures.finish())
             else:
                 item = unit.expected
-                decrypting = Decrypting(job, source, item.images)
-                kind.rewrite(source, file, decrypting)
-                decrypting.finish()
+                change = Decrypting(job, source, item.images)
+                kind.rewrite(source, file, change)
+                change.finish()
             file.flush()
             written = Path(file.name)
             if unit.verify:
@@ -138,7 +142,7 @@ def do(job: Job, unit: Unit) -> Result:
             raise
         # A temporary file's name means nothing to the user, and some errors carry no name at all.
         raise type(error)(error.errno, error.strerror or str(error), str(target)) from None
-    return Result(item, len(item.images), sum(p.width * p.height for p in item.images))
+    return Result(item, len(item.images), change.pixels)
 
 
 def _verify(job: Job, kind: Format, source: Path, written: Path, item: Item) -> None:
