@@ -18,7 +18,7 @@ namespace {
 
 struct Vector {
   using type = __m256i;
-  static constexpr int bytes = 32, unroll = 4, lane = 16, narrow_lane = 16;
+  static constexpr int bytes = 32, unroll = 2, lane = 16, narrow_lane = 16;
   static constexpr bool streams = true, wide_lookups = false;
   static type load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, type x) { _mm256_storeu_si256(static_cast<__m256i*>(to), x); }
@@ -55,22 +55,25 @@ struct Vector {
     const uint8_t* bytes;
     explicit Table(const uint8_t* bytes) : bytes(bytes) {}
   };
-  // Row h of a table holds the bytes 16*h...: all rows are looked up by the low half of x, then the bits of
-  // the high half choose among them, halving their number each time. A blend looks at the top bit of a byte.
+  // Row h of a table holds the bytes 16*h...: all rows are looked up by the low half of x. A shuffle gives 0
+  // where the top bit of an index is set, so that bit chooses between rows 8 apart; the other bits of the
+  // high half choose among these, halving their number each time. (A blend looks at the top bit of a byte.)
   static type lookup(const Table& table, type x) {
-    const type low = _mm256_and_si256(x, _mm256_set1_epi8(15));
-    return among<16>(table.bytes, low, x);
+    const type low = _mm256_and_si256(x, _mm256_set1_epi8(static_cast<char>(0x8f)));
+    const type high = _mm256_xor_si256(low, _mm256_set1_epi8(static_cast<char>(0x80)));
+    return among<8>(table.bytes, low, high, x);
   }
 
  private:
   template <int rows>
-  static type among(const uint8_t* table, type low, type x) {
+  static type among(const uint8_t* table, type low, type high, type x) {
     if constexpr (rows == 1) {
-      return _mm256_shuffle_epi8(broadcast(table), low);
+      return either(_mm256_shuffle_epi8(broadcast(table), low),
+                    _mm256_shuffle_epi8(broadcast(table + 128), high));
     } else {
-      const type first = among<rows / 2>(table, low, x), second = among<rows / 2>(table + 8 * rows, low, x);
-      constexpr int bit = rows == 16 ? 0 : rows == 8 ? 1 : rows == 4 ? 2 : 3;  // counted from the top
-      return _mm256_blendv_epi8(first, second, _mm256_slli_epi16(x, bit));
+      constexpr int bit = rows == 8 ? 1 : rows == 4 ? 2 : 3;  // counted from the top
+      return _mm256_blendv_epi8(among<rows / 2>(table, low, high, x),
+                                among<rows / 2>(table + 8 * rows, low, high, x), _mm256_slli_epi16(x, bit));
     }
   }
 };
