@@ -570,6 +570,9 @@ void shuffle_line(const char* const* in, const int64_t* offsets, int64_t vectors
     for (int u = 0; u < n; ++u) place.template put<pieces>(k + u, change(sum[u]));
     k += n;
   };
+  if constexpr (count == 0) {  // perhaps many shuffles, each of which has a start
+    while (vectors - k >= 2 * Vector::unroll) step(std::integral_constant<int, 2 * Vector::unroll>());
+  }
   while (vectors - k >= Vector::unroll) step(std::integral_constant<int, Vector::unroll>());
   if (vectors - k >= 2) step(std::integral_constant<int, 2>());
   if (vectors - k >= 1) step(std::integral_constant<int, 1>());

@@ -16,6 +16,13 @@ struct Vector {
   static constexpr bool streams = false, wide_lookups = true;
   static type load(const void* from) { return vld1q_u8(static_cast<const uint8_t*>(from)); }
   static void store(void* to, type x) { vst1q_u8(static_cast<uint8_t*>(to), x); }
+  static type load(const void* low, const void* high) {
+    return vcombine_u8(vld1_u8(static_cast<const uint8_t*>(low)), vld1_u8(static_cast<const uint8_t*>(high)));
+  }
+  static void store(void* low, void* high, type x) {
+    vst1_u8(static_cast<uint8_t*>(low), vget_low_u8(x));
+    vst1_u8(static_cast<uint8_t*>(high), vget_high_u8(x));
+  }
   static void stream(void* to, type x) { store(to, x); }  // no such intrinsic
   static void fence() {}
   static void prefetch(const void*) {}

@@ -19,6 +19,9 @@ from benchmarks.speed.peers import PEERS, Call, Case
 from benchmarks.speed.rows import Row, scaling_batches
 from blockenc.backends import native
 
+# OpenMP's threads, those of torch and others, look for work for some milliseconds after a call before they
+# sleep, and take time from the threads of the next call, if it is another's.
+SETTLE = 8e-3
 TURN = 2e-3  # a short call is repeated in its turn: the caches hold its own data, as in a loop of such calls
 SLOW_BYTES = 16 << 20  # slow contenders get so much of a batch, at least one image; rates are a byte
 SLOW_BACKENDS = ("aten",)
@@ -46,6 +49,7 @@ def medians(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: i
     repeats = {name: max(1, int(TURN / taken)) for name, taken in second.items()}
 
     def turn(name: str) -> None:
+        time.sleep(SETTLE)
         times[name] += [timed(name) for _ in range(repeats[name])]
 
     for _ in range(rounds):
