@@ -42,10 +42,10 @@ BUILDS = {
     # No fork: TSan does not support threads in the child of a process with threads. And not `alone`, where
     # the only threads are those of one call: `together` has them too, beside others.
     "tsan": Build((*SANITIZER, "-fsanitize=thread"), ("together",), fixed_addresses=True),
-    # Not forked-busy: the emulator has locks of its own.
+    # No fork: the emulator (qemu 7.2) fails an assertion of its own when the child starts a thread.
     "neon": Build(
         ("-O2",),
-        ("alone", "together", "forked"),
+        ("alone", "together"),
         compiler="aarch64-linux-gnu-g++",
         linking=("-static",),
         emulator="qemu-aarch64",
