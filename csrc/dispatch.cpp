@@ -32,8 +32,9 @@ const Level kLevels[] = {
     {"portable", always, make_portable},
 };
 
-// A piece of work for a thread: small ones let a thread that comes late still help, large ones cost less.
-constexpr int64_t kLeastPiece = 16 * 1024, kMostPiece = 512 * 1024;
+// A piece of work for a thread. Smaller batches are for one thread: another would have to fetch from the
+// first one's caches.
+constexpr int64_t kLeastPiece = 512 * 1024, kMostPiece = 1 << 20;
 constexpr int64_t kPiecesPerThread = 8;
 
 const Level& choose(int level) {

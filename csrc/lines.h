@@ -37,7 +37,7 @@ constexpr int kCacheLine = 64;
 constexpr int64_t kChunkBytes = 12 * 1024;  // of input: with the output, what the first-level cache holds
 constexpr int64_t kLeastVectors = 16;       // of a line in a chunk, at least: each line has a start
 constexpr int64_t kMostVectors = 64;        // of a line in a chunk, at most
-constexpr int64_t kStreamBytes = 8 << 20;   // outputs larger than this are not read back from a cache
+constexpr int64_t kStreamBytes = 3 << 20;   // outputs larger than this are not read back from a cache
 
 // How blocks become lanes and lines: of a plan, a value type and an arrangement of pixels.
 struct Geometry {

@@ -45,15 +45,14 @@ class Pool {
     if (!mine) return false;
     start(threads - 1);
     work_ = &work;
-    pieces_ = pieces;
-    next_ = 0;
+    left_over_ = range(0, static_cast<uint32_t>(pieces));
     error_ = nullptr;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       wanted_ = std::min(threads - 1, started_);
     }
     wake_.notify_all();
-    take();
+    take(true);
     {
       // Who has not woken by now need not join any more.
       std::lock_guard<std::mutex> lock(mutex_);
@@ -93,26 +92,38 @@ class Pool {
 
   void serve() {
     for (;;) {
+      // Who wakes too late for one short call is awake for the next.
       if (!spin([&] { return wanted_ > 0; })) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return wanted_ > 0; });
+        if (wanted_ == 0) wake_.wait(lock);
+        continue;
       }
       if (!join()) continue;
-      take();
+      take(false);
       std::lock_guard<std::mutex> lock(mutex_);
       if (--inside_ == 0) left_.notify_one();
     }
   }
 
-  void take() {
-    for (int64_t k; (k = next_++) < pieces_;) {
+  static uint64_t range(uint32_t first, uint32_t last) { return uint64_t{last} << 32 | first; }
+
+  // The caller takes pieces from the front, the others from the back: in a loop of calls each then meets
+  // mostly what its own caches hold.
+  void take(bool front) {
+    uint64_t pieces = left_over_;
+    for (;;) {
+      const auto first = static_cast<uint32_t>(pieces), last = static_cast<uint32_t>(pieces >> 32);
+      if (first == last) return;
+      const uint64_t rest = front ? range(first + 1, last) : range(first, last - 1);
+      if (!left_over_.compare_exchange_weak(pieces, rest)) continue;
       try {
-        (*work_)(k);
+        (*work_)(front ? first : last - 1);
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (!error_) error_ = std::current_exception();
-        next_ = pieces_;
+        left_over_ = 0;
       }
+      pieces = left_over_;
     }
   }
 
@@ -122,8 +133,7 @@ class Pool {
   int started_ = 0;
   std::atomic<int> wanted_{0}, inside_{0};  // threads asked for and not come yet; at work
   const std::function<void(int64_t)>* work_ = nullptr;
-  int64_t pieces_ = 0;
-  std::atomic<int64_t> next_{0};
+  std::atomic<uint64_t> left_over_{0};  // the range of pieces not taken: first, and last + 1 above it
   std::exception_ptr error_;
 };
 

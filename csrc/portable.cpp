@@ -30,18 +30,20 @@ class PortableKernel : public Kernel {
  public:
   explicit PortableKernel(const Plan& plan) : plan_(plan), rows_(plan) {}
 
+  // Stores of bytes may change whatever is referred to, so what is fixed comes by value.
   void run(const Job& job, int64_t first, int64_t last) const override {
+    const int64_t columns = job.w / plan_.block_size;
     if constexpr (kInteger<In>) {
       const int top = rows_.last_value();
-      each_row(job, first, last, [&](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
+      each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
         const auto* row = rows_.row(p);
-        for (int64_t b = 0; b < job.w / plan_.block_size; ++b) {
+        for (int64_t b = 0; b < columns; ++b) {
           to[b * out_step] = row[std::min(In::load(from[b * in_step]), top)];
         }
       });
     } else {
-      each_row(job, first, last, [&](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
-        for (int64_t b = 0; b < job.w / plan_.block_size; ++b) {
+      each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
+        for (int64_t b = 0; b < columns; ++b) {
           to[b * out_step] = transform_float<In, Out>(plan_, p, p % plan_.channels, from[b * in_step]);
         }
       });
