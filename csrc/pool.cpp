@@ -21,8 +21,9 @@ void relax() {
 #endif
 }
 
-// A thread that has worked looks for more for so long before it sleeps: waking one takes about as long.
-constexpr auto kSpin = std::chrono::microseconds(20);
+// A thread that has worked looks for more for so long before it sleeps: to wake one takes longer, and a loop of
+// calls leaves less between them.
+constexpr auto kSpin = std::chrono::microseconds(100);
 
 // Whether `done()` came true within kSpin.
 template <class Done>
