@@ -30,9 +30,12 @@ def make(
     image_size: int = 32,
     width: int = 0,
     depth: int = 0,
+    unfold: int = 1,
     **embedding: Any,
 ) -> nn.Module:
     """A network. width, depth: 0 is the model's own; embedding: arguments of BlockEmbedding.
+
+    unfold: a ResNet's stem "block" or "embedding" gives every block unfold x unfold tokens instead of one.
 
     Images go in normalised, [N, channels, image_size, image_size]; with stem "embedding" as integers.
     """
@@ -46,31 +49,66 @@ def make(
         if name == "vit":
             return ViT(first, width, depth or 6, (image_size // block_size) ** 2, classes)
         return ConvMixer(first, width, depth or 8, classes)
-    resolution = image_size if stem == "conv" else image_size // block_size
+    resolution = image_size if stem == "conv" else image_size // block_size * unfold
     if name == "resnet-small":
-        width = width or (16 if stem == "conv" else 64)
+        width = width or 16
         # Resolutions 32, 16, 8 and 4, as far as there are.
         stages = [(width << n, max(depth, 1)) for n in range(4) if resolution >> n >= 4]
-        first = _stem(stem, block_size, width, channels, **embedding)
+        first = _stem(stem, block_size, width, channels, unfold=unfold, **embedding)
         return ResNet(first, width, stages, classes)
     width = width or 64
     large = image_size > 64  # ImageNet: a stem of 7 x 7 pixels and a pooling, unless the stem is a block's
-    first = _stem(stem, block_size, width, channels, large=large, **embedding)
+    first = _stem(stem, block_size, width, channels, unfold=unfold, large=large, **embedding)
     blocks = (2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3)
     stages = [(width << n, count) for n, count in enumerate(blocks)]
     return ResNet(first, width, stages, classes, Bottleneck if name == "resnet50" else Residual)
 
 
 def _stem(
-    kind: str, block_size: int, width: int, channels: int, *, large: bool = False, **embedding: Any
+    kind: str,
+    block_size: int,
+    width: int,
+    channels: int,
+    *,
+    unfold: int = 1,
+    large: bool = False,
+    **embedding: Any,
 ) -> nn.Module:
-    if kind == "embedding":
-        return blockenc.nn.BlockEmbedding(block_size, width, channels=channels, **embedding)
-    if kind == "block":
-        return nn.Conv2d(channels, width, block_size, stride=block_size)
+    if kind in ("block", "embedding"):
+        dim = width * unfold * unfold
+        first: nn.Module
+        if kind == "embedding":
+            first = blockenc.nn.BlockEmbedding(block_size, dim, channels=channels, **embedding)
+        else:
+            first = nn.Conv2d(channels, dim, block_size, stride=block_size)
+        if unfold == 1:
+            return first
+        start_local_(first.weight, unfold)
+        return nn.Sequential(first, nn.PixelShuffle(unfold))
     if large:
         return nn.Sequential(nn.Conv2d(channels, width, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1))
     return nn.Conv2d(channels, width, 3, padding=1, bias=False)
+
+
+@torch.no_grad()
+def start_local_(weight: torch.Tensor, unfold: int) -> None:
+    """Let a stem [D * unfold^2, C, M, M] before a PixelShuffle start as a convolution of smaller patches.
+
+    Each of a block's unfold x unfold tokens then reads its own part of the block, all with the same weights:
+    the network starts as local and as indifferent to translations as one without blocks. Nothing keeps it
+    so, and encryption may scatter the parts over the block.
+    """
+    d, c, M, _ = weight.shape
+    part = M // unfold
+    if part * unfold != M:
+        raise ValueError(f"unfold: expected a divisor of the block size {M}, got {unfold}")
+    patch = torch.empty(d // unfold**2, c, part, part)
+    nn.init.kaiming_uniform_(patch, a=5**0.5)
+    weight.zero_()
+    tokens = weight.view(-1, unfold, unfold, c, unfold, part, unfold, part)
+    for i in range(unfold):
+        for j in range(unfold):
+            tokens[:, i, j, :, i, :, j] = patch
 
 
 class Residual(nn.Module):

@@ -49,6 +49,7 @@ class Config:
     depth: int = 0
     rank: int = 2
     context: int = 0
+    unfold: int = 1  # tokens a block, along each side
     init: str = "ramp"
     block_size: int = 4
     steps: str = ""  # comma-separated; empty: plain images
@@ -117,6 +118,7 @@ def build(config: Config, found: data.Data) -> nn.Module:
         image_size=found.image_size,
         width=config.width,
         depth=config.depth,
+        unfold=config.unfold,
         **embedding,
     )
     cipher = config.cipher()
@@ -282,7 +284,7 @@ def environment(found: data.Data, place: Place) -> dict[str, Any]:
     gpu = place.device.type == "cuda"
     return {
         "blockenc": blockenc.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
