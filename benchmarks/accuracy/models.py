@@ -83,7 +83,10 @@ def _stem(
             first = nn.Conv2d(channels, dim, block_size, stride=block_size)
         if unfold == 1:
             return first
-        start_local_(first.weight, unfold)
+        weight = first.weight
+        if kind == "embedding":  # [D, L, rank]: the columns of the table are so many more channels
+            weight = weight.view(dim, block_size, block_size, -1).permute(0, 3, 1, 2)
+        start_local_(weight, unfold)
         return nn.Sequential(first, nn.PixelShuffle(unfold))
     if large:
         return nn.Sequential(nn.Conv2d(channels, width, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1))
@@ -105,10 +108,10 @@ def start_local_(weight: torch.Tensor, unfold: int) -> None:
     patch = torch.empty(d // unfold**2, c, part, part)
     nn.init.kaiming_uniform_(patch, a=5**0.5)
     weight.zero_()
-    tokens = weight.view(-1, unfold, unfold, c, unfold, part, unfold, part)
     for i in range(unfold):
         for j in range(unfold):
-            tokens[:, i, j, :, i, :, j] = patch
+            token, rows, columns = i * unfold + j, part * i, part * j
+            weight[token :: unfold**2, :, rows : rows + part, columns : columns + part] = patch
 
 
 class Residual(nn.Module):

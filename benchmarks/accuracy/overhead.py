@@ -2,8 +2,8 @@
 
 One process trains a model on plain images and one on encrypted images, taking turns step by step, so that
 the machine's drift meets both alike; the medians of the CPU times (and wall times) of a step are compared.
-Beside them stands what preparing a batch takes alone: normalising it, or encrypting with the normalisation fused
-(integers for an embedding). The images are noise; neither costs less on others.
+Beside them stands what preparing a batch takes alone: normalising it, or encrypting with the normalisation
+fused (integers for an embedding). The images are noise; neither costs less on others.
 
 --recipes: instead, CPU seconds of an epoch of every recipe of the study, by which equal training time is set.
 """

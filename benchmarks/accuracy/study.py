@@ -1,8 +1,8 @@
 """The study behind docs/accuracy.md: python -m benchmarks.accuracy.study --data DIR
 
 Trains and evaluates one row after the other, the most telling first, and keeps a JSON of each in --results.
-Rows that have one are left out, and a row that was interrupted goes on from its last epoch, so the same command
-can be given again and again, also several times at once (each takes rows that no other has):
+Rows that have one are left out, and a row that was interrupted goes on from its last epoch, so the same
+command can be given again and again, also several times at once (each takes rows that no other has):
 
     OMP_NUM_THREADS=1 python -m benchmarks.accuracy.study --data DIR      once a core
     python -m benchmarks.accuracy.study --data DIR --setting gpu          the papers' full setting, on a GPU
@@ -29,14 +29,14 @@ CPU, GPU, TINY = "cpu", "gpu", "tiny"
 
 # Epochs that take as much CPU time as the convolutional model's: see benchmarks.accuracy.overhead --recipes.
 CPU_STEMS: dict[tuple[str, int], dict[str, Any]] = {
-    ("conv", 2): {"width": 16, "epochs": 8},
-    ("conv", 4): {"width": 16, "epochs": 8},
-    ("conv", 8): {"width": 16, "epochs": 8},
-    ("block", 2): {"width": 32, "epochs": 10},
-    ("block", 4): {"width": 32, "unfold": 2, "epochs": 10},
-    ("embedding", 2): {"width": 32, "epochs": 9},
-    ("embedding", 4): {"width": 32, "unfold": 2, "epochs": 9},
-    ("embedding", 8): {"width": 32, "unfold": 4, "epochs": 9},
+    ("conv", 2): {"width": 16, "epochs": 7},
+    ("conv", 4): {"width": 16, "epochs": 7},
+    ("conv", 8): {"width": 16, "epochs": 7},
+    ("block", 2): {"width": 16, "unfold": 2, "epochs": 6},
+    ("block", 4): {"width": 16, "unfold": 4, "epochs": 6},
+    ("embedding", 2): {"width": 16, "unfold": 2, "epochs": 6},
+    ("embedding", 4): {"width": 16, "unfold": 4, "epochs": 6},
+    ("embedding", 8): {"width": 16, "unfold": 8, "epochs": 5},
 }
 
 

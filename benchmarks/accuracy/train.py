@@ -48,7 +48,7 @@ class Config:
     width: int = 0
     depth: int = 0
     rank: int = 2
-    context: int = 0
+    learn_table: bool = True
     unfold: int = 1  # tokens a block, along each side
     init: str = "ramp"
     block_size: int = 4
@@ -106,7 +106,7 @@ def build(config: Config, found: data.Data) -> nn.Module:
     torch.manual_seed(config.seed)
     embedding: dict[str, Any] = {}
     if config.stem == "embedding":
-        embedding = {"rank": config.rank or None, "context": config.context, "init": config.init}
+        embedding = {"rank": config.rank or None, "init": config.init}
         if config.profile == "decimal" and "ffx" in config.steps and config.start == "plain":
             embedding["values"] = 1000
     model = models.make(
@@ -121,6 +121,10 @@ def build(config: Config, found: data.Data) -> nn.Module:
         unfold=config.unfold,
         **embedding,
     )
+    if config.stem == "embedding" and not config.learn_table:
+        for module in model.modules():
+            if isinstance(module, blockenc.nn.BlockEmbedding):
+                module.table.requires_grad_(False)
     cipher = config.cipher()
     if config.start == "protected" and cipher is not None:
         norm = {"mean": (MEAN,) * found.channels, "std": (STD,) * found.channels}
@@ -181,8 +185,9 @@ class Run:
             self.step_model = torch.compile(self.step_model)  # type: ignore[assignment]
         self.per_process = c.batch // self.place.world
         # Neither norms nor biases nor tables decay: pulling those to 0 means nothing.
-        decay = [p for p in self.model.parameters() if p.dim() in (2, 4)]
-        rest = [p for p in self.model.parameters() if p.dim() not in (2, 4)]
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        decay = [p for name, p in named if p.dim() > 1 and not name.endswith("table")]
+        rest = [p for name, p in named if p.dim() <= 1 or name.endswith("table")]
         groups = [{"params": decay, "weight_decay": c.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, c.lr, c.momentum, nesterov=True)
         self.steps = self.found.train.steps(self.per_process, self.place.world)

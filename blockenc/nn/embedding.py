@@ -19,20 +19,18 @@ class BlockEmbedding(nn.Module):
     """Tokens of blocks: integer images [N, C, H, W] to features [N, dim, H/M, W/M].
 
     Every position p of a block (p = (i*M + j)*C + c) has a table of `values` rows, one a value, of
-    `rank` columns. The rows that a block's values select are features of its pixels, and an ordinary
-    convolution (kernel and stride M, or a kernel of several blocks) makes the token of them:
+    `rank` columns. The rows that a block's values select are its features, and a linear map of the whole
+    block makes the token of them:
 
         token = bias + sum over p, k of table[p, value of p, k] * weight[:, p, k]
 
     So a token is a sum of one vector a position, chosen by the value there, at the price of a look-up and a
-    convolution. Encryption moves row (p, v) to (p', T(v)) and column p of the weights to p', whatever the
+    matrix product. Encryption moves row (p, v) to (p', T(v)) and column p of the weights to p', whatever the
     scheme, and does nothing else: training on encrypted images is the same problem as on plain ones, up
     to the order of the parameters. `blockenc.protect` is that reordering.
 
     block_size, dim: M and the width of a token.
     rank: columns of the table. None is the full table: `dim` columns, and no weights beside it.
-    context: how many neighbouring blocks on each side a token reads; the kernel is (2*context + 1)*M.
-        Outside the image the features are 0. Not with rank None.
     init: "ramp" makes column 0 (v - mean)/std of v = 0..255, as normalised pixels are, and column k the
         cosine of k half periods over the range: smooth in v. "random" draws every row from a normal
         distribution, which no permutation of the rows changes.
@@ -49,7 +47,6 @@ class BlockEmbedding(nn.Module):
         dim: int,
         *,
         rank: int | None = 2,
-        context: int = 0,
         channels: int = 3,
         bias: bool = True,
         init: str = "ramp",
@@ -60,20 +57,13 @@ class BlockEmbedding(nn.Module):
         self.dim = positive_int(dim, "dim")
         self.rank = None if rank is None else positive_int(rank, "rank")
         self.channels = positive_int(channels, "channels")
-        if isinstance(context, bool) or not isinstance(context, int) or context < 0:
-            raise ValueError(f"context: expected a number of blocks, 0 or more, got {context!r}")
-        if context and rank is None:
-            raise ValueError("context: goes with a rank; a full table reads one block")
         if init not in INITS:
             raise ValueError(f"init: expected one of {', '.join(INITS)}, got {init!r}")
         if values not in (BYTE_VALUES, DECIMAL_VALUES):
             raise ValueError(f"values: expected {BYTE_VALUES} or {DECIMAL_VALUES}, got {values!r}")
-        self.context, self.init, self.values = context, init, values
+        self.init, self.values = init, values
         self.table = nn.Parameter(torch.empty(self.length, values, self.rank or dim))
-        kernel = (2 * context + 1) * self.block_size
-        self.weight = (
-            None if rank is None else nn.Parameter(torch.empty(dim, self.channels * rank, kernel, kernel))
-        )
+        self.weight = None if rank is None else nn.Parameter(torch.empty(dim, self.length, rank))
         self.bias = nn.Parameter(torch.empty(dim)) if bias else None
         self.reset_parameters()
 
@@ -83,7 +73,7 @@ class BlockEmbedding(nn.Module):
         return self.block_size * self.block_size * self.channels
 
     def reset_parameters(self) -> None:
-        """Weights as nn.Conv2d has them for C * `rank` channels; a full table of rows as large as theirs."""
+        """Weights as nn.Linear has them for L * `rank` features; a full table of rows as large as theirs."""
         with torch.no_grad():
             if self.weight is None:
                 smooth = ramp(self.values, 1) * torch.randn(self.length, 1, self.dim)
@@ -93,32 +83,31 @@ class BlockEmbedding(nn.Module):
                 columns = self.table.shape[-1]
                 rows = ramp(self.values, columns) if self.init == "ramp" else torch.randn_like(self.table)
                 self.table.copy_(rows.expand_as(self.table))
-                nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+                nn.init.kaiming_uniform_(self.weight.view(self.dim, -1), a=math.sqrt(5))
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         M = self.block_size
         check_images(x, self.channels, M, self.values)
-        rows = x.permute(0, 2, 3, 1).to(torch.int32)
-        n, h, w, _ = rows.shape
+        n, _, h, w = x.shape
+        blocks = x.reshape(n, -1, h // M, M, w // M, M).permute(0, 2, 4, 3, 5, 1).reshape(-1, self.length)
         first = torch.arange(self.length, dtype=torch.int32, device=x.device) * self.values
-        rows = rows + first.view(M, M, -1).repeat(h // M, w // M, 1)
-        if self.weight is None:
-            blocks = rows.view(n, h // M, M, w // M, M, -1).transpose(2, 3).reshape(-1, self.length)
-            tokens = functional.embedding_bag(blocks, self.table.flatten(0, 1), mode="sum")
-            tokens = tokens if self.bias is None else tokens + self.bias
-            return tokens.view(n, h // M, w // M, self.dim).permute(0, 3, 1, 2)
+        rows = blocks.to(torch.int32) + first
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.table.dtype
-        features: torch.Tensor = _LookUp.apply(self.table.flatten(0, 1), rows.flatten(), dtype)
-        # [N, H, W, C*rank] in memory is what channels_last convolutions read.
-        features = features.view(n, h, w, -1).permute(0, 3, 1, 2)
-        return functional.conv2d(features, self.weight, self.bias, stride=M, padding=self.context * M)
+        if self.weight is None:
+            tokens = functional.embedding_bag(rows, self.table.flatten(0, 1), mode="sum").to(dtype)
+            tokens = tokens if self.bias is None else tokens + self.bias.to(dtype)
+        else:
+            features: torch.Tensor = _LookUp.apply(self.table.flatten(0, 1), rows.flatten(), dtype)
+            tokens = functional.linear(features.view(len(rows), -1), self.weight.flatten(1), self.bias)
+        # [N, H/M, W/M, dim] in memory is what channels_last convolutions read.
+        return tokens.view(n, h // M, w // M, self.dim).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return (
-            f"block_size={self.block_size}, dim={self.dim}, rank={self.rank}, context={self.context}, "
+            f"block_size={self.block_size}, dim={self.dim}, rank={self.rank}, "
             f"channels={self.channels}, values={self.values}"
         )
 
@@ -163,6 +152,6 @@ class _LookUp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (rows,) = ctx.saved_tensors
+        rows = ctx.saved_tensors[0].long()  # with int32 rows, index_add_ is ten times slower on a CPU
         grad = grads[0].to(ctx.dtype)
         return grad.new_zeros(ctx.size).index_add_(0, rows, grad), None, None

@@ -144,8 +144,12 @@ def _fold_embedding(module: BlockEmbedding, plan: Plan, inverse: bool) -> None:
     module.values = new.shape[1]
     module.table = nn.Parameter(new, requires_grad=table.requires_grad)
     if module.weight is not None:
-        assert module.rank is not None
-        module.weight.copy_(_moved(module.weight, plan, module.rank, inverse))
+        moved = torch.empty_like(module.weight)
+        if inverse:
+            moved[:, source] = module.weight
+        else:
+            moved = module.weight[:, source]
+        module.weight.copy_(moved)
 
 
 class _Normalisation(NamedTuple):
@@ -200,11 +204,11 @@ def _fold_convolution(module: nn.Conv2d, plan: Plan, norm: _Normalisation, inver
     weight = module.weight.double()
     by_position = torch.from_numpy(scale).to(device)
     if inverse:
-        weight = _moved(_scaled(weight, 1 / by_position, plan), plan, 1, inverse)
+        weight = _moved(_scaled(weight, 1 / by_position, plan), plan, inverse)
         plain = weight
     else:
         plain = weight
-        weight = _scaled(_moved(weight, plan, 1, inverse), by_position, plan)
+        weight = _scaled(_moved(weight, plan, inverse), by_position, plan)
     if shift.any():
         of_source = np.empty_like(shift)
         of_source[plan.source] = shift
@@ -215,23 +219,22 @@ def _fold_convolution(module: nn.Conv2d, plan: Plan, norm: _Normalisation, inver
     module.weight.copy_(weight)
 
 
-def _blocks(weight: torch.Tensor, M: int, columns: int) -> torch.Tensor:
-    """A view of a kernel [D, C * columns, a*M, b*M] as [D, columns, a, b, M, M, C]: positions last."""
-    d, features, height, width = weight.shape
-    parts = weight.reshape(d, features // columns, columns, height // M, M, width // M, M)
-    return parts.permute(0, 2, 3, 5, 4, 6, 1)
+def _blocks(weight: torch.Tensor, M: int) -> torch.Tensor:
+    """A kernel [D, C, a*M, b*M] as [D, a, b, M, M, C]: positions last."""
+    d, channels, height, width = weight.shape
+    return weight.reshape(d, channels, height // M, M, width // M, M).permute(0, 2, 4, 3, 5, 1)
 
 
 def _kernel(blocks: torch.Tensor) -> torch.Tensor:
     """The inverse of _blocks."""
-    d, columns, a, b, M, _, channels = blocks.shape
-    return blocks.permute(0, 6, 1, 2, 4, 3, 5).reshape(d, channels * columns, a * M, b * M)
+    d, a, b, M, _, channels = blocks.shape
+    return blocks.permute(0, 5, 1, 3, 2, 4).reshape(d, channels, a * M, b * M)
 
 
-def _moved(weight: torch.Tensor, plan: Plan, columns: int, inverse: bool) -> torch.Tensor:
+def _moved(weight: torch.Tensor, plan: Plan, inverse: bool) -> torch.Tensor:
     """A kernel with what it had for position source[p] at position p, or the other way round."""
-    blocks = _blocks(weight, plan.block_size, columns)
-    positions = blocks.flatten(4)
+    blocks = _blocks(weight, plan.block_size)
+    positions = blocks.flatten(3)
     source = torch.from_numpy(plan.source).long().to(weight.device)
     if inverse:
         moved = torch.empty_like(positions)
@@ -243,5 +246,5 @@ def _moved(weight: torch.Tensor, plan: Plan, columns: int, inverse: bool) -> tor
 
 def _scaled(weight: torch.Tensor, factors: torch.Tensor, plan: Plan) -> torch.Tensor:
     """A kernel times one factor a position."""
-    blocks = _blocks(weight, plan.block_size, 1)
-    return _kernel((blocks.flatten(4) * factors).view(blocks.shape))
+    blocks = _blocks(weight, plan.block_size)
+    return _kernel((blocks.flatten(3) * factors).view(blocks.shape))
