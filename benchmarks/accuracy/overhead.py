@@ -1,7 +1,7 @@
 """What encryption adds to a training step: python -m benchmarks.accuracy.overhead
 
-One process trains a model on plain images and one on encrypted images, taking turns step by step, so that
-the machine's drift meets both alike; the medians of the CPU times (and wall times) of a step are compared.
+One model is trained on a plain batch and on the same batch encrypted, in turn, so that the machine's drift
+meets both alike; the difference is the median over pairs of steps, of their CPU time, with its standard error.
 Beside them stands what preparing a batch takes alone: normalising it, or encrypting with the normalisation
 fused (integers for an embedding). The images are noise; neither costs less on others.
 
@@ -27,21 +27,20 @@ from blockenc.files import atomic_write
 
 
 class Step:
-    """One training step of a run, again and again on the same batch."""
+    """One training step of a run, again and again on the same batch, plain or encrypted."""
 
     def __init__(self, config: Config, found: data.Data, place: Place) -> None:
         self.run = Run(config, found, place)
         self.run.model.train()
         x, y = next(iter(found.train.batches(config.batch, 0)))
         self.x, self.y = x.to(place.device), y.to(place.device)
-        self.times: dict[str, list[float]] = {"prepare": [], "cpu": [], "wall": []}
+        self.cipher = Config(**{**vars(config), "steps": ALL}).cipher()
+        kinds = ("prepare", "cpu", "wall")
+        self.times: dict[bool, dict[str, list[float]]] = {e: {k: [] for k in kinds} for e in (False, True)}
 
-    def prepare(self) -> torch.Tensor:
-        return self.run.config.prepare(self.x, self.run.cipher)
-
-    def __call__(self) -> None:
+    def __call__(self, encrypted: bool) -> None:
         cpu, wall = time.process_time(), time.perf_counter()
-        x = self.prepare()
+        x = self.run.config.prepare(self.x, self.cipher if encrypted else None)
         prepared = time.perf_counter()
         with self.run.autocast():
             z = self.run.step_model(x).float()
@@ -50,22 +49,25 @@ class Step:
         self.run.optimizer.step()
         if self.run.place.device.type == "cuda":
             torch.cuda.synchronize()
-        self.times["cpu"].append(time.process_time() - cpu)
-        self.times["wall"].append(time.perf_counter() - wall)
-        self.times["prepare"].append(prepared - wall)
+        times = self.times[encrypted]
+        times["cpu"].append(time.process_time() - cpu)
+        times["wall"].append(time.perf_counter() - wall)
+        times["prepare"].append(prepared - wall)
 
-    def medians(self) -> dict[str, float]:
-        return {name: 1e3 * statistics.median(values[2:]) for name, values in self.times.items()}
+    def medians(self, encrypted: bool) -> dict[str, float]:
+        """Milliseconds; the first two of each warm up."""
+        return {name: 1e3 * statistics.median(values[2:]) for name, values in self.times[encrypted].items()}
 
 
 def compare(config: Config, found: data.Data, place: Place, rounds: int) -> dict[str, Any]:
     """Milliseconds of a step with and without encryption, and the ratios."""
-    plain = Step(Config(**{**vars(config), "steps": ""}), found, place)
-    encrypted = Step(Config(**{**vars(config), "steps": ALL}), found, place)
-    for n in range(rounds + 2):  # two to warm up; who begins alternates
-        for step in (plain, encrypted) if n % 2 else (encrypted, plain):
-            step()
-    p, e = plain.medians(), encrypted.medians()
+    step = Step(config, found, place)
+    for n in range(rounds + 2):
+        for encrypted in (False, True) if n % 2 else (True, False):
+            step(encrypted)
+    p, e = step.medians(False), step.medians(True)
+    pairs = list(zip(step.times[False]["cpu"], step.times[True]["cpu"]))[2:]
+    low, middle, high = statistics.quantiles([1e3 * (b - a) for a, b in pairs], n=4)
     return {
         "stem": config.stem,
         "block_size": config.block_size,
@@ -73,8 +75,9 @@ def compare(config: Config, found: data.Data, place: Place, rounds: int) -> dict
         "steps": rounds,
         "plain_ms": p,
         "encrypted_ms": e,
-        "overhead_cpu": e["cpu"] / p["cpu"] - 1,
-        "overhead_wall": e["wall"] / p["wall"] - 1,
+        "overhead_cpu": middle / p["cpu"],
+        # Of a median: 1.25 sd/sqrt(n), with the sd that a normal distribution of these quartiles has.
+        "standard_error": 1.253 * (high - low) / 1.349 / rounds**0.5 / p["cpu"],
         # What encryption itself adds, apart from the noise of a step's other 99 %.
         "overhead_prepare": (e["prepare"] - p["prepare"]) / p["wall"],
     }
@@ -107,8 +110,8 @@ def main() -> None:
             config = Config(**recipe(CPU, stem, block_size))
             step = Step(config, found, place)
             for _ in range(o.rounds + 2):
-                step()
-            epoch = min(step.times["cpu"]) * (50_000 // config.batch)
+                step(False)
+            epoch = min(step.times[False]["cpu"]) * (50_000 // config.batch)
             said = {"stem": stem, "block_size": block_size, "epochs": config.epochs}
             result["recipes"].append({**said, "cpu_epoch": epoch, "cpu_all": epoch * config.epochs})
             print(
@@ -123,8 +126,8 @@ def main() -> None:
             result["overhead"].append(row)
             print(
                 f"{stem} M = {block_size}: a step {row['plain_ms']['cpu']:.1f} ms plain, "
-                f"{row['encrypted_ms']['cpu']:.1f} encrypted: {100 * row['overhead_cpu']:+.2f} % CPU, "
-                f"{100 * row['overhead_wall']:+.2f} % wall; preparing {row['plain_ms']['prepare']:.2f} and "
+                f"{row['encrypted_ms']['cpu']:.1f} encrypted: {100 * row['overhead_cpu']:+.2f} "
+                f"± {100 * row['standard_error']:.2f} %; preparing {row['plain_ms']['prepare']:.2f} and "
                 f"{row['encrypted_ms']['prepare']:.2f} ms: {100 * row['overhead_prepare']:+.2f} %",
                 flush=True,
             )

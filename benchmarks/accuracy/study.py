@@ -125,6 +125,7 @@ def run_row(
             return False
         if (results / f"{name}.json").exists():
             return False
+        print(name, flush=True)
         record = train(config, folder, data, quiet=quiet)
         evaluation = evaluate(folder, data, keys=keys, images=images)
         whole = {"name": name, **record, "evaluation": evaluation}
@@ -167,7 +168,6 @@ def main() -> None:
             }
             print("done" if done else "    ", name, *(f"{k}={v}" for k, v in changed.items()))
         elif not done and time.monotonic() - start < 60 * o.minutes:
-            print(name, flush=True)
             run_row(
                 name, config, o.runs / o.setting, results, o.data, keys=o.keys, images=o.images, quiet=o.quiet
             )
