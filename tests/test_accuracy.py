@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 
 import blockenc
-from benchmarks.accuracy import data, evaluate, models, study
+from benchmarks.accuracy import data, evaluate, leak, models, overhead, report, study
+from benchmarks.accuracy import train as train_script
 from benchmarks.accuracy.train import Config, Place, build, key_set, train
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +59,7 @@ def test_the_right_key_works_and_wrong_ones_do_not(tiny: Path) -> None:
                 continue
             assert scores["protected"]["right_key"] == pytest.approx(scores["plain"], abs=0.006), name
             scores = scores["protected"]
-        assert scores["right_key"] > 0.8, name
+        assert scores["right_key"] > (0.6 if config.init == "random" else 0.8), name
         assert scores["wrong_keys"]["number"] == 10
         # Blocks of 2 x 2 grey pixels have few keys: 4! * 6 without ffx, and some are nearly right.
         if config.block_size > 2:
@@ -94,6 +96,7 @@ def test_a_resumed_run_is_the_whole_run(tmp_path: Path) -> None:
 
 
 def test_processes_share_the_batches(tmp_path: Path) -> None:
+    """Two processes under torchrun train; together their batches are one process's."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     options = ["--dataset", "digits", "--epochs", "2", "--width", "8", "--out", str(tmp_path), "--quiet"]
     command = [*launch, "-m", "benchmarks.accuracy.train", *options]
@@ -226,3 +229,58 @@ def test_key_sets_and_configurations_differ() -> None:
     assert config.prepare(x, config.cipher()).dtype == torch.uint16
     assert Place.here("cpu").world == 1
     assert isinstance(config.cipher(), blockenc.Cipher)
+
+
+def test_the_report_of_the_tiny_study(tiny: Path, tmp_path: Path) -> None:
+    measured = tiny / "results" / "measured"
+    runs = tiny / "runs" / "tiny"
+    run_module("overhead", "--rounds", 3, "--batch", 16, "--json", measured / "overhead.json")
+    said = run_module(
+        "leak",
+        *(runs / name for name in ("embedding-m4-plain-seed0", "embedding-m4-all-random-seed0")),
+        "--json",
+        measured / "leak.json",
+    )
+    protected, from_random = json.loads(said)["leak"]
+    assert protected["values"]["rows_within_8"] > 0.9, "a smooth table betrays the values"
+    assert from_random["values"]["rows_within_8"] < 0.3
+    page = tmp_path / "page.md"
+    run_module("report", "--setting", "tiny", "--results", tiny / "results", "--page", page)
+    text = page.read_text()
+    assert "not measured yet" in text, "the tiny study has no rows of single steps"
+    found = json.loads((tiny / "results/conv-m4-all-seed0.json").read_text())["evaluation"]
+    wrong = found["wrong_keys"]
+    assert f"| conv | 4 | all three |  | {100 * found['right_key']:.2f} |" in text
+    assert f"{100 * wrong['mean']:.1f} ± {100 * wrong['sd']:.1f}" in text
+    for plot in report.PLOTS:
+        assert Image.open(tmp_path / f"page-{plot}.png").size[0] > 500
+    again = text
+    run_module("report", "--setting", "tiny", "--results", tiny / "results", "--page", page)
+    assert page.read_text() == again
+
+
+def test_the_page_shows_the_results() -> None:
+    """docs/accuracy.md is what the checked-in JSONs say."""
+    text = report.PAGE.read_text()
+    assert report.fill(text, report.Study(study.HERE / "results")) == text
+    for picture in re.findall(r"\]\((accuracy-[a-z-]+\.png)\)", text):
+        assert report.PAGE.with_name(picture).exists()
+
+
+def test_the_scripts_explain_themselves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for script in (evaluate, leak, overhead, report, study, train_script):
+        monkeypatch.setattr(sys, "argv", ["x", "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            script.main()
+        assert "python -m benchmarks.accuracy" in capsys.readouterr().out
+    listed = run_module("study", "--list").splitlines()
+    assert len(listed) == len(study.rows())
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    config = Config(dataset="digits", epochs=1, width=8)
+    train(config, tmp_path, quiet=True, tensorboard=True)
+    assert list((tmp_path / "tensorboard").iterdir())

@@ -8,6 +8,7 @@ digits: what scikit-learn bundles, 8 x 8 pixels, enlarged; no file is needed.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Folder:
     path: Path
     image_size: int
     training: bool
-    workers: int = 8
+    workers: int = min(8, os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
         from torchvision.datasets import ImageFolder

@@ -1,7 +1,7 @@
 """What encryption adds to a training step: python -m benchmarks.accuracy.overhead
 
 One model is trained on a plain batch and on the same batch encrypted, in turn, so that the machine's drift
-meets both alike; the difference is the median over pairs of steps, of their CPU time, with its standard error.
+meets both alike; the difference is the median over pairs of steps, of CPU time, with its standard error.
 Beside them stands what preparing a batch takes alone: normalising it, or encrypting with the normalisation
 fused (integers for an embedding). The images are noise; neither costs less on others.
 
@@ -97,6 +97,7 @@ def main() -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=20, help="steps of each (default 20)")
+    parser.add_argument("--only", default="", metavar="STEM", help="only this one")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--recipes", action="store_true")
@@ -121,6 +122,8 @@ def main() -> None:
     else:
         result["overhead"] = []
         for stem, block_size in (("conv", 4), ("block", 4), ("embedding", 2), ("embedding", 4)):
+            if o.only not in stem:
+                continue
             config = Config(**{**recipe(CPU, stem, block_size), "batch": o.batch})
             row = compare(config, found, place, o.rounds)
             result["overhead"].append(row)

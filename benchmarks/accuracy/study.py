@@ -77,6 +77,7 @@ def rows(setting: str = CPU) -> dict[str, Config]:
             add("embedding", m, ALL, seed, start="protected")
         for m in (2, 4):
             add("conv", m, ALL, seed)
+        add("embedding", 4, ALL, seed, init="random")  # what a trainer without the key can do
         for m in (4, 2):
             add("block", m, "", seed)
             add("block", m, LINEAR, seed)
@@ -86,7 +87,6 @@ def rows(setting: str = CPU) -> dict[str, Config]:
         return found
     for step in ("shuffle", "np", "ffx"):
         add("conv", 4, step)
-    add("embedding", 4, ALL, init="random")  # what a trainer without the key can do
     add("embedding", 4, ALL)
     main_rows(1)
     for m in (8,):
