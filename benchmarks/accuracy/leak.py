@@ -117,6 +117,7 @@ def main() -> None:
     result = {"leak": [leak(folder, o.data) for folder in o.runs]}
     print(json.dumps(result, indent=1))
     if o.json:
+        o.json.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(o.json, (json.dumps(result, indent=1) + "\n").encode())
 
 

@@ -135,6 +135,7 @@ def main() -> None:
                 flush=True,
             )
     if o.json:
+        o.json.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(o.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
