@@ -267,6 +267,13 @@ def test_the_page_shows_the_results() -> None:
         assert report.PAGE.with_name(picture).exists()
 
 
+def test_the_code_of_the_page_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", report.PAGE.read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/accuracy.md", "exec"), {})
+
+
 def test_the_scripts_explain_themselves(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

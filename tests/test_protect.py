@@ -209,6 +209,11 @@ def test_compile_and_copies() -> None:
     x = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8)
     compiled = torch.compile(first, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), first(x))
+    first(x).square().sum().backward()
+    assert first.table.grad is not None
+    want, first.table.grad = first.table.grad, None
+    compiled(x).square().sum().backward()
+    torch.testing.assert_close(first.table.grad, want)
     torch.testing.assert_close(copy.deepcopy(first)(x), first(x))
     other = BlockEmbedding(2, 4)
     other.load_state_dict(first.state_dict())

@@ -118,8 +118,13 @@ def start_of(config: Config) -> str:
     return "protected" if config.start == "protected" else f"{config.init}, no key"
 
 
+def label_of(config: Config) -> str:
+    size = f"M{config.block_size}" if block_of(config) else ""
+    return " ".join(filter(None, (config.stem, size, steps_of(config), start_of(config))))
+
+
 def block_of(config: Config) -> str:
-    return "–" if config.stem == "conv" and not config.steps else str(config.block_size)
+    return "" if config.stem == "conv" and not config.steps else str(config.block_size)
 
 
 def with_seeds(row: Row) -> str:
@@ -131,7 +136,7 @@ def ordered(study: Study) -> list[Row]:
     def place(row: Row) -> tuple[Any, ...]:
         c = row.config
         stems = ("conv", "block", "embedding")
-        return stems.index(c.stem), c.block_size, len(c.step_list), c.steps, c.profile, start_of(c)
+        return stems.index(c.stem), block_of(c), len(c.step_list), c.steps, c.profile, start_of(c)
 
     return sorted(study.rows.values(), key=place)
 
@@ -149,7 +154,7 @@ def rows_table(study: Study) -> str:
 
     head = (
         "stem | M | trained on | table starts | right key, % (seeds) | points below plain | "
-        "100 wrong keys, %: mean ± sd (range) | plain images, %"
+        "wrong keys, %: mean ± sd (range) | plain images, %"
     )
     return table(head, map(line, ordered(study)))
 
@@ -222,7 +227,7 @@ def protected_table(study: Study) -> str:
 
     head = (
         "stem | M | plain model on plain images, % | on encrypted images, % | protected for | right key, % | "
-        "100 wrong keys, %: mean ± sd (range) | plain images, %"
+        "wrong keys, %: mean ± sd (range) | plain images, %"
     )
     return table(head, map(line, (row for row in ordered(study) if not row.config.steps)))
 
@@ -387,14 +392,9 @@ def plot_keys(study: Study, axes: Any) -> None:
         spread = [[w["mean"] - w["min"]], [w["max"] - w["mean"]]]
         axes.bar(n + 0.2, w["mean"], 0.38, color="tab:red", yerr=spread, capsize=2)
     axes.axhline(10, color="black", lw=0.8, ls=":", label="chance")
-    names = [
-        " ".join(
-            filter(None, (r.config.stem, f"M{r.config.block_size}", steps_of(r.config), start_of(r.config)))
-        )
-        for r in chosen
-    ]
+    names = [label_of(row.config) for row in chosen]
     axes.set_xticks(range(len(chosen)), names, rotation=40, ha="right", fontsize=7)
-    axes.set(ylabel="accuracy, %", title="right key (by stem), and 100 wrong keys (red: mean and range)")
+    axes.set(ylabel="accuracy, %", title="right key (by stem), and wrong keys (red: mean and range)")
     axes.legend(fontsize=8)
 
 
@@ -417,7 +417,7 @@ def plot_curves(study: Study, axes: Any) -> None:
             colour = {("conv", 2): "tab:cyan", ("embedding", 2): "tab:olive"}.get((stem, m), COLOURS[stem])
             if style == "-" and stem == "conv":
                 colour = "black"
-            label = f"{stem} M{block_of(row.config)} {steps_of(row.config)} {start_of(row.config)}"
+            label = label_of(row.config)
             y = [loss for _, some in losses for loss in some]
             axes.plot(x, y, style, color=colour, lw=1, label=label)
     axes.set(xlabel="epoch", ylabel="training loss, mean of 20 steps", title="training curves")
@@ -432,7 +432,7 @@ def plot_time(study: Study, axes: Any) -> None:
         axes.bar(n - 0.2, row["plain_ms"]["cpu"], 0.38, color="tab:gray", label="plain" if not n else None)
         encrypted = "encrypted" if not n else None
         axes.bar(n + 0.2, row["encrypted_ms"]["cpu"], 0.38, color="tab:purple", label=encrypted)
-        text = f"{100 * row['overhead_cpu']:+.1f} %"
+        text = f"{100 * row['overhead_cpu']:+.1f} ± {100 * row['standard_error']:.1f} %"
         axes.annotate(
             text, (n, max(row["plain_ms"]["cpu"], row["encrypted_ms"]["cpu"])), ha="center", va="bottom"
         )
