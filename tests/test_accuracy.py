@@ -81,11 +81,21 @@ def test_encrypted_training_from_a_protected_start_is_plain_training(tiny: Path)
         assert second[0] == pytest.approx(first[0], rel=1e-4)
 
 
-def test_a_resumed_run_is_the_whole_run(tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    batches = data.Part.batches
+
+    def recorded(self: data.Part, size: int, seed: int | None, *rest: int) -> Any:
+        seeds.extend([] if seed is None else [seed])
+        return batches(self, size, seed, *rest)
+
+    monkeypatch.setattr(data.Part, "batches", recorded)
     config = Config(dataset="digits", stem="embedding", steps="shuffle,np,ffx", epochs=3, width=8)
     whole = train(config, tmp_path / "whole", quiet=True)
     for stop in (1, 2, None):
         parts = train(config, tmp_path / "parts", quiet=True, stop_after=stop)
+    assert seeds[:3] == seeds[3:]
+    assert len(set(seeds)) == 3, "every epoch draws the same"
     for a, b in zip(whole["epochs"], parts["epochs"], strict=True):
         assert (a["losses"], a["loss"], a["accuracy"]) == (b["losses"], b["loss"], b["accuracy"])
     a, b = (torch.load(tmp_path / name / "checkpoint.pt")["model"] for name in ("whole", "parts"))

@@ -141,7 +141,7 @@ def check_images(x: torch.Tensor, channels: int, block_size: int, values: int) -
 class _LookUp(torch.autograd.Function):
     """table.to(dtype)[rows], whose gradient is summed in the table's own precision.
 
-    Indexing a table in bfloat16 would sum hundreds of thousands of gradients in bfloat16, too.
+    Indexing a table in bfloat16 would give a bfloat16 sum of hundreds of thousands of gradients.
     """
 
     @staticmethod
