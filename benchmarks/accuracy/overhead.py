@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.accuracy import data
+from benchmarks.accuracy.models import STEMS
 from benchmarks.accuracy.study import ALL, CPU, CPU_STEMS, recipe
 from benchmarks.accuracy.train import Config, Place, Run, environment
 from blockenc.files import atomic_write
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--recipes", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the results here, too")
+    parser.add_argument("--json", type=Path, help="write here, too; rows of other stems are kept")
     o = parser.parse_args()
     place, found = Place.here(o.device), noise()
     result: dict[str, Any] = {"environment": environment(found, place)}
@@ -120,13 +121,13 @@ def main() -> None:
                 flush=True,
             )
     else:
-        result["overhead"] = []
+        rows = []
         for stem, block_size in (("conv", 4), ("block", 4), ("embedding", 2), ("embedding", 4)):
             if o.only not in stem:
                 continue
             config = Config(**{**recipe(CPU, stem, block_size), "batch": o.batch})
             row = compare(config, found, place, o.rounds)
-            result["overhead"].append(row)
+            rows.append(row)
             print(
                 f"{stem} M = {block_size}: a step {row['plain_ms']['cpu']:.1f} ms plain, "
                 f"{row['encrypted_ms']['cpu']:.1f} encrypted: {100 * row['overhead_cpu']:+.2f} "
@@ -134,6 +135,9 @@ def main() -> None:
                 f"{row['encrypted_ms']['prepare']:.2f} ms: {100 * row['overhead_prepare']:+.2f} %",
                 flush=True,
             )
+        if o.json and o.json.exists():
+            rows += [r for r in json.loads(o.json.read_text())["overhead"] if o.only not in r["stem"]]
+        result["overhead"] = sorted(rows, key=lambda r: (STEMS.index(r["stem"]), r["block_size"]))
     if o.json:
         o.json.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(o.json, (json.dumps(result, indent=1) + "\n").encode())
