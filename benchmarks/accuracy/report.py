@@ -295,7 +295,9 @@ def leak_table(study: Study) -> str:
             f"{100 * v['rows_within_8']:.1f} ({100 * v['rows_within_8_guessing']:.1f})",
             f"{v['rank_correlation']:.3f}",
             f"{part} ({guess})",
-            f"{100 * p['neighbour']:.0f} ({100 * p['neighbour_guessing']:.0f})",
+            f"{100 * p['neighbour']:.0f} ({100 * p['neighbour_guessing']:.0f})"
+            if row["block_size"] > 2
+            else "–",
         ]
 
     head = (
