@@ -93,8 +93,6 @@ def leak(folder: Path, data_folder: Path | None) -> dict[str, Any]:
     table, weight = (p.detach().float().numpy() for p in (stems[0].table, stems[0].weight))
     how = "protected start" if config.start == "protected" else f"{config.init} start, no key"
     trained = f"encrypted, {how}" if config.steps else "plain, then protected"
-        "plain, then protected" if not config.steps else f"encrypted, start {config.start} {config.init}"
-    )
     return {
         "run": folder.name,
         "trained": trained,
