@@ -113,9 +113,11 @@ def steps_of(config: Config) -> str:
 
 
 def start_of(config: Config) -> str:
-    if config.stem != "embedding" or not config.steps:
+    if config.stem == "conv" or not config.steps:
         return ""
-    return "protected" if config.start == "protected" else f"{config.init}, no key"
+    if config.start == "protected":
+        return "protected"
+    return f"{config.init}, no key" if config.stem == "embedding" else "local, no key"
 
 
 def label_of(config: Config) -> str:
@@ -153,7 +155,7 @@ def rows_table(study: Study) -> str:
         return [c.stem, block_of(c), steps_of(c), start_of(c), with_seeds(row), said, wrong, plain_images]
 
     head = (
-        "stem | M | trained on | table starts | right key, % (seeds) | points below plain | "
+        "stem | M | trained on | stem starts | right key, % (seeds) | points below plain | "
         "wrong keys, %: mean ± sd (range) | plain images, %"
     )
     return table(head, map(line, ordered(study)))
@@ -177,7 +179,7 @@ def members_table(study: Study) -> str:
 
     chosen = [row for row in ordered(study) if len(row.config.step_list) > 1]
     return table(
-        "stem | M | steps | table starts | right | wrong shuffle | wrong np | wrong ffx", map(line, chosen)
+        "stem | M | steps | stem starts | right | wrong shuffle | wrong np | wrong ffx", map(line, chosen)
     )
 
 
@@ -333,7 +335,13 @@ def goals_table(study: Study) -> str:
         seeds = min(len(conv.runs), len(plain.runs)) if conv and plain else 0
         judge(f"embedding stem, M = {m}, plain, below the convolution at equal time", 2, below, seeds)
     for m in (2, 4):
-        gap(f"block stem, M = {m}, shuffle + np: gap to plain", 1, study.find("block", m, LINEAR))
+        gap(
+            f"block stem, M = {m}, shuffle + np, local start, no key: gap to plain",
+            1,
+            study.find("block", m, LINEAR),
+        )
+        protected = study.find("block", m, LINEAR, "protected")
+        gap(f"block stem, M = {m}, shuffle + np, protected start: gap to plain", 1, protected)
     gap("conv stem, M = 2, all three steps: gap to plain", 1, study.find("conv", 2, ALL))
     for step in ("shuffle", "np", "ffx"):
         gap(f"conv stem, M = 4, {step} alone: gap to plain", 3, study.find("conv", 4, step))

@@ -81,6 +81,8 @@ def rows(setting: str = CPU) -> dict[str, Config]:
         for m in (4, 2):
             add("block", m, "", seed)
             add("block", m, LINEAR, seed)
+        for m in (4, 2):
+            add("block", m, LINEAR, seed, start="protected")
 
     main_rows(0)
     if setting == TINY:
