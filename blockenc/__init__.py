@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from blockenc import nn
     from blockenc.data.collate import EncryptCollate
     from blockenc.data.transform import EncryptTransform
+    from blockenc.nn.folding import protect, unprotect
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,8 @@ __all__ = [
     "decrypt",
     "encrypt",
     "nn",
+    "protect",
+    "unprotect",
 ]
 
 # Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
@@ -43,6 +46,8 @@ _LAZY = {
     "EncryptCollate": ("blockenc.data.collate", "EncryptCollate"),
     "EncryptTransform": ("blockenc.data.transform", "EncryptTransform"),
     "nn": ("blockenc.nn", None),
+    "protect": ("blockenc.nn.folding", "protect"),
+    "unprotect": ("blockenc.nn.folding", "unprotect"),
 }
 
 

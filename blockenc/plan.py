@@ -101,6 +101,11 @@ class Plan:
         sections = [floats, self.source, self.flips, self.table_of, self.tables, self.output]
         return np.concatenate([_padded(section) for section in sections])
 
+    def substitutions(self) -> np.ndarray:
+        """int64 [L, in_values]: what every integer read at source[p] becomes at position p."""
+        rows = [_substitution(self, int(f) % 2, int(t)) for f, t in zip(self.flips, self.table_of)]
+        return np.stack(rows).astype(np.int64)
+
     @classmethod
     def unpack(cls, packed: np.ndarray, block_size: int, channels: int, tables: int, flags: int) -> Plan:
         """The plan in `packed`. The output stage is kept as mean and std. Raises ValueError on a bad size."""

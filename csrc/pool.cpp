@@ -21,8 +21,8 @@ void relax() {
 #endif
 }
 
-// A thread that has worked looks for more for so long before it sleeps: to wake one takes longer, and a loop of
-// calls leaves less between them.
+// A thread that has worked looks for more for so long before it sleeps: to wake one takes longer, and a loop
+// of calls leaves less between them.
 constexpr auto kSpin = std::chrono::microseconds(100);
 
 // Whether `done()` came true within kSpin.

@@ -1,0 +1,509 @@
+"""The tables and plots of docs/accuracy.md out of the study's JSONs: python -m benchmarks.accuracy.report
+
+Between `<!-- NAME -->` and `<!-- end -->` the tables are written anew; the text around them is left alone.
+Plots go beside the page, as accuracy-*.png. Rows that are not there yet are left out. --setting gpu shows
+that study's rows instead; --page then names another page, which is made if it does not exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.study import ALL, CPU, GPU, HERE, LINEAR, TINY
+from benchmarks.accuracy.train import Config
+
+PAGE = HERE.parents[1] / "docs" / "accuracy.md"
+NOT_MEASURED = "not measured yet"
+
+
+@dataclass
+class Row:
+    """The runs of one configuration, which differ in their seeds."""
+
+    config: Config
+    runs: list[dict[str, Any]]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Percent with the right key (or plain), one a seed."""
+        found = [run["evaluation"] for run in self.runs]
+        return [100 * (e["right_key"] if "right_key" in e else e["plain"]) for e in found]
+
+    @property
+    def accuracy(self) -> float:
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def cpu_epoch(self) -> float:
+        """CPU seconds of an epoch: the least, which other work on the machine disturbed least."""
+        return min(epoch["cpu_seconds"] for run in self.runs for epoch in run["epochs"])
+
+    def wrong(self, what: str = "") -> dict[str, float]:
+        """Percent with wrong keys, over the seeds: mean, sd, min, max."""
+        found = [(run["evaluation"][what] if what else run["evaluation"])["wrong_keys"] for run in self.runs]
+        return {
+            "mean": 100 * statistics.fmean(w["mean"] for w in found),
+            "sd": 100 * statistics.fmean(w["sd"] for w in found),
+            "min": 100 * min(w["min"] for w in found),
+            "max": 100 * max(w["max"] for w in found),
+        }
+
+
+class Study:
+    """What the JSONs hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows: dict[str, Row] = {}
+        for path in sorted(folder.glob("*.json")):
+            run = json.loads(path.read_text())
+            config = Config(**run["config"])
+            name = run["name"].removesuffix(f"-seed{config.seed}")
+            self.rows.setdefault(name, Row(config, [])).runs.append(run)
+        self.measured = {
+            path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("measured/*.json"))
+        }
+
+    def find(self, stem: str, block_size: int, steps: str, start: str = "plain", **more: Any) -> Row | None:
+        """The row, or None; a plain row's start does not matter, nor a plain convolution's block size."""
+        wanted = {"profile": "byte", "init": "ramp", **more}
+        for row in self.rows.values():
+            c = row.config
+            if (c.stem, c.steps) != (stem, steps) or any(getattr(c, k) != v for k, v in wanted.items()):
+                continue
+            if (steps and c.start != start) or (c.block_size != block_size and (steps or stem != "conv")):
+                continue
+            return row
+        return None
+
+    def plain_of(self, config: Config) -> Row | None:
+        return self.find(config.stem, config.block_size, "")
+
+    def gap(self, row: Row) -> tuple[float, int] | None:
+        """Points below plain, over the seeds that both have, and how many those are."""
+        plain = self.plain_of(row.config)
+        if plain is None:
+            return None
+        by_seed = dict(zip((run["config"]["seed"] for run in plain.runs), plain.accuracies))
+        gaps = [
+            by_seed[run["config"]["seed"]] - accuracy
+            for run, accuracy in zip(row.runs, row.accuracies)
+            if run["config"]["seed"] in by_seed
+        ]
+        return (statistics.fmean(gaps), len(gaps)) if gaps else None
+
+
+def table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    columns = head.split("|")
+    lines = [head.strip(), "|".join([" --- "] * len(columns)), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line.strip()} |" for line in lines)
+
+
+def steps_of(config: Config) -> str:
+    """Its steps in words."""
+    names = {"": "plain", ALL: "all three"}
+    said = names.get(config.steps, config.steps.replace(",", " + "))
+    return said + (", decimal" if config.profile == "decimal" else "")
+
+
+def start_of(config: Config) -> str:
+    if config.stem == "conv" or not config.steps:
+        return ""
+    if config.start == "protected":
+        return "protected"
+    return f"{config.init}, no key" if config.stem == "embedding" else "local, no key"
+
+
+def label_of(config: Config) -> str:
+    size = f"M{config.block_size}" if block_of(config) else ""
+    return " ".join(filter(None, (config.stem, size, steps_of(config), start_of(config))))
+
+
+def block_of(config: Config) -> str:
+    return "" if config.stem == "conv" and not config.steps else str(config.block_size)
+
+
+def with_seeds(row: Row) -> str:
+    every = f" ({', '.join(f'{a:.2f}' for a in row.accuracies)})" if len(row.runs) > 1 else ""
+    return f"{row.accuracy:.2f}{every}"
+
+
+def ordered(study: Study) -> list[Row]:
+    def place(row: Row) -> tuple[Any, ...]:
+        c = row.config
+        stems = ("conv", "block", "embedding")
+        return stems.index(c.stem), block_of(c), len(c.step_list), c.steps, c.profile, start_of(c)
+
+    return sorted(study.rows.values(), key=place)
+
+
+def rows_table(study: Study) -> str:
+    def line(row: Row) -> list[str]:
+        c, gap = row.config, study.gap(row)
+        plain_images = wrong = ""
+        if c.steps:
+            w = row.wrong()
+            wrong = f"{w['mean']:.1f} ± {w['sd']:.1f} ({w['min']:.1f} to {w['max']:.1f})"
+            plain_images = f"{100 * statistics.fmean(r['evaluation']['plain_images'] for r in row.runs):.1f}"
+        said = f"{gap[0]:+.2f}" if gap and c.steps else ""
+        return [c.stem, block_of(c), steps_of(c), start_of(c), with_seeds(row), said, wrong, plain_images]
+
+    head = (
+        "stem | M | trained on | stem starts | right key, % (seeds) | points below plain | "
+        "wrong keys, %: mean ± sd (range) | plain images, %"
+    )
+    return table(head, map(line, ordered(study)))
+
+
+def members_table(study: Study) -> str:
+    def line(row: Row) -> list[str]:
+        cells = []
+        for step in ("shuffle", "np", "ffx"):
+            found = [r["evaluation"]["one_wrong_member"].get(step) for r in row.runs]
+            values = [100 * f["mean"] for f in found if f]
+            cells.append(f"{statistics.fmean(values):.1f}" if values else "–")
+        return [
+            row.config.stem,
+            block_of(row.config),
+            steps_of(row.config),
+            start_of(row.config),
+            f"{row.accuracy:.1f}",
+            *cells,
+        ]
+
+    chosen = [row for row in ordered(study) if len(row.config.step_list) > 1]
+    return table(
+        "stem | M | steps | stem starts | right | wrong shuffle | wrong np | wrong ffx", map(line, chosen)
+    )
+
+
+def time_table(study: Study) -> str:
+    conv = study.find("conv", 4, "")
+
+    def line(row: Row) -> list[str]:
+        c, run = row.config, row.runs[0]
+        below = f"{conv.accuracy - row.accuracy:+.2f}" if conv and row is not conv else ""
+        seconds = f"{row.cpu_epoch:.1f}"
+        total = f"{row.cpu_epoch * c.epochs:.0f}"
+        return [
+            c.stem,
+            block_of(c),
+            f"{run['parameters']:,}",
+            str(c.epochs),
+            seconds,
+            total,
+            with_seeds(row),
+            below,
+        ]
+
+    plain = [row for row in ordered(study) if not row.config.steps]
+    head = (
+        "stem | M | parameters | epochs | CPU s an epoch | CPU s in all | plain, % (seeds) | "
+        "points below the convolution"
+    )
+    return table(head, map(line, plain))
+
+
+def protected_table(study: Study) -> str:
+    def line(row: Row) -> list[str]:
+        c = row.config
+        found = [run["evaluation"] for run in row.runs]
+        met = statistics.fmean(100 * e["on_encrypted_images"]["mean"] for e in found)
+        cells = ["the stem cannot", "", "", ""]
+        if all("protected" in e for e in found):
+            p = [e["protected"] for e in found]
+            w = row.wrong("protected")
+            cells = [
+                p[0]["steps"].replace(",", " + ") if p[0]["steps"] != ALL else "all three",
+                f"{statistics.fmean(100 * e['right_key'] for e in p):.2f}",
+                f"{w['mean']:.1f} ± {w['sd']:.1f} ({w['min']:.1f} to {w['max']:.1f})",
+                f"{statistics.fmean(100 * e['plain_images'] for e in p):.1f}",
+            ]
+        return [c.stem, str(c.block_size), f"{row.accuracy:.2f}", f"{met:.1f}", *cells]
+
+    head = (
+        "stem | M | plain model on plain images, % | on encrypted images, % | protected for | right key, % | "
+        "wrong keys, %: mean ± sd (range) | plain images, %"
+    )
+    return table(head, map(line, (row for row in ordered(study) if not row.config.steps)))
+
+
+def curves_table(study: Study) -> str:
+    lines = []
+    for m in (2, 4, 8):
+        plain, protected = study.find("embedding", m, ""), study.find("embedding", m, ALL, "protected")
+        if plain is None or protected is None:
+            continue
+        runs = {run["config"]["seed"]: run for run in plain.runs}
+        for run in protected.runs:
+            if (other := runs.get(run["config"]["seed"])) is None:
+                continue
+            pairs = [
+                (a, b)
+                for x, y in zip(other["epochs"], run["epochs"])
+                for a, b in zip(x["losses"], y["losses"])
+            ]
+            first = abs(pairs[0][0] - pairs[0][1])
+            mean = statistics.fmean(abs(a - b) for a, b in pairs)
+            signed = statistics.fmean(b - a for a, b in pairs)
+            lines.append(
+                [str(m), str(run["config"]["seed"]), f"{first:.5f}", f"{mean:.4f}", f"{signed:+.4f}"]
+            )
+    return table("M | seed | first 20 steps | mean difference | mean signed difference", lines)
+
+
+def overhead_table(study: Study) -> str:
+    found = study.measured.get("overhead")
+    if found is None:
+        return NOT_MEASURED
+    lines = [
+        [
+            row["stem"],
+            str(row["block_size"]),
+            f"{row['plain_ms']['cpu']:.1f}",
+            f"{row['encrypted_ms']['cpu']:.1f}",
+            f"{100 * row['overhead_cpu']:+.2f} ± {100 * row['standard_error']:.2f} %",
+            f"{row['plain_ms']['prepare']:.2f}",
+            f"{row['encrypted_ms']['prepare']:.2f}",
+            f"{100 * row['overhead_prepare']:+.2f} %",
+        ]
+        for row in found["overhead"]
+    ]
+    head = (
+        "stem | M | step, plain, CPU ms | encrypted | difference | batch alone, plain, ms | encrypted | "
+        "of a step"
+    )
+    return table(head, lines)
+
+
+def leak_table(study: Study) -> str:
+    found = study.measured.get("leak")
+    if found is None:
+        return NOT_MEASURED
+
+    def line(row: dict[str, Any]) -> list[str]:
+        v, p = row["values"], row["places"]
+        part = f"{100 * p['part_of_the_block']:.0f}" if "part_of_the_block" in p else "–"
+        guess = f"{100 * p['part_of_the_block_guessing']:.0f}" if "part_of_the_block" in p else "–"
+        return [
+            row["trained"],
+            str(row["block_size"]),
+            f"{100 * v['rows_within_8']:.1f} ({100 * v['rows_within_8_guessing']:.1f})",
+            f"{v['rank_correlation']:.3f}",
+            f"{part} ({guess})",
+            f"{100 * p['neighbour']:.0f} ({100 * p['neighbour_guessing']:.0f})"
+            if row["block_size"] > 2
+            else "–",
+        ]
+
+    head = (
+        "trained on | M | table entries within 8 of the truth, % (guessing) | rank correlation | "
+        "positions in the right part of the block, % (guessing) | most similar is a neighbour, % (guessing)"
+    )
+    return table(head, map(line, found["leak"]))
+
+
+def goals_table(study: Study) -> str:
+    """Every goal of the issue, what was measured, and whether it is met."""
+    lines: list[list[str]] = []
+
+    def judge(what: str, goal: float, measured: float | None, seeds: int = 0, unit: str = "points") -> None:
+        if measured is None:
+            lines.append([what, f"<= {goal:g} {unit}", NOT_MEASURED, "–"])
+            return
+        of = f", {seeds} seed{'s' * (seeds != 1)}" if seeds else ""
+        verdict = "met" if measured <= goal else "missed"
+        lines.append([what, f"<= {goal:g} {unit}", f"{measured:.2f}{of}", verdict])
+
+    def gap(what: str, goal: float, row: Row | None) -> None:
+        measured = study.gap(row) if row else None
+        judge(what, goal, *(measured or (None, 0)))
+
+    for m in (2, 4):
+        row = study.find("embedding", m, ALL, "protected")
+        gap(f"embedding stem, M = {m}, all three steps, protected start: gap to plain", 0.5, row)
+    conv = study.find("conv", 4, "")
+    for m in (2, 4):
+        plain = study.find("embedding", m, "")
+        below = conv.accuracy - plain.accuracy if conv and plain else None
+        seeds = min(len(conv.runs), len(plain.runs)) if conv and plain else 0
+        judge(f"embedding stem, M = {m}, plain, below the convolution at equal time", 2, below, seeds)
+    for m in (2, 4):
+        gap(
+            f"block stem, M = {m}, shuffle + np, local start, no key: gap to plain",
+            1,
+            study.find("block", m, LINEAR),
+        )
+        protected = study.find("block", m, LINEAR, "protected")
+        gap(f"block stem, M = {m}, shuffle + np, protected start: gap to plain", 1, protected)
+    gap("conv stem, M = 2, all three steps: gap to plain", 1, study.find("conv", 2, ALL))
+    for step in ("shuffle", "np", "ffx"):
+        gap(f"conv stem, M = 4, {step} alone: gap to plain", 3, study.find("conv", 4, step))
+    encrypted = [row for row in ordered(study) if row.config.steps == ALL]
+    if encrypted:
+        judge(
+            "wrong keys, all three steps: highest mean of a row",
+            15,
+            max(r.wrong()["mean"] for r in encrypted),
+            unit="%",
+        )
+    overhead = study.measured.get("overhead")
+    worst = 100 * max(row["overhead_prepare"] for row in overhead["overhead"]) if overhead else None
+    judge("encryption: share of a training step, the worst stem", 1, worst, unit="%")
+    return table("goal | at most | measured | ", lines)
+
+
+TABLES: dict[str, Callable[[Study], str]] = {
+    "goals": goals_table,
+    "rows": rows_table,
+    "time": time_table,
+    "protected": protected_table,
+    "members": members_table,
+    "curves": curves_table,
+    "overhead": overhead_table,
+    "leak": leak_table,
+}
+
+COLOURS = {"conv": "tab:blue", "block": "tab:orange", "embedding": "tab:green"}
+
+
+def plot_block_sizes(study: Study, axes: Any) -> None:
+    """Accuracy against M, plain (open) and encrypted with all steps the stem takes (filled)."""
+    for stem, colour in COLOURS.items():
+        steps = LINEAR if stem == "block" else ALL
+        start = "protected" if stem == "embedding" else "plain"
+        for said, marker, some in (
+            ("plain", "o--", [(m, study.find(stem, m, "")) for m in (2, 4, 8)]),
+            (steps.replace(",", " + "), "o-", [(m, study.find(stem, m, steps, start)) for m in (2, 4, 8)]),
+        ):
+            points = [(m, row.accuracy) for m, row in some if row]
+            if points:
+                fill = "none" if said == "plain" else colour
+                axes.plot(
+                    *zip(*points), marker, color=colour, fillstyle="full", mfc=fill, label=f"{stem}, {said}"
+                )
+    axes.set(xlabel="block size M", ylabel="accuracy, %", xticks=(2, 4, 8), title="right key, against plain")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+
+
+def plot_keys(study: Study, axes: Any) -> None:
+    """Right key, wrong keys and no key, of every encrypted row."""
+    chosen = [row for row in ordered(study) if row.config.steps]
+    for n, row in enumerate(chosen):
+        w = row.wrong()
+        axes.bar(n - 0.2, row.accuracy, 0.38, color=COLOURS[row.config.stem])
+        spread = [[w["mean"] - w["min"]], [w["max"] - w["mean"]]]
+        axes.bar(n + 0.2, w["mean"], 0.38, color="tab:red", yerr=spread, capsize=2)
+    axes.axhline(10, color="black", lw=0.8, ls=":", label="chance")
+    names = [label_of(row.config) for row in chosen]
+    axes.set_xticks(range(len(chosen)), names, rotation=40, ha="right", fontsize=7)
+    axes.set(ylabel="accuracy, %", title="right key (by stem), and wrong keys (red: mean and range)")
+    axes.legend(fontsize=8)
+
+
+def plot_curves(study: Study, axes: Any) -> None:
+    """Training loss, plain and encrypted."""
+    pairs = [
+        ("conv", 4, "plain"),
+        ("conv", 2, "plain"),
+        ("embedding", 4, "protected"),
+        ("embedding", 2, "protected"),
+    ]
+    shown = set()
+    for stem, m, start in pairs:
+        for row, style in ((study.find(stem, m, ""), "-"), (study.find(stem, m, ALL, start), "--")):
+            if row is None or id(row) in shown:
+                continue
+            shown.add(id(row))
+            losses = [(n, epoch["losses"]) for n, epoch in enumerate(row.runs[0]["epochs"])]
+            x = [n + (k + 0.5) / len(some) for n, some in losses for k in range(len(some))]
+            colour = {("conv", 2): "tab:cyan", ("embedding", 2): "tab:olive"}.get((stem, m), COLOURS[stem])
+            if style == "-" and stem == "conv":
+                colour = "black"
+            label = label_of(row.config)
+            y = [loss for _, some in losses for loss in some]
+            axes.plot(x, y, style, color=colour, lw=1, label=label)
+    axes.set(xlabel="epoch", ylabel="training loss, mean of 20 steps", title="training curves")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+
+
+def plot_time(study: Study, axes: Any) -> None:
+    """CPU time of a step with and without encryption, interleaved."""
+    found = study.measured.get("overhead", {"overhead": []})["overhead"]
+    for n, row in enumerate(found):
+        axes.bar(n - 0.2, row["plain_ms"]["cpu"], 0.38, color="tab:gray", label="plain" if not n else None)
+        encrypted = "encrypted" if not n else None
+        axes.bar(n + 0.2, row["encrypted_ms"]["cpu"], 0.38, color="tab:purple", label=encrypted)
+        text = f"{100 * row['overhead_cpu']:+.1f} ± {100 * row['standard_error']:.1f} %"
+        axes.annotate(
+            text, (n, max(row["plain_ms"]["cpu"], row["encrypted_ms"]["cpu"])), ha="center", va="bottom"
+        )
+    axes.set_xticks(range(len(found)), [f"{row['stem']} M{row['block_size']}" for row in found])
+    axes.set(ylabel="CPU ms of a training step", title="with and without encryption, in turn")
+    if found:
+        axes.legend()
+
+
+PLOTS: dict[str, Callable[[Study, Any], None]] = {
+    "block-sizes": plot_block_sizes,
+    "keys": plot_keys,
+    "curves": plot_curves,
+    "time": plot_time,
+}
+
+
+def fill(text: str, study: Study) -> str:
+    """The page with its tables as the study has them. Raises ValueError if it lacks one."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"--page: has no place for the table {name}")
+        text = pattern.sub(lambda m, make=make: f"{m[1]}{make(study)}\n{m[2]}", text)
+    return text
+
+
+def report(results: Path, page: Path) -> None:
+    """Rewrite the page's tables and the plots beside it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    study = Study(results)
+    if page.exists():
+        text = page.read_text()
+    else:
+        text = "# Accuracy\n" + "".join(f"\n<!-- {name} -->\n<!-- end -->\n" for name in TABLES)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(fill(text, study))
+    for name, plot in PLOTS.items():
+        figure, axes = pyplot.subplots(figsize=(10 if name == "keys" else 7, 4.5), layout="constrained")
+        plot(study, axes)
+        # No date, no version: the same results give the same file.
+        figure.savefig(page.with_name(f"{page.stem}-{name}.png"), dpi=90, metadata={"Software": None})
+        pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.report",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--setting", choices=(CPU, GPU, TINY), default=CPU)
+    parser.add_argument("--results", type=Path, metavar="DIR", help="as in the study")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    o = parser.parse_args()
+    report(o.results or HERE / ("results" if o.setting == CPU else f"results_{o.setting}"), o.page)
+
+
+if __name__ == "__main__":
+    main()

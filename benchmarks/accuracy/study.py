@@ -1,0 +1,179 @@
+"""The study behind docs/accuracy.md: python -m benchmarks.accuracy.study --data DIR
+
+Trains and evaluates one row after the other, the most telling first, and keeps a JSON of each in --results.
+Rows that have one are left out, and a row that was interrupted goes on from its last epoch, so the same
+command can be given again and again, also several times at once (each takes rows that no other has):
+
+    OMP_NUM_THREADS=1 python -m benchmarks.accuracy.study --data DIR      once a core
+    python -m benchmarks.accuracy.study --data DIR --setting gpu          the papers' full setting, on a GPU
+    python -m benchmarks.accuracy.study --list                            the rows and what is done
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.evaluate import evaluate
+from benchmarks.accuracy.train import Config, train
+from blockenc.files import atomic_write
+
+HERE = Path(__file__).parent
+ALL, LINEAR = "shuffle,np,ffx", "shuffle,np"
+CPU, GPU, TINY = "cpu", "gpu", "tiny"
+
+# Epochs that take as much CPU time as the convolutional model's: see benchmarks.accuracy.overhead --recipes.
+CPU_STEMS: dict[tuple[str, int], dict[str, Any]] = {
+    ("conv", 2): {"width": 16, "epochs": 7},
+    ("conv", 4): {"width": 16, "epochs": 7},
+    ("conv", 8): {"width": 16, "epochs": 7},
+    ("block", 2): {"width": 16, "unfold": 2, "epochs": 6},
+    ("block", 4): {"width": 16, "unfold": 4, "epochs": 6},
+    ("embedding", 2): {"width": 16, "unfold": 2, "epochs": 6},
+    ("embedding", 4): {"width": 16, "unfold": 4, "epochs": 6},
+    ("embedding", 8): {"width": 16, "unfold": 8, "epochs": 5},
+}
+
+
+def recipe(setting: str, stem: str, block_size: int) -> dict[str, Any]:
+    """What a setting says about the models of one stem."""
+    common = {"stem": stem, "block_size": block_size, "amp": setting != TINY}
+    if setting == GPU:  # the papers' network, 200 epochs
+        unfold = 1 if stem == "conv" else block_size
+        return common | {
+            "model": "resnet18",
+            "width": 64,
+            "unfold": unfold,
+            "epochs": 200,
+            "batch": 128,
+            "lr": 0.2,
+        }
+    if setting == TINY:
+        return common | {"dataset": "digits", "epochs": 8, "width": 16, "lr": 0.1, "batch": 100}
+    return common | CPU_STEMS[stem, block_size]
+
+
+def rows(setting: str = CPU) -> dict[str, Config]:
+    """Names and configurations, the most telling rows first."""
+    found: dict[str, Config] = {}
+
+    def add(stem: str, block_size: int, steps: str, seed: int = 0, **more: Any) -> None:
+        name = [stem, "plain" if stem == "conv" and not steps else f"m{block_size}", steps.replace(",", "+")]
+        if steps in (ALL, ""):
+            name[2] = "all" if steps else "plain"
+        name += [str(value) for value in more.values()] + [f"seed{seed}"]
+        fields = {**recipe(setting, stem, block_size), "steps": steps, "seed": seed, **more}
+        found.setdefault("-".join(dict.fromkeys(name)), Config(**fields))
+
+    def main_rows(seed: int) -> None:
+        add("conv", 4, "", seed)
+        for m in (4, 2):
+            add("embedding", m, "", seed)
+            add("embedding", m, ALL, seed, start="protected")
+        for m in (2, 4):
+            add("conv", m, ALL, seed)
+        add("embedding", 4, ALL, seed, init="random")  # what a trainer without the key can do
+        for m in (4, 2):
+            add("block", m, "", seed)
+            add("block", m, LINEAR, seed)
+        for m in (4, 2):
+            add("block", m, LINEAR, seed, start="protected")
+
+    main_rows(0)
+    if setting == TINY:
+        return found
+    for step in ("shuffle", "np", "ffx"):
+        add("conv", 4, step)
+    add("embedding", 4, ALL)
+    main_rows(1)
+    for m in (8,):
+        add("embedding", m, "")
+        add("embedding", m, ALL, start="protected")
+        add("conv", m, ALL)
+    add("embedding", 4, ALL, profile="decimal", start="protected")
+    add("conv", 4, ALL, profile="decimal")
+    for step in ("shuffle", "np", "ffx"):
+        add("conv", 2, step)
+        add("conv", 4, step, 1)
+        add("block", 4, step)
+    add("embedding", 2, ALL, init="random")
+    add("embedding", 2, ALL)
+    return found
+
+
+def run_row(
+    name: str,
+    config: Config,
+    runs: Path,
+    results: Path,
+    data: Path | None,
+    *,
+    keys: int,
+    images: int,
+    quiet: bool,
+) -> bool:
+    """Train and evaluate a row, if no other process does; says whether it did."""
+    folder = runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if (results / f"{name}.json").exists():
+            return False
+        print(name, flush=True)
+        record = train(config, folder, data, quiet=quiet)
+        evaluation = evaluate(folder, data, keys=keys, images=images)
+        whole = {"name": name, **record, "evaluation": evaluation}
+        atomic_write(results / f"{name}.json", (json.dumps(whole, indent=1) + "\n").encode())
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.study",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10")
+    parser.add_argument("--setting", choices=(CPU, GPU, TINY), default=CPU)
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="checkpoints (default runs)"
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: beside this file")
+    parser.add_argument("--only", default="", help="only rows with this in their name")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after that many")
+    parser.add_argument("--keys", type=int, default=100, help="wrong key sets of an evaluation (default 100)")
+    parser.add_argument(
+        "--images", type=int, default=1000, help="test images for each wrong key (default 1000)"
+    )
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    o = parser.parse_args()
+    results = o.results or HERE / ("results" if o.setting == CPU else f"results_{o.setting}")
+    results.mkdir(parents=True, exist_ok=True)
+    chosen = {name: config for name, config in rows(o.setting).items() if o.only in name}
+    start = time.monotonic()
+    for name, config in chosen.items():
+        done = (results / f"{name}.json").exists()
+        if o.list:
+            changed = {
+                f.name: value
+                for f in dataclasses.fields(config)
+                if (value := getattr(config, f.name)) != f.default and f.name != "amp"
+            }
+            print("done" if done else "    ", name, *(f"{k}={v}" for k, v in changed.items()))
+        elif not done and time.monotonic() - start < 60 * o.minutes:
+            run_row(
+                name, config, o.runs / o.setting, results, o.data, keys=o.keys, images=o.images, quiet=o.quiet
+            )
+
+
+if __name__ == "__main__":
+    main()
