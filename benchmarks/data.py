@@ -154,13 +154,14 @@ def benchmark_command(sources: dict[str, Path], rounds: int) -> None:
 MEMORY_PROGRAM = """
 import resource, sys, threading, time
 from pathlib import Path
+import torch
 import blockenc
 from blockenc.data.engine import encrypt_files
 def memory(name):
     for line in open("/proc/self/status"):
         if line.startswith(name):
             return int(line.split()[1]) // 1024
-blockenc.Cipher(bytes(32)).encrypt(blockenc.nn.torch.zeros(64, 3, 64, 64, dtype=blockenc.nn.torch.uint8))
+blockenc.Cipher(bytes(32)).encrypt(torch.zeros(64, 3, 64, 64, dtype=torch.uint8))
 before = memory("RssAnon")
 limit = memory("VmData") + int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_DATA, (limit << 20, limit << 20))
