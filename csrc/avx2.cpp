@@ -5,7 +5,6 @@
 #include <immintrin.h>
 
 #include "kernels.h"
-#include "values.h"
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
@@ -18,39 +17,43 @@ namespace {
 
 struct Vector {
   using type = __m256i;
-  static constexpr int bytes = 32, unroll = 2, lane = 16, narrow_lane = 16;
+  static constexpr int bytes = 32, most_piece = 32;
   static constexpr bool streams = true, wide_lookups = false;
   static type load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
   static void store(void* to, type x) { _mm256_storeu_si256(static_cast<__m256i*>(to), x); }
-  static type load(const void* low, const void* high) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(low))),
-                                   _mm_loadu_si128(static_cast<const __m128i*>(high)), 1);
+  template <int parts>
+  static type gather(const char* const* at, int64_t offset) {
+    if constexpr (parts == 1) return load(at[0] + offset);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load_lane(at[0] + offset)),
+                                   load_lane(at[1] + offset), 1);
   }
-  static void store(void* low, void* high, type x) {
-    _mm_storeu_si128(static_cast<__m128i*>(low), _mm256_castsi256_si128(x));
-    _mm_storeu_si128(static_cast<__m128i*>(high), _mm256_extracti128_si256(x, 1));
-  }
-  static type broadcast(const uint8_t* lane) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lane)));
+  template <int parts>
+  static void scatter(char* const* to, int64_t offset, type x) {
+    if constexpr (parts == 1) {
+      store(to[0] + offset, x);
+    } else {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to[0] + offset), _mm256_castsi256_si128(x));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to[1] + offset), _mm256_extracti128_si256(x, 1));
+    }
   }
   static void stream(void* to, type x) { _mm256_stream_si256(static_cast<__m256i*>(to), x); }
   static void fence() { _mm_sfence(); }
   static void prefetch(const void* at) { _mm_prefetch(at, _MM_HINT_T1); }
-  struct Control {
-    uint8_t a[16], b[16];
-    Control(const int16_t* source, int) {
-      for (int j = 0; j < 16; ++j) {  // a shuffle gives 0 for 0x80
-        a[j] = static_cast<uint8_t>(0 <= source[j] && source[j] < 16 ? source[j] : 0x80);
-        b[j] = static_cast<uint8_t>(16 <= source[j] ? source[j] - 16 : 0x80);
-      }
-    }
-  };
-  static type shuffle(type a, type b, const Control& control) {
-    return either(_mm256_shuffle_epi8(a, broadcast(control.a)), _mm256_shuffle_epi8(b, broadcast(control.b)));
+  static type repeat(const void* lane) { return _mm256_broadcastsi128_si256(load_lane(lane)); }
+  static type within(type x, type from) { return _mm256_shuffle_epi8(x, from); }
+  template <int size>
+  static type low(type a, type b) {
+    if constexpr (size == 1) return _mm256_unpacklo_epi8(a, b);
+    if constexpr (size == 2) return _mm256_unpacklo_epi16(a, b);
+    return _mm256_unpacklo_epi32(a, b);
   }
-  static type either(type a, type b) { return _mm256_or_si256(a, b); }
+  template <int size>
+  static type high(type a, type b) {
+    if constexpr (size == 1) return _mm256_unpackhi_epi8(a, b);
+    if constexpr (size == 2) return _mm256_unpackhi_epi16(a, b);
+    return _mm256_unpackhi_epi32(a, b);
+  }
   static type exclusive_or(type a, type b) { return _mm256_xor_si256(a, b); }
-  static type select(type mask, type a, type b) { return _mm256_blendv_epi8(b, a, mask); }
   struct Table {
     const uint8_t* bytes;
     explicit Table(const uint8_t* bytes) : bytes(bytes) {}
@@ -65,11 +68,11 @@ struct Vector {
   }
 
  private:
+  static __m128i load_lane(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
   template <int rows>
   static type among(const uint8_t* table, type low, type high, type x) {
     if constexpr (rows == 1) {
-      return either(_mm256_shuffle_epi8(broadcast(table), low),
-                    _mm256_shuffle_epi8(broadcast(table + 128), high));
+      return _mm256_or_si256(within(repeat(table), low), within(repeat(table + 128), high));
     } else {
       constexpr int bit = rows == 8 ? 1 : rows == 4 ? 2 : 3;  // counted from the top
       return _mm256_blendv_epi8(among<rows / 2>(table, low, high, x),
@@ -81,7 +84,7 @@ struct Vector {
 }  // namespace
 }  // namespace blockenc
 
-#include "lines.h"
+#include "columns.h"
 
 #ifdef __clang__
 #pragma clang attribute pop
@@ -89,8 +92,8 @@ struct Vector {
 
 namespace blockenc {
 
-std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, const Rows& rows) {
-  return make_lines(plan, in, out, rows);
+std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, Layout layout) {
+  return make_columns(plan, in, out, layout);
 }
 
 }  // namespace blockenc

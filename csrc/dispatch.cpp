@@ -73,17 +73,17 @@ const Level* levels(int* count) {
 
 namespace {
 
-Rows rows_of(const Job& job) {
+Layout layout_of(const Job& job) {
   const int c = job.plan.channels;
   auto planar = [](const int64_t* stride) { return stride[3] == 1; };
   auto interleaved = [&](const int64_t* stride) { return stride[1] == 1 && stride[3] == c; };
   if (planar(job.in_stride) && planar(job.out_stride)) {
-    return {Layout::planar, job.w * item_size(job.in_type) < kWideRow};
+    return Layout::planar;
   }
   if (interleaved(job.in_stride) && interleaved(job.out_stride)) {
-    return {Layout::interleaved, job.w * c * item_size(job.in_type) < kWideRow};
+    return Layout::interleaved;
   }
-  return {Layout::any, false};
+  return Layout::any;
 }
 
 void run(const Kernel& kernel, const Job& job, int threads) {
@@ -100,7 +100,7 @@ void run(const Kernel& kernel, const Job& job, int threads) {
 
 void apply(const Job& job, int threads, int level) {
   check(job.plan);
-  run(*choose(level).make(job.plan, job.in_type, job.out_type, rows_of(job)), job, threads);
+  run(*choose(level).make(job.plan, job.in_type, job.out_type, layout_of(job)), job, threads);
 }
 
 // A copy of a plan, and the kernels made for it so far.
@@ -108,7 +108,7 @@ struct Applier::Ready {
   std::vector<char> packed;
   Plan plan;
   std::mutex mutex;
-  std::map<std::tuple<const Level*, Type, Type, Layout, bool>, std::shared_ptr<const Kernel>> kernels;
+  std::map<std::tuple<const Level*, Type, Type, Layout>, std::shared_ptr<const Kernel>> kernels;
 
   Ready(const Plan& given, const char* from, int64_t bytes) : packed(from, from + bytes) {
     unpack_plan(packed.data(), given.block_size, given.channels, given.table_count, given.flags, &plan);
@@ -122,10 +122,10 @@ struct Applier::Ready {
   }
 
   std::shared_ptr<const Kernel> kernel(const Job& job, const Level& level) {
-    const Rows rows = rows_of(job);
+    const Layout layout = layout_of(job);
     std::lock_guard<std::mutex> lock(mutex);
-    auto& kernel = kernels[{&level, job.in_type, job.out_type, rows.layout, rows.narrow}];
-    if (!kernel) kernel = level.make(plan, job.in_type, job.out_type, rows);
+    auto& kernel = kernels[{&level, job.in_type, job.out_type, layout}];
+    if (!kernel) kernel = level.make(plan, job.in_type, job.out_type, layout);
     return kernel;
   }
 };

@@ -13,15 +13,10 @@
 
 namespace blockenc {
 
-// How the pixels of a row follow each other, in the input and the output; and whether rows are short.
+// How the pixels of a row follow each other, in the input and the output.
 enum class Layout { planar, interleaved, any };
-struct Rows {
-  Layout layout;
-  bool narrow;  // less than kWideRow bytes of input
-};
-constexpr int kWideRow = 64;
 
-// A plan made ready for a level, value types and rows; threads share it. Refers to the plan.
+// A plan made ready for a level, value types and a layout; threads share it. Refers to the plan.
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -32,13 +27,13 @@ class Kernel {
 struct Level {
   const char* name;
   bool (*supported)();
-  std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, const Rows& rows);
+  std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, Layout layout);
 };
 
-std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, const Rows& rows = {});
-std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, const Rows& rows);
-std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, const Rows& rows);
-std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, const Rows& rows);
+std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout = Layout::any);
+std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, Layout layout);
+std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, Layout layout);
+std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Layout layout);
 
 // The levels this build has, the fastest first; `count` of them.
 const Level* levels(int* count);

@@ -75,7 +75,7 @@ class PortableKernel : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, const Rows&) {
+std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout) {
   std::unique_ptr<const Kernel> kernel;
   with_types(in, out, [&](auto in_type, auto out_type) {
     kernel = std::make_unique<PortableKernel<decltype(in_type), decltype(out_type)>>(plan);

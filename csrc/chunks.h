@@ -1,0 +1,304 @@
+// Where the work of the vector kernels lies in memory: in rows of pixels, and in a stage before it goes there.
+//
+// Work goes in *chunks*, of rows of blocks or of a part of one. A chunk is a list of *slots*, each some
+// blocks that follow each other in a row. A slot is read and written in *pieces* of one or two lanes that
+// are together in memory; on each side, the input's and the output's, a piece begins in all lines at the
+// same distance from where it begins in the first.
+//
+// Large outputs are put together in a stage, then written past the caches in the order of memory, whole
+// cache lines at a time, while the next chunk is in work.
+//
+// Included by columns.h, after `Vector` is defined.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "plan.h"
+
+namespace blockenc {
+namespace {
+
+constexpr int kLane = 16;
+constexpr int kCacheLine = 64;
+constexpr int64_t kChunkBytes = 24 * 1024;  // of input or output, where that is a group of blocks or more
+constexpr int64_t kStreamBytes = 3 << 20;   // outputs larger than this are not read back from a cache
+
+// How blocks lie in lanes of 16 bytes of a row of pixels, on one side: as many whole block rows as fit, of a
+// number of items rounded up to a power of two; or, where a block row is longer, a *segment* of it. What a
+// lane position holds for many blocks is a *line*.
+struct Side {
+  bool planar;  // rows hold one channel; otherwise channels are interleaved
+  int m, channels;
+  int item;      // bytes of an item
+  int items;     // of a block row: M, or M*C interleaved
+  int segments;  // lanes of a block row, 1 where it fits in a lane
+  int columns;   // items of a block in a lane, rounded up to a power of two
+  int blocks;    // of a lane
+  int lines;     // of a block
+
+  Side(const Plan& plan, int item, bool planar)
+      : planar(planar), m(plan.block_size), channels(plan.channels), item(item) {
+    items = planar ? m : m * channels;
+    const int full = kLane / item;
+    segments = (items + full - 1) / full;
+    columns = 1;
+    while (columns < std::min(items, full)) columns *= 2;
+    blocks = full / columns;
+    lines = (planar ? m * channels : m) * segments;
+  }
+
+  // The first item of a segment; the last one overlaps its neighbour rather than being short.
+  int segment_start(int segment) const {
+    return segments == 1 ? 0 : std::min(segment * columns, items - columns);
+  }
+
+  // Whether items follow each other without gaps in a lane, and in lanes side by side.
+  bool dense() const { return segments > 1 || items == columns; }
+  bool contiguous() const { return segments == 1 && items == columns; }
+
+  int64_t block_bytes() const { return int64_t{items} * item; }  // of a block row
+
+  // The position in the block vector of an item of a lane, -1 where there is none.
+  int position(int line, int column) const {
+    const int row = line / segments, e = segment_start(line % segments) + column;
+    if (e >= items) return -1;
+    return planar ? (row % m * m + e) * channels + row / m : row * items + e;
+  }
+
+  // The line that holds position p, and which of its items that is, as line * columns + column.
+  int column_of(int p) const {
+    const int row = planar ? p % channels * m + p / channels / m : p / items;
+    const int e = planar ? p / channels % m : p % items;
+    const int segment = std::min(e / columns, segments - 1);
+    return (row * segments + segment) * columns + (e - segment_start(segment));
+  }
+
+  // Calls f(channel, row, item) for each line: where it begins in a block, from the block's first pixel.
+  template <class F>
+  void each_line(F&& f) const {
+    for (int channel = 0; channel < (planar ? channels : 1); ++channel) {
+      for (int row = 0; row < m; ++row) {
+        for (int s = 0; s < segments; ++s) f(channel, row, segment_start(s));
+      }
+    }
+  }
+};
+
+// How the rows of blocks of a job are cut into slots. The sides have the same slots, of `blocks` blocks; the
+// last one of a row overlaps its neighbour rather than being short. Where a row has fewer blocks than a slot
+// has room for, only the first `used` of a slot are there.
+struct Slots {
+  int64_t row_blocks, blocks, used, row_slots;
+
+  Slots(const Side& in, const Side& out, int64_t row_blocks) : row_blocks(row_blocks) {
+    blocks = std::max(in.blocks, out.blocks);
+    const bool pairs = (in.contiguous() || out.contiguous()) && row_blocks >= 2 * blocks;
+    if (pairs && Vector::most_piece > kLane) blocks *= 2;
+    used = std::min(blocks, row_blocks);
+    row_slots = (row_blocks + used - 1) / used;
+  }
+
+  bool whole() const { return used == blocks; }
+  int64_t first_block(int64_t slot) const { return std::min(slot * used, row_blocks - used); }
+  // One past the last block of the slots before `slot`.
+  int64_t end_block(int64_t slot) const { return std::min(slot * used, row_blocks); }
+
+  // Lanes of a piece.
+  int piece(const Side& side) const {
+    return side.contiguous() && whole() && blocks >= 2 * side.blocks ? Vector::most_piece / kLane : 1;
+  }
+
+  // Appends where the pieces of a slot begin that is at `at` in memory. Pieces that are not there are read
+  // again from the first one, and written to `none`.
+  template <class Pointer>
+  void add_pieces(const Side& side, Pointer at, Pointer none, std::vector<Pointer>* pieces) const {
+    const int step = piece(side) * side.blocks;
+    for (int64_t b = 0; b < blocks; b += step) {
+      pieces->push_back(b < used ? at + b * side.block_bytes() : none);
+    }
+  }
+};
+
+// Slots [slot, slot + slots) of a row of blocks.
+struct Run {
+  char* out;  // the row of blocks
+  int64_t slot, slots;
+};
+
+// Runs that follow each other, as many slots in each, and where their pieces begin in the first line.
+struct Chunk {
+  std::vector<Run> runs;
+  std::vector<const char*> in;
+  std::vector<char*> out;          // empty where there is a stage
+  std::vector<const char*> ahead;  // every cache line of the input
+  int64_t slots = 0;               // with those that fill up the last group
+
+  // Takes `count` slots from slot `done` of the rows of blocks from `first` on; then the last one again and
+  // again, until whole groups of slots are full.
+  void fill(const Job& job, const Side& in_side, const Side& out_side, const Slots& at, bool direct,
+            int64_t first, int64_t done, int64_t count, int64_t group) {
+    runs.clear();
+    in.clear();
+    out.clear();
+    ahead.clear();
+    slots = 0;
+    const int64_t block_rows = job.h / job.plan.block_size, r = first + done / at.row_slots;
+    const int64_t in_row = job.plan.block_size * job.in_stride[2] * in_side.item;
+    const int64_t out_row = job.plan.block_size * job.out_stride[2] * out_side.item;
+    int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots;
+    const char* from;
+    char* to;
+    auto add = [&](int64_t k) {
+      const char* in_slot = from + at.first_block(k) * in_side.block_bytes();
+      at.add_pieces(in_side, in_slot, in_slot, &in);
+      char* out_slot = to + at.first_block(k) * out_side.block_bytes();
+      if (direct) at.add_pieces(out_side, out_slot, out_slot, &out);
+      ++slots;
+    };
+    while (slots < count) {
+      from = static_cast<const char*>(job.in) + image * job.in_stride[0] * in_side.item + row * in_row;
+      to = static_cast<char*>(job.out) + image * job.out_stride[0] * out_side.item + row * out_row;
+      const int64_t here = std::min(at.row_slots - slot, count - slots);
+      const int64_t start = at.first_block(slot) * in_side.block_bytes();
+      const int64_t end = at.end_block(slot + here) * in_side.block_bytes();
+      for (int64_t x = start; x < end; x += kCacheLine) ahead.push_back(from + x);
+      for (int64_t k = slot; k < slot + here; ++k) add(k);
+      runs.push_back({to, slot, here});
+      slot = 0;
+      if (++row == block_rows) row = 0, ++image;
+    }
+    while (slots % group) add(runs.back().slot + runs.back().slots - 1);
+  }
+};
+
+// Past the caches, whole cache lines where they are.
+void stream_bytes(char* to, const char* from, int64_t bytes) {
+  const int64_t head = std::min<int64_t>(-reinterpret_cast<uintptr_t>(to) & (kCacheLine - 1), bytes);
+  std::memcpy(to, from, head);
+  int64_t k = head;
+  for (; k + kCacheLine <= bytes; k += kCacheLine) {
+    for (int v = 0; v < kCacheLine; v += Vector::bytes) {
+      Vector::stream(to + k + v, Vector::load(from + k + v));
+    }
+  }
+  std::memcpy(to + k, from + k, bytes - k);
+}
+
+// Finished bytes that wait in a stage to be written, a share at a time between other work: all at once they
+// would fill the queues to memory, and the other work would wait.
+class Outbox {
+ public:
+  bool stream = false;  // past the caches
+
+  void clear() {
+    pieces_.clear();
+    first_ = 0;
+    bytes_ = 0;
+  }
+
+  // What follows the piece before, in memory and in the stage, becomes part of it.
+  void add(char* to, const char* from, int64_t bytes) {
+    bytes_ += bytes;
+    if (!pieces_.empty() && pieces_.back().to + pieces_.back().bytes == to &&
+        pieces_.back().from + pieces_.back().bytes == from) {
+      pieces_.back().bytes += bytes;
+    } else {
+      pieces_.push_back({to, from, bytes});
+    }
+  }
+
+  int64_t bytes() const { return bytes_; }  // of all that was added
+
+  // Writes about `bytes` bytes, or what there is.
+  void write(int64_t bytes) {
+    while (bytes > 0 && first_ < pieces_.size()) {
+      Piece& piece = pieces_[first_];
+      const int64_t past = (reinterpret_cast<uintptr_t>(piece.to) + bytes) & (kCacheLine - 1);
+      const int64_t n = std::min(bytes + (kCacheLine - past), piece.bytes);
+      if (stream) {
+        stream_bytes(piece.to, piece.from, n);
+      } else {
+        std::memcpy(piece.to, piece.from, n);
+      }
+      piece = {piece.to + n, piece.from + n, piece.bytes - n};
+      if (piece.bytes == 0) ++first_;
+      bytes -= n;
+    }
+  }
+
+ private:
+  struct Piece {
+    char* to;
+    const char* from;
+    int64_t bytes;
+  };
+  std::vector<Piece> pieces_;
+  size_t first_ = 0;  // not written yet
+  int64_t bytes_ = 0;
+};
+
+// Where a chunk's output is put together: the rows of pixels of its runs, in the order of memory. The next
+// chunk has mostly the same shape, for which all is in place.
+struct Stage {
+  char* memory = nullptr;
+  std::vector<char*> pieces;   // where each piece begins in the first line
+  std::vector<int64_t> lines;  // bytes to each line
+  Outbox outbox;
+
+  // What a row takes beyond its bytes: lanes that are not full are written whole, and pieces that are not
+  // there are written too, in any segment.
+  static int64_t padding(const Side& side, const Slots& at) {
+    return !at.whole() ? kLane + side.block_bytes() : side.dense() ? 0 : kLane;
+  }
+
+  void take(const Chunk& chunk, const Side& side, const Slots& at, const Job& job, bool stream) {
+    const int64_t first = chunk.runs[0].slot, run_slots = chunk.runs[0].slots, m = side.m;
+    const int64_t runs = static_cast<int64_t>(chunk.runs.size());
+    const int64_t start = at.first_block(first) * side.block_bytes();
+    const int64_t bytes = at.end_block(first + run_slots) * side.block_bytes() - start;
+    const int64_t pitch = bytes + padding(side, at);
+    if (runs != runs_ || bytes != bytes_ || first != first_ || chunk.slots != slots_) {
+      runs_ = runs;
+      bytes_ = bytes;
+      first_ = first;
+      slots_ = chunk.slots;
+      pieces.clear();
+      auto add = [&](int64_t run, int64_t slot) {
+        char* row = memory + run * m * pitch;
+        at.add_pieces(side, row + at.first_block(slot) * side.block_bytes() - start, row + bytes, &pieces);
+      };
+      for (int64_t r = 0; r < runs; ++r) {
+        for (int64_t k = first; k < first + run_slots; ++k) add(r, k);
+      }
+      for (int64_t k = runs * run_slots; k < chunk.slots; ++k) add(runs - 1, first + run_slots - 1);
+      lines.clear();
+      side.each_line([&](int channel, int row, int item) {
+        lines.push_back((channel * runs * m + row) * pitch + int64_t{item} * side.item);
+      });
+    }
+    outbox.clear();
+    outbox.stream = stream;
+    const char* from = memory;
+    for (int channel = 0; channel < (side.planar ? side.channels : 1); ++channel) {
+      for (const Run& run : chunk.runs) {
+        char* to = run.out + start + channel * job.out_stride[1] * side.item;
+        const int64_t row_bytes = job.out_stride[2] * side.item;
+        const bool gapless = row_bytes == bytes && pitch == bytes;
+        for (int row = 0; row < (gapless ? 1 : m); ++row) {
+          outbox.add(to + row * row_bytes, from + row * pitch, gapless ? m * bytes : bytes);
+        }
+        from += m * pitch;
+      }
+    }
+  }
+
+  void forget() { runs_ = 0; }
+
+ private:
+  int64_t runs_ = 0, bytes_ = 0, first_ = 0, slots_ = 0;  // of the chunk that all is in place for
+};
+
+}  // namespace
+}  // namespace blockenc

@@ -1,0 +1,320 @@
+// The vector kernel, for every instruction set: blocks turned into columns, and columns into blocks.
+//
+// A *column* holds what one position of a block has in many blocks. Once a group of blocks lies in columns,
+// shuffling blocks is reading columns in another order, and all items of a column have the same flips and
+// the same table, whatever M, the layout and the steps. So a group is *spread* into columns, in scratch
+// memory that fits in the first- or second-level cache, its values are changed, and it is *collected*, in
+// the order of the output. Each byte is loaded from the input once and stored in the output once.
+//
+// Turning is done in *tiles*: `columns` vectors of a line, whose lanes are together all the blocks of a
+// group (or of a part of it, where the other side has smaller items), become as many columns of a vector
+// each. With two vectors a and b, low(a, b) and high(a, b) interleave halves of lanes; done log2(columns)
+// times, they exchange the number of the item with the number of the vector (as in the transposition of a
+// matrix of 16 x 16 bytes). The same turns columns into lines.
+//
+// Included by one file for each instruction set, after that has chosen its target and defined `Vector`:
+//   bytes, most_piece           of a vector; of what gather may find in one place, kLane or 2 * kLane
+//   load, store                 unaligned
+//   gather<n>, scatter<n>       the same in n equal parts, at at[0] + offset, ..., at[n - 1] + offset
+//   streams, stream, fence      whether there are stores past the caches; an aligned one; what orders them
+//   prefetch                    asks for a cache line, into the second-level cache
+//   repeat(lane)                16 bytes in each lane
+//   within(x, from)             in each lane: byte from[j] of it
+//   low<size>, high<size>       in each lane: the low (high) halves of a and b, items of `size` interleaved
+//   exclusive_or
+//   Table, lookup(table, x)     256 bytes, and a look-up of every byte of x in them
+//   wide_lookups                whether looking up the bytes of wider results one by one pays; if so
+//   permute(x, from)            byte from[j] of the vector
+// Everything here is in an unnamed namespace: each file has its own, compiled for its instruction set.
+
+#include "chunks.h"
+#include "finish.h"
+#include "kernels.h"
+
+namespace blockenc {
+namespace {
+
+// Exchanges the numbers of items in lanes and of vectors, both below n. Items of a lane are [n][lane / n]
+// before, and [lane / n][n] after.
+template <int size, int n>
+inline __attribute__((always_inline)) void turn(Vector::type (&x)[n]) {
+  for (int half = n / 2; half > 0; half /= 2) {
+    for (int k = 0; k < n; ++k) {
+      if (k & half) continue;
+      const auto low = Vector::low<size>(x[k], x[k + half]);
+      x[k + half] = Vector::high<size>(x[k], x[k + half]);
+      x[k] = low;
+    }
+  }
+}
+
+// The order of bytes in a lane, for Vector::within.
+struct LaneOrder {
+  uint8_t from[kLane] = {};
+
+  // Item to(t) is item from(t), for each t below `items`.
+  template <class To, class From>
+  LaneOrder(int item, int items, To&& to, From&& source) {
+    for (int t = 0; t < items; ++t) {
+      for (int b = 0; b < item; ++b) {
+        from[to(t) * item + b] = static_cast<uint8_t>(source(t) * item + b);
+      }
+    }
+  }
+  Vector::type load() const { return Vector::repeat(from); }
+};
+
+// What a thread works in; kept for its next call.
+struct Workspace {
+  Chunk now, next;
+  Stage stage, other_stage;       // of the chunk in work; of the one before, which is being written
+  std::vector<int64_t> in_lines, out_lines;  // bytes from a row of blocks to each line
+  std::vector<char> memory;
+
+  // At least `bytes` bytes that begin a cache line.
+  char* room(int64_t bytes) {
+    if (static_cast<int64_t>(memory.size()) < bytes + kCacheLine) memory.resize(bytes + kCacheLine);
+    return memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & (kCacheLine - 1));
+  }
+};
+
+template <class In, class Out>
+class ColumnKernel : public Kernel {
+  static constexpr bool kBytes = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
+  static constexpr bool kTables = std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 &&
+                                  Vector::wide_lookups;
+  static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
+  static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
+  static constexpr int in_vectors = kGroup * in_bytes / Vector::bytes;  // of a column
+  static constexpr int out_vectors = kGroup * out_bytes / Vector::bytes;
+  using Finish =
+      std::conditional_t<kBytes, ByteFinish,
+                         std::conditional_t<kTables, TableFinish<Out, Vector>, ItemFinish<In, Out>>>;
+
+ public:
+  ColumnKernel(const Plan& plan, bool planar)
+      : in_(plan, in_bytes, planar),
+        out_(plan, out_bytes, planar),
+        finish_(in_, out_, plan),
+        spread_order_(
+            in_bytes, in_.columns * in_.blocks, [](int t) { return t; },
+            [&](int t) { return t % in_.blocks * in_.items + std::min(t / in_.blocks, in_.items - 1); }),
+        collect_order_(
+            out_bytes, out_.columns * out_.blocks, [](int t) { return t; },
+            [&](int t) { return t % out_.blocks * out_.columns + t / out_.blocks; }),
+        close_order_(
+            out_bytes, out_.segments > 1 ? 0 : out_.blocks * out_.items, [](int t) { return t; },
+            [&](int t) { return t / out_.items * out_.columns + t % out_.items; }),
+        portable_(make_portable(plan, In::type, Out::type)) {}
+
+  void run(const Job& job, int64_t first, int64_t last) const override {
+    const Slots at(in_, out_, job.w / in_.m);
+    // Loads reach beyond a row of pixels where its last lane has fewer items than it has room for. Rows of
+    // blocks from where that leaves the images are left to the portable kernel.
+    const int64_t last_lane = (at.used - 1) / in_.blocks * in_.blocks;
+    const int64_t beyond = in_.segments > 1 ? 0 : kLane / in_bytes - (at.used - last_lane) * in_.items;
+    const int64_t end = beyond > 0 ? inside(job, first, last, beyond) : last;
+    if (end > first) run_chunks(job, at, first, end);
+    if (end < last) portable_->run(job, end, last);
+  }
+
+ private:
+  // The first of the rows of blocks [first, last) that is within `beyond` items of the end of the images, or
+  // `last`.
+  static int64_t inside(const Job& job, int64_t first, int64_t last, int64_t beyond) {
+    auto reach = [&](int64_t n, int64_t h) {  // one past the last item of so many images and rows of pixels
+      const int64_t sizes[4] = {n, job.plan.channels, h, job.w};
+      int64_t end = 1;
+      for (int k = 0; k < 4; ++k) end += std::max<int64_t>(job.in_stride[k], 0) * (sizes[k] - 1);
+      return end;
+    };
+    const int64_t m = job.plan.block_size, block_rows = job.h / m, end = reach(job.n, job.h);
+    for (int64_t r = first; r < last; ++r) {
+      if (reach(r / block_rows + 1, (r % block_rows + 1) * m) + beyond > end) return r;
+    }
+    return last;
+  }
+
+  // Slots of a chunk: of whole rows of blocks where several fit, else of a part of one. Of all that fit, the
+  // number of rows that leaves the least room in the last group.
+  int64_t chunk_slots(const Slots& at, int64_t group) const {
+    const int64_t group_bytes = int64_t{kGroup} * in_.m * in_.m * in_.channels * std::max(in_bytes, out_bytes);
+    const int64_t most = std::max<int64_t>(kChunkBytes / group_bytes, 1) * group;
+    int64_t best = most;
+    double best_share = 0;
+    for (int64_t rows = 1; rows * at.row_slots <= most; ++rows) {
+      const int64_t slots = rows * at.row_slots;
+      const double share = static_cast<double>(slots) / ((slots + group - 1) / group * group);
+      if (share >= best_share) best = slots, best_share = share;
+    }
+    return best;
+  }
+
+  void run_chunks(const Job& job, const Slots& at, int64_t first, int64_t last) const {
+    static thread_local Workspace kept;
+    Workspace& work = kept;
+    const int64_t total = (last - first) * at.row_slots, group = kGroup / at.blocks;
+    const int64_t most = chunk_slots(at, group);
+    const bool rows = most % at.row_slots == 0;
+    const bool stream =
+        Vector::streams && job.n * job.h * job.w * job.plan.channels * out_bytes > kStreamBytes;
+    const bool direct = !stream && Stage::padding(out_, at) == 0;
+    auto fill = [&](Chunk* chunk, int64_t done) {
+      const int64_t rest = rows ? total - done : at.row_slots - done % at.row_slots;
+      const int64_t count = std::min({most, rest, total - done});
+      chunk->fill(job, in_, out_, at, direct, first, done, count, group);
+      return count;
+    };
+    work.in_lines.clear();
+    work.out_lines.clear();
+    in_.each_line([&](int channel, int row, int item) {
+      work.in_lines.push_back((channel * job.in_stride[1] + row * job.in_stride[2] + item) * in_bytes);
+    });
+    out_.each_line([&](int channel, int row, int item) {
+      work.out_lines.push_back((channel * job.out_stride[1] + row * job.out_stride[2] + item) * out_bytes);
+    });
+    const int64_t column_bytes = int64_t{kGroup} * in_bytes;
+    const int64_t scratch_bytes = (in_.lines * in_.columns + finish_.columns) * column_bytes;
+    // Padding is for each row of pixels of each run, of which there are at most as many as slots.
+    const int64_t stage_rows = int64_t{in_.m} * (out_.planar ? out_.channels : 1) * most;
+    const int64_t stage_bytes =
+        (direct ? 0 : stage_rows * (at.used * out_.block_bytes() + Stage::padding(out_, at))) + 2 * kCacheLine;
+    char* scratch = work.room(scratch_bytes + 2 * stage_bytes);
+    work.stage.memory = scratch + scratch_bytes;
+    work.other_stage.memory = work.stage.memory + stage_bytes / kCacheLine * kCacheLine;
+    work.stage.forget();
+    work.other_stage.forget();
+    work.other_stage.outbox.clear();
+    int64_t taken = fill(&work.now, 0);
+    for (int64_t done = 0; done < total;) {
+      done += taken;
+      work.next.ahead.clear();
+      if (done < total) taken = fill(&work.next, done);
+      if (!direct) work.stage.take(work.now, out_, at, job, stream);
+      make_chunk(at, group, scratch, &work, direct);
+      std::swap(work.now, work.next);
+      std::swap(work.stage, work.other_stage);
+    }
+    if (!direct) work.other_stage.outbox.write(INT64_MAX / 2);
+    if (stream) Vector::fence();
+  }
+
+  void make_chunk(const Slots& at, int64_t group, char* scratch, Workspace* work, bool direct) const {
+    const Chunk& now = work->now;
+    const int64_t groups = now.slots / group;
+    const int in_piece = at.piece(in_), out_piece = at.piece(out_);
+    const int64_t in_pieces = kGroup / (in_piece * in_.blocks), out_pieces = kGroup / (out_piece * out_.blocks);
+    char* const* to = direct ? now.out.data() : work->stage.pieces.data();
+    const int64_t* lines = direct ? work->out_lines.data() : work->stage.lines.data();
+    Outbox* outbox = &work->other_stage.outbox;
+    const int64_t share = outbox->bytes() / (groups * out_.lines) + 1;
+    const auto spread = choose<in_bytes>(in_.columns, in_piece, [](auto n, auto parts) {
+      return &ColumnKernel::template spread<n.value, parts.value>;
+    });
+    const auto collect = choose<out_bytes>(out_.columns, out_piece, [](auto n, auto parts) {
+      return &ColumnKernel::template collect<n.value, parts.value>;
+    });
+    const int64_t ahead = static_cast<int64_t>(work->next.ahead.size());
+    for (int64_t g = 0; g < groups; ++g) {
+      const char* const* next = work->next.ahead.data();
+      (this->*spread)(now.in.data() + g * in_pieces, work->in_lines.data(), scratch, next + ahead * g / groups,
+                      next + ahead * (g + 1) / groups);
+      finish_.prepare(scratch);
+      (this->*collect)(scratch, to + g * out_pieces, lines, outbox, share);
+    }
+    outbox->write(INT64_MAX / 2);
+  }
+
+  // f(columns, parts of a vector) for numbers known only now.
+  template <int item, class F>
+  static auto choose(int columns, int piece, F&& f) {
+    constexpr int kLanes = Vector::bytes / kLane;
+    auto parts = [&](auto n) {
+      if constexpr (Vector::most_piece > kLane) {
+        if (piece == 2) return f(n, std::integral_constant<int, kLanes / 2>());
+      }
+      return f(n, std::integral_constant<int, kLanes>());
+    };
+    if constexpr (item < 2) {
+      if (columns == 16) return parts(std::integral_constant<int, 16>());
+    }
+    if constexpr (item < 4) {
+      if (columns == 8) return parts(std::integral_constant<int, 8>());
+    }
+    if (columns == 4) return parts(std::integral_constant<int, 4>());
+    if (columns == 2) return parts(std::integral_constant<int, 2>());
+    return parts(std::integral_constant<int, 1>());
+  }
+
+  // A group of blocks to columns. Meanwhile the next chunk's input comes into the second-level cache.
+  template <int n, int parts>
+  void spread(const char* const* at, const int64_t* lines, char* scratch, const char* const* ahead,
+              const char* const* ahead_end) const {
+    const auto order = spread_order_.load();
+    const int count = in_.lines;
+    for (int line = 0; line < count; ++line, scratch += n * in_vectors * Vector::bytes) {
+      const int64_t offset = lines[line];
+      for (int v = 0; v < in_vectors; ++v) {
+        typename Vector::type x[n];
+        for (int k = 0; k < n; ++k) {
+          x[k] = Vector::gather<parts>(at + (v * n + k) * parts, offset);
+          if (n * in_bytes < kLane) x[k] = Vector::within(x[k], order);
+        }
+        turn<in_bytes>(x);
+        for (int k = 0; k < n; ++k) Vector::store(scratch + (k * in_vectors + v) * Vector::bytes, x[k]);
+      }
+      for (const char* const* a = ahead; a != ahead_end; ++a) Vector::prefetch(*a + offset);
+    }
+  }
+
+  // Columns to a group of blocks. Meanwhile the chunk before goes to memory.
+  template <int n, int parts>
+  void collect(const char* scratch, char* const* to, const int64_t* lines, Outbox* outbox,
+               int64_t share) const {
+    const auto order = collect_order_.load(), close = close_order_.load();
+    const bool open = !out_.dense();
+    const int count = out_.lines;
+    for (int line = 0; line < count; ++line) {
+      const int64_t offset = lines[line];
+      typename Vector::type x[out_vectors][n];
+      for (int k = 0; k < n; ++k) {
+        typename Vector::type column[out_vectors];
+        finish_.column(line * n + k, scratch, column);
+        for (int v = 0; v < out_vectors; ++v) x[v][k] = column[v];
+      }
+      for (int v = 0; v < out_vectors; ++v) {
+        if (n * out_bytes < kLane) {
+          for (int k = 0; k < n; ++k) x[v][k] = Vector::within(x[v][k], order);
+        }
+        turn<out_bytes>(x[v]);
+        for (int k = 0; k < n; ++k) {
+          if (open) x[v][k] = Vector::within(x[v][k], close);
+          if constexpr (kBytes) x[v][k] = Vector::exclusive_or(x[v][k], finish_.after(line));
+          Vector::scatter<parts>(to + (v * n + k) * parts, offset, x[v][k]);
+        }
+      }
+      outbox->write(share);
+    }
+  }
+
+  Side in_, out_;
+  Finish finish_;
+  LaneOrder spread_order_;   // [blocks][items] to [columns][blocks]
+  LaneOrder collect_order_;  // [blocks][columns] to [columns][blocks]
+  LaneOrder close_order_;    // [blocks][columns] to [blocks][items]
+  std::unique_ptr<const Kernel> portable_;
+};
+
+// Level::make for `Vector`.
+std::unique_ptr<const Kernel> make_columns(const Plan& plan, Type in, Type out, Layout layout) {
+  if (layout == Layout::any) return make_portable(plan, in, out);
+  std::unique_ptr<const Kernel> kernel;
+  with_types(in, out, [&](auto in_type, auto out_type) {
+    kernel = std::make_unique<ColumnKernel<decltype(in_type), decltype(out_type)>>(
+        plan, layout == Layout::planar);
+  });
+  return kernel;
+}
+
+}  // namespace
+}  // namespace blockenc
