@@ -23,6 +23,8 @@ namespace {
 constexpr int kLane = 16;
 constexpr int kCacheLine = 64;
 constexpr int64_t kChunkBytes = 24 * 1024;  // of input or output, where that is a group of blocks or more
+constexpr int64_t kScratchBytes = 8 * 1024;   // of groups that are made together, and how many of them
+constexpr int64_t kMostGroups = 8;
 constexpr int64_t kStreamBytes = 3 << 20;   // outputs larger than this are not read back from a cache
 
 // How blocks lie in lanes of 16 bytes of a row of pixels, on one side: as many whole block rows as fit, of a
@@ -110,13 +112,14 @@ struct Slots {
     return side.contiguous() && whole() && blocks >= 2 * side.blocks ? Vector::most_piece / kLane : 1;
   }
 
-  // Appends where the pieces of a slot begin that is at `at` in memory. Pieces that are not there are read
-  // again from the first one, and written to `none`.
-  template <class Pointer>
-  void add_pieces(const Side& side, Pointer at, Pointer none, std::vector<Pointer>* pieces) const {
+  int64_t pieces(const Side& side) const { return blocks / (piece(side) * side.blocks); }  // of a slot
+
+  // Appends where the pieces of a slot begin in a row of pixels, in bytes. Those that are not there are at the
+  // end of the row, with the padding of a stage.
+  void add_pieces(const Side& side, int64_t slot, std::vector<int64_t>* at) const {
     const int step = piece(side) * side.blocks;
     for (int64_t b = 0; b < blocks; b += step) {
-      pieces->push_back(b < used ? at + b * side.block_bytes() : none);
+      at->push_back((b < used ? first_block(slot) + b : row_blocks) * side.block_bytes());
     }
   }
 };
@@ -127,49 +130,74 @@ struct Run {
   int64_t slot, slots;
 };
 
+// One side of a job: where the pieces of a row of blocks begin in the row, and its lines, in bytes.
+struct Row {
+  std::vector<int64_t> pieces, lines;
+  int64_t slot_pieces;
+
+  void set(const Side& side, const Slots& at, const int64_t* stride) {
+    slot_pieces = at.pieces(side);
+    pieces.clear();
+    for (int64_t k = 0; k < at.row_slots; ++k) at.add_pieces(side, k, &pieces);
+    lines.clear();
+    side.each_line([&](int channel, int row, int item) {
+      lines.push_back((channel * stride[1] + row * stride[2] + item) * side.item);
+    });
+  }
+
+  // Where the pieces of slots [slot, slot + slots) are of the row that begins at `row`; for slots from `had`.
+  template <class Pointer>
+  void place(Pointer row, int64_t slot, int64_t slots, int64_t had, std::vector<Pointer>* to) const {
+    const int64_t* from = pieces.data() + slot * slot_pieces;
+    const int64_t count = slots * slot_pieces, end = had * slot_pieces + count;
+    if (static_cast<int64_t>(to->size()) < end) to->resize(end);
+    Pointer* at = to->data() + had * slot_pieces;
+    for (int64_t k = 0; k < count; ++k) at[k] = row + from[k];
+  }
+};
+
 // Runs that follow each other, as many slots in each, and where their pieces begin in the first line.
 struct Chunk {
   std::vector<Run> runs;
-  std::vector<const char*> in;
-  std::vector<char*> out;          // empty where there is a stage
+  std::vector<const char*> in;     // of as many slots as there are
+  std::vector<char*> out;          // the same, where there is no stage
   std::vector<const char*> ahead;  // every cache line of the input
   int64_t slots = 0;               // with those that fill up the last group
 
   // Takes `count` slots from slot `done` of the rows of blocks from `first` on; then the last one again and
   // again, until whole groups of slots are full.
-  void fill(const Job& job, const Side& in_side, const Side& out_side, const Slots& at, bool direct,
-            int64_t first, int64_t done, int64_t count, int64_t group) {
+  void fill(const Job& job, const Side& in_side, const Side& out_side, const Row& in_row, const Row& out_row,
+            const Slots& at, bool direct, int64_t first, int64_t done, int64_t count, int64_t group) {
     runs.clear();
-    in.clear();
-    out.clear();
     ahead.clear();
     slots = 0;
     const int64_t block_rows = job.h / job.plan.block_size, r = first + done / at.row_slots;
-    const int64_t in_row = job.plan.block_size * job.in_stride[2] * in_side.item;
-    const int64_t out_row = job.plan.block_size * job.out_stride[2] * out_side.item;
-    int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots;
+    int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots, here = 0;
     const char* from;
     char* to;
-    auto add = [&](int64_t k) {
-      const char* in_slot = from + at.first_block(k) * in_side.block_bytes();
-      at.add_pieces(in_side, in_slot, in_slot, &in);
-      char* out_slot = to + at.first_block(k) * out_side.block_bytes();
-      if (direct) at.add_pieces(out_side, out_slot, out_slot, &out);
-      ++slots;
+    auto add = [&](int64_t k, int64_t n) {
+      in_row.place(from, k, n, slots, &in);
+      if (direct) out_row.place(to, k, n, slots, &out);
+      slots += n;
     };
     while (slots < count) {
-      from = static_cast<const char*>(job.in) + image * job.in_stride[0] * in_side.item + row * in_row;
-      to = static_cast<char*>(job.out) + image * job.out_stride[0] * out_side.item + row * out_row;
-      const int64_t here = std::min(at.row_slots - slot, count - slots);
+      from = static_cast<const char*>(job.in) + first_item(job, job.in_stride, image, row) * in_side.item;
+      to = static_cast<char*>(job.out) + first_item(job, job.out_stride, image, row) * out_side.item;
+      here = std::min(at.row_slots - slot, count - slots);
       const int64_t start = at.first_block(slot) * in_side.block_bytes();
       const int64_t end = at.end_block(slot + here) * in_side.block_bytes();
       for (int64_t x = start; x < end; x += kCacheLine) ahead.push_back(from + x);
-      for (int64_t k = slot; k < slot + here; ++k) add(k);
+      add(slot, here);
       runs.push_back({to, slot, here});
       slot = 0;
       if (++row == block_rows) row = 0, ++image;
     }
-    while (slots % group) add(runs.back().slot + runs.back().slots - 1);
+    while (slots % group) add(runs.back().slot + here - 1, 1);
+  }
+
+ private:
+  static int64_t first_item(const Job& job, const int64_t* stride, int64_t image, int64_t row) {
+    return image * stride[0] + row * job.plan.block_size * stride[2];
   }
 };
 
@@ -253,26 +281,23 @@ struct Stage {
     return !at.whole() ? kLane + side.block_bytes() : side.dense() ? 0 : kLane;
   }
 
-  void take(const Chunk& chunk, const Side& side, const Slots& at, const Job& job, bool stream) {
+  void take(const Chunk& chunk, const Side& side, const Row& all, const Slots& at, const Job& job,
+            bool stream) {
     const int64_t first = chunk.runs[0].slot, run_slots = chunk.runs[0].slots, m = side.m;
     const int64_t runs = static_cast<int64_t>(chunk.runs.size());
     const int64_t start = at.first_block(first) * side.block_bytes();
     const int64_t bytes = at.end_block(first + run_slots) * side.block_bytes() - start;
     const int64_t pitch = bytes + padding(side, at);
-    if (runs != runs_ || bytes != bytes_ || first != first_ || chunk.slots != slots_) {
+    if (runs != runs_ || first != first_ || run_slots != run_slots_ || chunk.slots != slots_) {
       runs_ = runs;
-      bytes_ = bytes;
       first_ = first;
+      run_slots_ = run_slots;
       slots_ = chunk.slots;
-      pieces.clear();
-      auto add = [&](int64_t run, int64_t slot) {
-        char* row = memory + run * m * pitch;
-        at.add_pieces(side, row + at.first_block(slot) * side.block_bytes() - start, row + bytes, &pieces);
-      };
-      for (int64_t r = 0; r < runs; ++r) {
-        for (int64_t k = first; k < first + run_slots; ++k) add(r, k);
+      auto row = [&](int64_t run) { return memory + run * m * pitch - start; };
+      for (int64_t r = 0; r < runs; ++r) all.place(row(r), first, run_slots, r * run_slots, &pieces);
+      for (int64_t k = runs * run_slots; k < chunk.slots; ++k) {
+        all.place(row(runs - 1), first + run_slots - 1, 1, k, &pieces);
       }
-      for (int64_t k = runs * run_slots; k < chunk.slots; ++k) add(runs - 1, first + run_slots - 1);
       lines.clear();
       side.each_line([&](int channel, int row, int item) {
         lines.push_back((channel * runs * m + row) * pitch + int64_t{item} * side.item);
@@ -297,7 +322,7 @@ struct Stage {
   void forget() { runs_ = 0; }
 
  private:
-  int64_t runs_ = 0, bytes_ = 0, first_ = 0, slots_ = 0;  // of the chunk that all is in place for
+  int64_t runs_ = 0, first_ = 0, run_slots_ = 0, slots_ = 0;  // of the chunk that all is in place for
 };
 
 }  // namespace

@@ -36,15 +36,17 @@ namespace {
 
 // Exchanges the numbers of items in lanes and of vectors, both below n. Items of a lane are [n][lane / n]
 // before, and [lane / n][n] after.
-template <int size, int n>
+template <int size, int n, int half = n / 2>
 inline __attribute__((always_inline)) void turn(Vector::type (&x)[n]) {
-  for (int half = n / 2; half > 0; half /= 2) {
+  if constexpr (half > 0) {
+#pragma GCC unroll 16
     for (int k = 0; k < n; ++k) {
       if (k & half) continue;
       const auto low = Vector::low<size>(x[k], x[k + half]);
       x[k + half] = Vector::high<size>(x[k], x[k + half]);
       x[k] = low;
     }
+    turn<size, n, half / 2>(x);
   }
 }
 
@@ -68,7 +70,7 @@ struct LaneOrder {
 struct Workspace {
   Chunk now, next;
   Stage stage, other_stage;       // of the chunk in work; of the one before, which is being written
-  std::vector<int64_t> in_lines, out_lines;  // bytes from a row of blocks to each line
+  Row in, out;
   std::vector<char> memory;
 
   // At least `bytes` bytes that begin a cache line.
@@ -162,25 +164,20 @@ class ColumnKernel : public Kernel {
     auto fill = [&](Chunk* chunk, int64_t done) {
       const int64_t rest = rows ? total - done : at.row_slots - done % at.row_slots;
       const int64_t count = std::min({most, rest, total - done});
-      chunk->fill(job, in_, out_, at, direct, first, done, count, group);
+      chunk->fill(job, in_, out_, work.in, work.out, at, direct, first, done, count, group);
       return count;
     };
-    work.in_lines.clear();
-    work.out_lines.clear();
-    in_.each_line([&](int channel, int row, int item) {
-      work.in_lines.push_back((channel * job.in_stride[1] + row * job.in_stride[2] + item) * in_bytes);
-    });
-    out_.each_line([&](int channel, int row, int item) {
-      work.out_lines.push_back((channel * job.out_stride[1] + row * job.out_stride[2] + item) * out_bytes);
-    });
+    work.in.set(in_, at, job.in_stride);
+    work.out.set(out_, at, job.out_stride);
     const int64_t column_bytes = int64_t{kGroup} * in_bytes;
-    const int64_t scratch_bytes = (in_.lines * in_.columns + finish_.columns) * column_bytes;
+    const int64_t group_bytes = (in_.lines * in_.columns + finish_.columns) * column_bytes;
+    const int64_t groups = std::clamp<int64_t>(kScratchBytes / group_bytes, 1, kMostGroups);
     // Padding is for each row of pixels of each run, of which there are at most as many as slots.
     const int64_t stage_rows = int64_t{in_.m} * (out_.planar ? out_.channels : 1) * most;
     const int64_t stage_bytes =
         (direct ? 0 : stage_rows * (at.used * out_.block_bytes() + Stage::padding(out_, at))) + 2 * kCacheLine;
-    char* scratch = work.room(scratch_bytes + 2 * stage_bytes);
-    work.stage.memory = scratch + scratch_bytes;
+    const Scratch scratch{work.room(groups * group_bytes + 2 * stage_bytes), group_bytes, groups};
+    work.stage.memory = scratch.memory + groups * group_bytes;
     work.other_stage.memory = work.stage.memory + stage_bytes / kCacheLine * kCacheLine;
     work.stage.forget();
     work.other_stage.forget();
@@ -190,7 +187,7 @@ class ColumnKernel : public Kernel {
       done += taken;
       work.next.ahead.clear();
       if (done < total) taken = fill(&work.next, done);
-      if (!direct) work.stage.take(work.now, out_, at, job, stream);
+      if (!direct) work.stage.take(work.now, out_, work.out, at, job, stream);
       make_chunk(at, group, scratch, &work, direct);
       std::swap(work.now, work.next);
       std::swap(work.stage, work.other_stage);
@@ -199,28 +196,31 @@ class ColumnKernel : public Kernel {
     if (stream) Vector::fence();
   }
 
-  void make_chunk(const Slots& at, int64_t group, char* scratch, Workspace* work, bool direct) const {
+  void make_chunk(const Slots& at, int64_t group, const Scratch& scratch, Workspace* work, bool direct) const {
     const Chunk& now = work->now;
     const int64_t groups = now.slots / group;
     const int in_piece = at.piece(in_), out_piece = at.piece(out_);
     const int64_t in_pieces = kGroup / (in_piece * in_.blocks), out_pieces = kGroup / (out_piece * out_.blocks);
     char* const* to = direct ? now.out.data() : work->stage.pieces.data();
-    const int64_t* lines = direct ? work->out_lines.data() : work->stage.lines.data();
+    const int64_t* lines = direct ? work->out.lines.data() : work->stage.lines.data();
     Outbox* outbox = &work->other_stage.outbox;
-    const int64_t share = outbox->bytes() / (groups * out_.lines) + 1;
+    const int64_t turns = (groups + scratch.groups - 1) / scratch.groups;
+    const int64_t share = outbox->bytes() / (turns * out_.lines) + 1;
     const auto spread = choose<in_bytes>(in_.columns, in_piece, [](auto n, auto parts) {
       return &ColumnKernel::template spread<n.value, parts.value>;
     });
     const auto collect = choose<out_bytes>(out_.columns, out_piece, [](auto n, auto parts) {
       return &ColumnKernel::template collect<n.value, parts.value>;
     });
+    const char* const* next = work->next.ahead.data();
     const int64_t ahead = static_cast<int64_t>(work->next.ahead.size());
-    for (int64_t g = 0; g < groups; ++g) {
-      const char* const* next = work->next.ahead.data();
-      (this->*spread)(now.in.data() + g * in_pieces, work->in_lines.data(), scratch, next + ahead * g / groups,
-                      next + ahead * (g + 1) / groups);
-      finish_.prepare(scratch);
-      (this->*collect)(scratch, to + g * out_pieces, lines, outbox, share);
+    for (int64_t turn = 0; turn < turns; ++turn) {
+      const int64_t g = turn * scratch.groups;
+      const Scratch some{scratch.memory, scratch.bytes, std::min(scratch.groups, groups - g)};
+      (this->*spread)(now.in.data() + g * in_pieces, work->in.lines.data(), some, next + ahead * turn / turns,
+                      next + ahead * (turn + 1) / turns);
+      finish_.prepare(some);
+      (this->*collect)(some, to + g * out_pieces, lines, outbox, share);
     }
     outbox->write(INT64_MAX / 2);
   }
@@ -246,51 +246,69 @@ class ColumnKernel : public Kernel {
     return parts(std::integral_constant<int, 1>());
   }
 
-  // A group of blocks to columns. Meanwhile the next chunk's input comes into the second-level cache.
+  // Groups of blocks to columns. Meanwhile the next chunk's input comes into the second-level cache.
   template <int n, int parts>
-  void spread(const char* const* at, const int64_t* lines, char* scratch, const char* const* ahead,
+  void spread(const char* const* at, const int64_t* lines, const Scratch scratch, const char* const* ahead,
               const char* const* ahead_end) const {
     const auto order = spread_order_.load();
     const int count = in_.lines;
-    for (int line = 0; line < count; ++line, scratch += n * in_vectors * Vector::bytes) {
+    for (int line = 0; line < count; ++line) {
       const int64_t offset = lines[line];
-      for (int v = 0; v < in_vectors; ++v) {
-        typename Vector::type x[n];
-        for (int k = 0; k < n; ++k) {
-          x[k] = Vector::gather<parts>(at + (v * n + k) * parts, offset);
-          if (n * in_bytes < kLane) x[k] = Vector::within(x[k], order);
+      char* to = scratch.memory + line * (n * in_vectors * Vector::bytes);
+      const char* const* from = at;
+      for (int64_t g = 0; g < scratch.groups; ++g, to += scratch.bytes) {
+        for (int v = 0; v < in_vectors; ++v, from += n * parts) {
+          typename Vector::type x[n];
+#pragma GCC unroll 16
+          for (int k = 0; k < n; ++k) {
+            x[k] = Vector::gather<parts>(from + k * parts, offset);
+            if (n * in_bytes < kLane) x[k] = Vector::within(x[k], order);
+          }
+          turn<in_bytes>(x);
+#pragma GCC unroll 16
+          for (int k = 0; k < n; ++k) Vector::store(to + (k * in_vectors + v) * Vector::bytes, x[k]);
         }
-        turn<in_bytes>(x);
-        for (int k = 0; k < n; ++k) Vector::store(scratch + (k * in_vectors + v) * Vector::bytes, x[k]);
       }
       for (const char* const* a = ahead; a != ahead_end; ++a) Vector::prefetch(*a + offset);
     }
   }
 
-  // Columns to a group of blocks. Meanwhile the chunk before goes to memory.
+  // Columns to groups of blocks. Meanwhile the chunk before goes to memory. What a loop needs comes by value:
+  // stores of bytes may change whatever is referred to.
   template <int n, int parts>
-  void collect(const char* scratch, char* const* to, const int64_t* lines, Outbox* outbox,
+  void collect(const Scratch scratch, char* const* at, const int64_t* lines, Outbox* outbox,
                int64_t share) const {
     const auto order = collect_order_.load(), close = close_order_.load();
-    const bool open = !out_.dense();
+    const bool open = parts * kLane == Vector::bytes && !out_.dense();
     const int count = out_.lines;
+    const auto read = finish_.reader();
     for (int line = 0; line < count; ++line) {
       const int64_t offset = lines[line];
-      typename Vector::type x[out_vectors][n];
-      for (int k = 0; k < n; ++k) {
-        typename Vector::type column[out_vectors];
-        finish_.column(line * n + k, scratch, column);
-        for (int v = 0; v < out_vectors; ++v) x[v][k] = column[v];
-      }
-      for (int v = 0; v < out_vectors; ++v) {
-        if (n * out_bytes < kLane) {
-          for (int k = 0; k < n; ++k) x[v][k] = Vector::within(x[v][k], order);
-        }
-        turn<out_bytes>(x[v]);
+      const auto change = finish_.change(line);
+      char* const* to = at;
+      const char* from = scratch.memory;
+      for (int64_t g = 0; g < scratch.groups; ++g, from += scratch.bytes) {
+        typename Vector::type x[out_vectors][n];
+#pragma GCC unroll 16
         for (int k = 0; k < n; ++k) {
-          if (open) x[v][k] = Vector::within(x[v][k], close);
-          if constexpr (kBytes) x[v][k] = Vector::exclusive_or(x[v][k], finish_.after(line));
-          Vector::scatter<parts>(to + (v * n + k) * parts, offset, x[v][k]);
+          typename Vector::type column[out_vectors];
+          read(line * n + k, from, column);
+          for (int v = 0; v < out_vectors; ++v) x[v][k] = column[v];
+        }
+        for (int v = 0; v < out_vectors; ++v, to += n * parts) {
+          if (n * out_bytes < kLane) {
+#pragma GCC unroll 16
+            for (int k = 0; k < n; ++k) x[v][k] = Vector::within(x[v][k], order);
+          }
+          turn<out_bytes>(x[v]);
+          if (open) {
+#pragma GCC unroll 16
+            for (int k = 0; k < n; ++k) x[v][k] = Vector::within(x[v][k], close);
+          }
+#pragma GCC unroll 16
+          for (int k = 0; k < n; ++k) {
+            Vector::scatter<parts>(to + k * parts, offset, change(x[v][k]));
+          }
         }
       }
       outbox->write(share);

@@ -1,9 +1,9 @@
 // What happens to values, column by column: a column holds one position of many blocks, so that all its
 // items have the same flips, the same table and the same channel.
 //
-// A finish says how many `columns` it keeps beside those of the input, makes them in `prepare`, and gives
-// the output's columns in `column`, as `vectors` vectors. `from` is where a column begins, in bytes from the
-// first one.
+// A finish says how many `columns` it keeps beside those of the input, and makes them in `prepare`. Its
+// `reader` gives the output's columns, as `vectors` vectors, and `change` is what lines go through in the end. `from` is where a column begins in the scratch
+// memory of a group.
 //
 // Included by columns.h, after chunks.h.
 
@@ -18,6 +18,12 @@ namespace {
 
 // The group of blocks whose columns are made at once: as many as a vector has items, of the smaller type.
 constexpr int group_blocks(int in_item, int out_item) { return Vector::bytes / std::min(in_item, out_item); }
+
+// Scratch memory of groups of blocks, `bytes` bytes for each.
+struct Scratch {
+  char* memory;
+  int64_t bytes, groups;
+};
 
 // Which block of a group the items of a column are, on one side; see spread in columns.h.
 inline std::vector<int> blocks_of_column(const Side& side, int group) {
@@ -48,6 +54,10 @@ void each_column(const Side& out, F&& f) {
     for (int column = 0; column < out.columns; ++column, ++index) f(index, out.position(line, column));
   }
 }
+
+struct Keep {
+  Vector::type operator()(Vector::type x) const { return x; }
+};
 
 // Bytes to bytes: columns that go through a table are looked up first; complements are for lines, at last.
 class ByteFinish {
@@ -81,20 +91,30 @@ class ByteFinish {
     });
   }
 
-  void prepare(char* scratch) const {
+  void prepare(const Scratch scratch) const {
     for (size_t t = 0; t < looks_.size(); ++t) {
       const Vector::Table table(tables_.data() + t * kByteValues);
-      for (const Look& look : looks_[t]) {
-        Vector::store(scratch + look.to, Vector::lookup(table, Vector::load(scratch + look.from)));
+      for (const Look look : looks_[t]) {
+        char* at = scratch.memory;
+        for (int64_t g = 0; g < scratch.groups; ++g, at += scratch.bytes) {
+          Vector::store(at + look.to, Vector::lookup(table, Vector::load(at + look.from)));
+        }
       }
     }
   }
 
-  void column(int index, const char* scratch, Vector::type (&to)[1]) const {
-    to[0] = Vector::load(scratch + from_[index]);
+  auto reader() const {
+    const int64_t* offsets = from_.data();
+    return [=](int index, const char* scratch, Vector::type (&to)[1]) {
+      to[0] = Vector::load(scratch + offsets[index]);
+    };
   }
 
-  Vector::type after(int line) const { return Vector::repeat(after_.data() + line * kLane); }
+  auto change(int line) const {
+    return [after = Vector::repeat(after_.data() + line * kLane)](Vector::type x) {
+      return Vector::exclusive_or(x, after);
+    };
+  }
 
  private:
   struct Look {
@@ -160,9 +180,15 @@ class TableFinish {
     });
   }
 
-  void prepare(char*) const {}
+  void prepare(const Scratch&) const {}
+  Keep change(int) const { return {}; }
 
-  void column(int index, const char* scratch, typename V::type (&to)[vectors]) const {
+  auto reader() const {
+    return [this](int index, const char* scratch, typename V::type (&to)[vectors]) { read(index, scratch, to); };
+  }
+
+ private:
+  void read(int index, const char* scratch, typename V::type (&to)[vectors]) const {
     const auto in = V::permute(V::load(scratch + columns_[index].from), order_);
     for (int b = 0; b < vectors; ++b) {
       const typename V::Table table(tables_.data() + columns_[index].table + b * kByteValues);
@@ -171,7 +197,6 @@ class TableFinish {
     interleave(to);
   }
 
- private:
   static void interleave(typename V::type (&x)[2]) {
     const auto low = V::template low<1>(x[0], x[1]);
     x[1] = V::template high<1>(x[0], x[1]);
@@ -211,9 +236,15 @@ class ItemFinish {
     });
   }
 
-  void prepare(char*) const {}
+  void prepare(const Scratch&) const {}
+  Keep change(int) const { return {}; }
 
-  void column(int index, const char* scratch, Vector::type (&to)[vectors]) const {
+  auto reader() const {
+    return [this](int index, const char* scratch, Vector::type (&to)[vectors]) { read(index, scratch, to); };
+  }
+
+ private:
+  void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
     constexpr int group = group_blocks(in_bytes, out_bytes);
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
     typename Out::Storage out[group];
@@ -231,7 +262,6 @@ class ItemFinish {
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
   }
 
- private:
   struct Column {
     int64_t from;
     int position;
