@@ -22,7 +22,8 @@ namespace {
 
 constexpr int kLane = 16;
 constexpr int kCacheLine = 64;
-constexpr int64_t kChunkBytes = 24 * 1024;  // of input or output, where that is a group of blocks or more
+constexpr int64_t kLeastChunkBytes = 16 * 1024;  // of input or output, the larger
+constexpr int64_t kMostChunkBytes = 96 * 1024;   // or one group of blocks
 constexpr int64_t kScratchBytes = 8 * 1024;   // of groups that are made together, and how many of them
 constexpr int64_t kMostGroups = 8;
 constexpr int64_t kStreamBytes = 3 << 20;   // outputs larger than this are not read back from a cache
@@ -145,23 +146,27 @@ struct Row {
     });
   }
 
-  // Where the pieces of slots [slot, slot + slots) are of the row that begins at `row`; for slots from `had`.
+  // Where the pieces of slots [slot, slot + slots) are of the row that begins at `row`.
   template <class Pointer>
-  void place(Pointer row, int64_t slot, int64_t slots, int64_t had, std::vector<Pointer>* to) const {
+  void place(Pointer row, int64_t slot, int64_t slots, Pointer* to) const {
     const int64_t* from = pieces.data() + slot * slot_pieces;
-    const int64_t count = slots * slot_pieces, end = had * slot_pieces + count;
-    if (static_cast<int64_t>(to->size()) < end) to->resize(end);
-    Pointer* at = to->data() + had * slot_pieces;
-    for (int64_t k = 0; k < count; ++k) at[k] = row + from[k];
+    for (int64_t k = 0; k < slots * slot_pieces; ++k) to[k] = row + from[k];
   }
 };
+
+// Room for at least `size`, of which the first ones keep what they are.
+template <class T>
+T* room(std::vector<T>* vector, int64_t size) {
+  if (static_cast<int64_t>(vector->size()) < size) vector->resize(size);
+  return vector->data();
+}
 
 // Runs that follow each other, as many slots in each, and where their pieces begin in the first line.
 struct Chunk {
   std::vector<Run> runs;
   std::vector<const char*> in;     // of as many slots as there are
-  std::vector<char*> out;          // the same, where there is no stage
-  std::vector<const char*> ahead;  // every cache line of the input
+  std::vector<char*> out;          // the same; not in use where there is a stage
+  std::vector<const char*> ahead;  // every cache line of the input, where there is a stage
   int64_t slots = 0;               // with those that fill up the last group
 
   // Takes `count` slots from slot `done` of the rows of blocks from `first` on; then the last one again and
@@ -170,34 +175,43 @@ struct Chunk {
             const Slots& at, bool direct, int64_t first, int64_t done, int64_t count, int64_t group) {
     runs.clear();
     ahead.clear();
-    slots = 0;
     const int64_t block_rows = job.h / job.plan.block_size, r = first + done / at.row_slots;
     int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots, here = 0;
+    slots = (count + group - 1) / group * group;
+    const char** in_at = room(&in, slots * in_row.slot_pieces);
+    char** out_at = room(&out, direct ? slots * out_row.slot_pieces : 0);
+    const int64_t in_step = job.plan.block_size * job.in_stride[2] * in_side.item;
+    const int64_t out_step = job.plan.block_size * job.out_stride[2] * out_side.item;
     const char* from;
     char* to;
-    auto add = [&](int64_t k, int64_t n) {
-      in_row.place(from, k, n, slots, &in);
-      if (direct) out_row.place(to, k, n, slots, &out);
-      slots += n;
+    auto start_image = [&] {
+      from = static_cast<const char*>(job.in) + image * job.in_stride[0] * in_side.item + row * in_step;
+      to = static_cast<char*>(job.out) + image * job.out_stride[0] * out_side.item + row * out_step;
     };
-    while (slots < count) {
-      from = static_cast<const char*>(job.in) + first_item(job, job.in_stride, image, row) * in_side.item;
-      to = static_cast<char*>(job.out) + first_item(job, job.out_stride, image, row) * out_side.item;
-      here = std::min(at.row_slots - slot, count - slots);
+    start_image();
+    auto add = [&](int64_t k, int64_t n) {
+      in_row.place(from, k, n, in_at);
+      in_at += n * in_row.slot_pieces;
+      if (!direct) return;
+      out_row.place(to, k, n, out_at);
+      out_at += n * out_row.slot_pieces;
+    };
+    for (int64_t filled = 0; filled < count; filled += here) {
+      if (filled > 0) {
+        slot = 0;
+        from += in_step;
+        to += out_step;
+        if (++row == block_rows) row = 0, ++image, start_image();
+      }
+      here = std::min(at.row_slots - slot, count - filled);
+      add(slot, here);
+      if (direct) continue;
       const int64_t start = at.first_block(slot) * in_side.block_bytes();
       const int64_t end = at.end_block(slot + here) * in_side.block_bytes();
       for (int64_t x = start; x < end; x += kCacheLine) ahead.push_back(from + x);
-      add(slot, here);
       runs.push_back({to, slot, here});
-      slot = 0;
-      if (++row == block_rows) row = 0, ++image;
     }
-    while (slots % group) add(runs.back().slot + here - 1, 1);
-  }
-
- private:
-  static int64_t first_item(const Job& job, const int64_t* stride, int64_t image, int64_t row) {
-    return image * stride[0] + row * job.plan.block_size * stride[2];
+    for (int64_t k = count; k < slots; ++k) add(slot + here - 1, 1);
   }
 };
 
@@ -294,10 +308,13 @@ struct Stage {
       run_slots_ = run_slots;
       slots_ = chunk.slots;
       auto row = [&](int64_t run) { return memory + run * m * pitch - start; };
-      for (int64_t r = 0; r < runs; ++r) all.place(row(r), first, run_slots, r * run_slots, &pieces);
-      for (int64_t k = runs * run_slots; k < chunk.slots; ++k) {
-        all.place(row(runs - 1), first + run_slots - 1, 1, k, &pieces);
-      }
+      char** piece = room(&pieces, chunk.slots * all.slot_pieces);
+      auto add = [&](int64_t run, int64_t slot, int64_t slots) {
+        all.place(row(run), slot, slots, piece);
+        piece += slots * all.slot_pieces;
+      };
+      for (int64_t r = 0; r < runs; ++r) add(r, first, run_slots);
+      for (int64_t k = runs * run_slots; k < chunk.slots; ++k) add(runs - 1, first + run_slots - 1, 1);
       lines.clear();
       side.each_line([&](int channel, int row, int item) {
         lines.push_back((channel * runs * m + row) * pitch + int64_t{item} * side.item);

@@ -137,17 +137,18 @@ class ColumnKernel : public Kernel {
     return last;
   }
 
-  // Slots of a chunk: of whole rows of blocks where several fit, else of a part of one. Of all that fit, the
-  // number of rows that leaves the least room in the last group.
+  // Slots of a chunk: of whole rows of blocks where several fit, else of a part of one. Of the numbers of rows
+  // that are neither too few nor too many, the first that leaves little room in the last group.
   int64_t chunk_slots(const Slots& at, int64_t group) const {
     const int64_t group_bytes = int64_t{kGroup} * in_.m * in_.m * in_.channels * std::max(in_bytes, out_bytes);
-    const int64_t most = std::max<int64_t>(kChunkBytes / group_bytes, 1) * group;
+    const int64_t least = kLeastChunkBytes / group_bytes * group;
+    const int64_t most = std::max<int64_t>(kMostChunkBytes / group_bytes, 1) * group;
     int64_t best = most;
     double best_share = 0;
-    for (int64_t rows = 1; rows * at.row_slots <= most; ++rows) {
+    for (int64_t rows = least / at.row_slots + 1; rows * at.row_slots <= most && best_share < 0.97; ++rows) {
       const int64_t slots = rows * at.row_slots;
       const double share = static_cast<double>(slots) / ((slots + group - 1) / group * group);
-      if (share >= best_share) best = slots, best_share = share;
+      if (share > best_share) best = slots, best_share = share;
     }
     return best;
   }

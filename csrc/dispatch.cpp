@@ -34,7 +34,7 @@ const Level kLevels[] = {
 
 // A piece of work for a thread. Smaller batches are for one thread: another would have to fetch from the
 // first one's caches.
-constexpr int64_t kLeastPiece = 512 * 1024, kMostPiece = 1 << 20;
+constexpr int64_t kLeastPiece = 512 * 1024, kMostPiece = 8 << 20;
 constexpr int64_t kPiecesPerThread = 8;
 
 const Level& choose(int level) {

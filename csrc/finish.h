@@ -70,6 +70,8 @@ class ByteFinish {
     const IntegerRows<U8> rows(plan);
     const int in_columns = in.lines * in.columns;
     std::vector<int> known(plan.length, -1);  // columns that were looked up, of each position
+    std::vector<int> readers(plan.length);    // of each input position
+    for (int p = 0; p < plan.length; ++p) ++readers[plan.source[p]];
     each_column(out, [&](int index, int p) {
       if (p < 0) return;
       bool complement;
@@ -78,8 +80,8 @@ class ByteFinish {
       if (table < 0) {
         from_[index] = source;
       } else {
-        if (known[p] < 0) {
-          known[p] = in_columns + columns++;
+        if (known[p] < 0) {  // in place, unless another position needs what is there
+          known[p] = readers[plan.source[p]] == 1 ? in.column_of(plan.source[p]) : in_columns + columns++;
           looks_[table].push_back({source, int64_t{known[p]} * Vector::bytes});
         }
         from_[index] = int64_t{known[p]} * Vector::bytes;
@@ -94,10 +96,12 @@ class ByteFinish {
   void prepare(const Scratch scratch) const {
     for (size_t t = 0; t < looks_.size(); ++t) {
       const Vector::Table table(tables_.data() + t * kByteValues);
-      for (const Look look : looks_[t]) {
-        char* at = scratch.memory;
-        for (int64_t g = 0; g < scratch.groups; ++g, at += scratch.bytes) {
-          Vector::store(at + look.to, Vector::lookup(table, Vector::load(at + look.from)));
+      const Look* const end = looks_[t].data() + looks_[t].size();
+      char* at = scratch.memory;
+      for (int64_t g = 0; g < scratch.groups; ++g, at += scratch.bytes) {
+#pragma GCC unroll 4
+        for (const Look* look = looks_[t].data(); look < end; ++look) {
+          Vector::store(at + look->to, Vector::lookup(table, Vector::load(at + look->from)));
         }
       }
     }
