@@ -1,4 +1,5 @@
-// Where the work of the vector kernels lies in memory: in rows of pixels, and in a stage before it goes there.
+// Where the work of the vector kernels lies in memory: in rows of pixels, and in a stage before it goes
+// there.
 //
 // Work goes in *chunks*, of rows of blocks or of a part of one. A chunk is a list of *slots*, each some
 // blocks that follow each other in a row. A slot is read and written in *pieces* of one or two lanes that
@@ -23,10 +24,11 @@ namespace {
 constexpr int kLane = 16;
 constexpr int kCacheLine = 64;
 constexpr int64_t kLeastChunkBytes = 16 * 1024;  // of input or output, the larger
-constexpr int64_t kMostChunkBytes = 96 * 1024;   // or one group of blocks
-constexpr int64_t kScratchBytes = 8 * 1024;   // of groups that are made together, and how many of them
+constexpr int64_t kMostChunkBytes = 48 * 1024;   // or one group of blocks
+constexpr int64_t kLeastWrite = 2 * 1024;        // to memory, at a time
+constexpr int64_t kScratchBytes = 8 * 1024;      // of groups that are made together, and how many of them
 constexpr int64_t kMostGroups = 8;
-constexpr int64_t kStreamBytes = 3 << 20;   // outputs larger than this are not read back from a cache
+constexpr int64_t kStreamBytes = 3 << 20;  // outputs larger than this are not read back from a cache
 
 // How blocks lie in lanes of 16 bytes of a row of pixels, on one side: as many whole block rows as fit, of a
 // number of items rounded up to a power of two; or, where a block row is longer, a *segment* of it. What a
@@ -115,8 +117,8 @@ struct Slots {
 
   int64_t pieces(const Side& side) const { return blocks / (piece(side) * side.blocks); }  // of a slot
 
-  // Appends where the pieces of a slot begin in a row of pixels, in bytes. Those that are not there are at the
-  // end of the row, with the padding of a stage.
+  // Appends where the pieces of a slot begin in a row of pixels, in bytes. Those that are not there are at
+  // the end of the row, with the padding of a stage.
   void add_pieces(const Side& side, int64_t slot, std::vector<int64_t>* at) const {
     const int step = piece(side) * side.blocks;
     for (int64_t b = 0; b < blocks; b += step) {
@@ -251,8 +253,20 @@ class Outbox {
     }
   }
 
-  int64_t bytes() const { return bytes_; }  // of all that was added
+  // To be called `times` times, after all was added: writes it, a share at a time, none of them small.
+  void set_shares(int64_t times) {
+    share_ = bytes_ / times + 1;
+    due_ = 0;
+  }
+  void write_share() {
+    due_ += share_;
+    if (due_ < kLeastWrite) return;
+    write(due_);
+    due_ = 0;
+  }
+  void write_all() { write(bytes_); }
 
+ private:
   // Writes about `bytes` bytes, or what there is.
   void write(int64_t bytes) {
     while (bytes > 0 && first_ < pieces_.size()) {
@@ -270,7 +284,6 @@ class Outbox {
     }
   }
 
- private:
   struct Piece {
     char* to;
     const char* from;
@@ -278,7 +291,7 @@ class Outbox {
   };
   std::vector<Piece> pieces_;
   size_t first_ = 0;  // not written yet
-  int64_t bytes_ = 0;
+  int64_t bytes_ = 0, share_ = 0, due_ = 0;
 };
 
 // Where a chunk's output is put together: the rows of pixels of its runs, in the order of memory. The next

@@ -50,26 +50,23 @@ inline __attribute__((always_inline)) void turn(Vector::type (&x)[n]) {
   }
 }
 
-// The order of bytes in a lane, for Vector::within.
+// The order of bytes in a lane, for Vector::within: item t is item from(t), for each t below `items`.
 struct LaneOrder {
-  uint8_t from[kLane] = {};
+  uint8_t bytes[kLane] = {};
 
-  // Item to(t) is item from(t), for each t below `items`.
-  template <class To, class From>
-  LaneOrder(int item, int items, To&& to, From&& source) {
-    for (int t = 0; t < items; ++t) {
-      for (int b = 0; b < item; ++b) {
-        from[to(t) * item + b] = static_cast<uint8_t>(source(t) * item + b);
-      }
+  template <class From>
+  LaneOrder(int item, int items, From&& from) {
+    for (int byte = 0; byte < kLane && byte < items * item; ++byte) {
+      bytes[byte] = static_cast<uint8_t>(from(byte / item) * item + byte % item);
     }
   }
-  Vector::type load() const { return Vector::repeat(from); }
+  Vector::type load() const { return Vector::repeat(bytes); }
 };
 
 // What a thread works in; kept for its next call.
 struct Workspace {
   Chunk now, next;
-  Stage stage, other_stage;       // of the chunk in work; of the one before, which is being written
+  Stage stage, other_stage;  // of the chunk in work; of the one before, which is being written
   Row in, out;
   std::vector<char> memory;
 
@@ -83,8 +80,8 @@ struct Workspace {
 template <class In, class Out>
 class ColumnKernel : public Kernel {
   static constexpr bool kBytes = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
-  static constexpr bool kTables = std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 &&
-                                  Vector::wide_lookups;
+  static constexpr bool kTables =
+      std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 && Vector::wide_lookups;
   static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
   static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
   static constexpr int in_vectors = kGroup * in_bytes / Vector::bytes;  // of a column
@@ -99,14 +96,12 @@ class ColumnKernel : public Kernel {
         out_(plan, out_bytes, planar),
         finish_(in_, out_, plan),
         spread_order_(
-            in_bytes, in_.columns * in_.blocks, [](int t) { return t; },
+            in_bytes, in_.columns * in_.blocks,
             [&](int t) { return t % in_.blocks * in_.items + std::min(t / in_.blocks, in_.items - 1); }),
-        collect_order_(
-            out_bytes, out_.columns * out_.blocks, [](int t) { return t; },
-            [&](int t) { return t % out_.blocks * out_.columns + t / out_.blocks; }),
-        close_order_(
-            out_bytes, out_.segments > 1 ? 0 : out_.blocks * out_.items, [](int t) { return t; },
-            [&](int t) { return t / out_.items * out_.columns + t % out_.items; }),
+        collect_order_(out_bytes, out_.columns * out_.blocks,
+                       [&](int t) { return t % out_.blocks * out_.columns + t / out_.blocks; }),
+        close_order_(out_bytes, out_.segments > 1 ? 0 : out_.blocks * out_.items,
+                     [&](int t) { return t / out_.items * out_.columns + t % out_.items; }),
         portable_(make_portable(plan, In::type, Out::type)) {}
 
   void run(const Job& job, int64_t first, int64_t last) const override {
@@ -137,10 +132,11 @@ class ColumnKernel : public Kernel {
     return last;
   }
 
-  // Slots of a chunk: of whole rows of blocks where several fit, else of a part of one. Of the numbers of rows
-  // that are neither too few nor too many, the first that leaves little room in the last group.
+  // Slots of a chunk: of whole rows of blocks where several fit, else of a part of one. Of the numbers of
+  // rows that are neither too few nor too many, the first that leaves little room in the last group.
   int64_t chunk_slots(const Slots& at, int64_t group) const {
-    const int64_t group_bytes = int64_t{kGroup} * in_.m * in_.m * in_.channels * std::max(in_bytes, out_bytes);
+    const int64_t group_bytes =
+        int64_t{kGroup} * in_.m * in_.m * in_.channels * std::max(in_bytes, out_bytes);
     const int64_t least = kLeastChunkBytes / group_bytes * group;
     const int64_t most = std::max<int64_t>(kMostChunkBytes / group_bytes, 1) * group;
     int64_t best = most;
@@ -176,7 +172,8 @@ class ColumnKernel : public Kernel {
     // Padding is for each row of pixels of each run, of which there are at most as many as slots.
     const int64_t stage_rows = int64_t{in_.m} * (out_.planar ? out_.channels : 1) * most;
     const int64_t stage_bytes =
-        (direct ? 0 : stage_rows * (at.used * out_.block_bytes() + Stage::padding(out_, at))) + 2 * kCacheLine;
+        (direct ? 0 : stage_rows * (at.used * out_.block_bytes() + Stage::padding(out_, at))) +
+        2 * kCacheLine;
     const Scratch scratch{work.room(groups * group_bytes + 2 * stage_bytes), group_bytes, groups};
     work.stage.memory = scratch.memory + groups * group_bytes;
     work.other_stage.memory = work.stage.memory + stage_bytes / kCacheLine * kCacheLine;
@@ -193,20 +190,22 @@ class ColumnKernel : public Kernel {
       std::swap(work.now, work.next);
       std::swap(work.stage, work.other_stage);
     }
-    if (!direct) work.other_stage.outbox.write(INT64_MAX / 2);
+    if (!direct) work.other_stage.outbox.write_all();
     if (stream) Vector::fence();
   }
 
-  void make_chunk(const Slots& at, int64_t group, const Scratch& scratch, Workspace* work, bool direct) const {
+  void make_chunk(const Slots& at, int64_t group, const Scratch& scratch, Workspace* work,
+                  bool direct) const {
     const Chunk& now = work->now;
     const int64_t groups = now.slots / group;
     const int in_piece = at.piece(in_), out_piece = at.piece(out_);
-    const int64_t in_pieces = kGroup / (in_piece * in_.blocks), out_pieces = kGroup / (out_piece * out_.blocks);
+    const int64_t in_pieces = kGroup / (in_piece * in_.blocks),
+                  out_pieces = kGroup / (out_piece * out_.blocks);
     char* const* to = direct ? now.out.data() : work->stage.pieces.data();
     const int64_t* lines = direct ? work->out.lines.data() : work->stage.lines.data();
     Outbox* outbox = &work->other_stage.outbox;
     const int64_t turns = (groups + scratch.groups - 1) / scratch.groups;
-    const int64_t share = outbox->bytes() / (turns * out_.lines) + 1;
+    outbox->set_shares(turns * out_.lines);
     const auto spread = choose<in_bytes>(in_.columns, in_piece, [](auto n, auto parts) {
       return &ColumnKernel::template spread<n.value, parts.value>;
     });
@@ -221,9 +220,9 @@ class ColumnKernel : public Kernel {
       (this->*spread)(now.in.data() + g * in_pieces, work->in.lines.data(), some, next + ahead * turn / turns,
                       next + ahead * (turn + 1) / turns);
       finish_.prepare(some);
-      (this->*collect)(some, to + g * out_pieces, lines, outbox, share);
+      (this->*collect)(some, to + g * out_pieces, lines, outbox);
     }
-    outbox->write(INT64_MAX / 2);
+    outbox->write_all();
   }
 
   // f(columns, parts of a vector) for numbers known only now.
@@ -277,8 +276,7 @@ class ColumnKernel : public Kernel {
   // Columns to groups of blocks. Meanwhile the chunk before goes to memory. What a loop needs comes by value:
   // stores of bytes may change whatever is referred to.
   template <int n, int parts>
-  void collect(const Scratch scratch, char* const* at, const int64_t* lines, Outbox* outbox,
-               int64_t share) const {
+  void collect(const Scratch scratch, char* const* at, const int64_t* lines, Outbox* outbox) const {
     const auto order = collect_order_.load(), close = close_order_.load();
     const bool open = parts * kLane == Vector::bytes && !out_.dense();
     const int count = out_.lines;
@@ -312,7 +310,7 @@ class ColumnKernel : public Kernel {
           }
         }
       }
-      outbox->write(share);
+      outbox->write_share();
     }
   }
 
@@ -329,8 +327,8 @@ std::unique_ptr<const Kernel> make_columns(const Plan& plan, Type in, Type out, 
   if (layout == Layout::any) return make_portable(plan, in, out);
   std::unique_ptr<const Kernel> kernel;
   with_types(in, out, [&](auto in_type, auto out_type) {
-    kernel = std::make_unique<ColumnKernel<decltype(in_type), decltype(out_type)>>(
-        plan, layout == Layout::planar);
+    kernel =
+        std::make_unique<ColumnKernel<decltype(in_type), decltype(out_type)>>(plan, layout == Layout::planar);
   });
   return kernel;
 }

@@ -2,8 +2,8 @@
 // items have the same flips, the same table and the same channel.
 //
 // A finish says how many `columns` it keeps beside those of the input, and makes them in `prepare`. Its
-// `reader` gives the output's columns, as `vectors` vectors, and `change` is what lines go through in the end. `from` is where a column begins in the scratch
-// memory of a group.
+// `reader` gives the output's columns, as `vectors` vectors, and `change` is what lines go through in the
+// end. `from` is where a column begins in the scratch memory of a group.
 //
 // Included by columns.h, after chunks.h.
 
@@ -109,7 +109,7 @@ class ByteFinish {
 
   auto reader() const {
     const int64_t* offsets = from_.data();
-    return [=](int index, const char* scratch, Vector::type (&to)[1]) {
+    return [=](int index, const char* scratch, Vector::type(&to)[1]) {
       to[0] = Vector::load(scratch + offsets[index]);
     };
   }
@@ -188,7 +188,8 @@ class TableFinish {
   Keep change(int) const { return {}; }
 
   auto reader() const {
-    return [this](int index, const char* scratch, typename V::type (&to)[vectors]) { read(index, scratch, to); };
+    return
+        [this](int index, const char* scratch, typename V::type(&to)[vectors]) { read(index, scratch, to); };
   }
 
  private:
@@ -244,24 +245,23 @@ class ItemFinish {
   Keep change(int) const { return {}; }
 
   auto reader() const {
-    return [this](int index, const char* scratch, Vector::type (&to)[vectors]) { read(index, scratch, to); };
+    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) { read(index, scratch, to); };
   }
 
  private:
-  void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
+  // In no case is the call what takes time, and there are many callers.
+  __attribute__((noinline)) void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
     constexpr int group = group_blocks(in_bytes, out_bytes);
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
-    typename Out::Storage out[group];
+    typename Out::Storage out[group] = {};
     const int p = columns_[index].position;
-    auto item = [&](int n) { return in[in_bytes == out_bytes ? n : order_[n]]; };
+    auto item = [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; };
     if constexpr (kInteger<In>) {
       const auto* row = rows_.row(p);
       const int top = rows_.last_value();
       for (int n = 0; n < group; ++n) out[n] = row[std::min(In::load(item(n)), top)];
     } else {
-      for (int n = 0; n < group; ++n) {
-        out[n] = transform_float<In, Out>(plan_, p, p % plan_.channels, item(n));
-      }
+      transform_floats<In, Out>(plan_, p, group, item, [&](int64_t n, auto v) { out[n] = v; });
     }
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
   }

@@ -43,9 +43,9 @@ class PortableKernel : public Kernel {
       });
     } else {
       each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
-        for (int64_t b = 0; b < columns; ++b) {
-          to[b * out_step] = transform_float<In, Out>(plan_, p, p % plan_.channels, from[b * in_step]);
-        }
+        transform_floats<In, Out>(
+            plan_, p, columns, [=](int64_t b) { return from[b * in_step]; },
+            [=](int64_t b, auto v) { to[b * out_step] = v; });
       });
     }
   }

@@ -113,27 +113,43 @@ class IntegerRows {
   std::vector<typename Out::Storage> rows_;
 };
 
-template <class In>
-float flipped(typename In::Storage stored, int flips) {
-  float v = In::load(stored);
-  for (; flips > 0; --flips) v = In::load(In::store(1.0f - v));
-  return v;
-}
-
-template <class In, class Out>
-typename Out::Storage transform_float(const Plan& plan, int p, int channel, typename In::Storage stored) {
-  float v = flipped<In>(stored, plan.flips[p]);
+// All that happens to floats at position p: put(k, ...) of get(k) for each k below `count`. What is the same
+// for all of them is decided outside of the loop, so that compilers make vectors of it.
+template <class In, class Out, class Get, class Put>
+void transform_floats(const Plan& plan, int p, int64_t count, Get&& get, Put&& put) {
+  const int channel = p % plan.channels, table = plan.table_of[p], flips = plan.flips[p];
+  auto each = [&](auto&& value) {
+    auto flip = [](float v) { return In::load(In::store(1.0f - v)); };
+    if (flips == 0) {
+      for (int64_t k = 0; k < count; ++k) put(k, value(In::load(get(k))));
+    } else if (flips == 1) {
+      for (int64_t k = 0; k < count; ++k) put(k, value(flip(In::load(get(k)))));
+    } else {
+      for (int64_t k = 0; k < count; ++k) {
+        float v = In::load(get(k));
+        for (int f = 0; f < flips; ++f) v = flip(v);
+        put(k, value(v));
+      }
+    }
+  };
   if (plan.flags & kQuantises) {
-    const float clamped = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // NaN compares false: 0
-    const float scaled = clamped * *plan.in_scale;
-    const int k = static_cast<int>(plan.flags & kNearest ? std::nearbyintf(scaled) : scaled);
-    return finish<Out>(plan, channel, substitute(plan, plan.table_of[p], k));
+    const float scale = *plan.in_scale;
+    const bool nearest = plan.flags & kNearest;
+    each([&](float v) {
+      const float clamped = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // NaN compares false: 0
+      const float scaled = clamped * scale;
+      const int k = static_cast<int>(nearest ? std::nearbyintf(scaled) : scaled);
+      return finish<Out>(plan, channel, substitute(plan, table, k));
+    });
+  } else if constexpr (!kInteger<Out>) {  // floats to integers without quantising: refused before a kernel
+                                          // runs
+    if (plan.flags & kNormalises) {
+      const float mean = plan.mean[channel], std = plan.std[channel];
+      each([=](float v) { return Out::store((v - mean) / std); });
+    } else {
+      each([](float v) { return Out::store(v); });
+    }
   }
-  if constexpr (!kInteger<Out>) {
-    if (plan.flags & kNormalises) v = (v - plan.mean[channel]) / plan.std[channel];
-    return Out::store(v);
-  }
-  return {};  // floats to integers without quantising: refused before a kernel runs
 }
 
 }  // namespace blockenc
