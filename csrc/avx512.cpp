@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
+#include "values.h"
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi"))), \

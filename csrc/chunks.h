@@ -117,12 +117,12 @@ struct Slots {
 
   int64_t pieces(const Side& side) const { return blocks / (piece(side) * side.blocks); }  // of a slot
 
-  // Appends where the pieces of a slot begin in a row of pixels, in bytes. Those that are not there are at
-  // the end of the row, with the padding of a stage.
-  void add_pieces(const Side& side, int64_t slot, std::vector<int64_t>* at) const {
+  // Appends where the pieces of a slot begin in a row of pixels, in bytes; `none` for those that are not
+  // there.
+  void add_pieces(const Side& side, int64_t slot, int64_t none, std::vector<int64_t>* at) const {
     const int step = piece(side) * side.blocks;
     for (int64_t b = 0; b < blocks; b += step) {
-      at->push_back((b < used ? first_block(slot) + b : row_blocks) * side.block_bytes());
+      at->push_back(b < used ? (first_block(slot) + b) * side.block_bytes() : none);
     }
   }
 };
@@ -138,10 +138,13 @@ struct Row {
   std::vector<int64_t> pieces, lines;
   int64_t slot_pieces;
 
-  void set(const Side& side, const Slots& at, const int64_t* stride) {
+  void set(const Side& side, const Slots& at, const int64_t* stride, bool output) {
     slot_pieces = at.pieces(side);
     pieces.clear();
-    for (int64_t k = 0; k < at.row_slots; ++k) at.add_pieces(side, k, &pieces);
+    // Pieces that are not there are read from the beginning of the row, and written to the end, where a stage
+    // has padding.
+    const int64_t none = output ? at.row_blocks * side.block_bytes() : 0;
+    for (int64_t k = 0; k < at.row_slots; ++k) at.add_pieces(side, k, none, &pieces);
     lines.clear();
     side.each_line([&](int channel, int row, int item) {
       lines.push_back((channel * stride[1] + row * stride[2] + item) * side.item);

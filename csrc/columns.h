@@ -164,8 +164,8 @@ class ColumnKernel : public Kernel {
       chunk->fill(job, in_, out_, work.in, work.out, at, direct, first, done, count, group);
       return count;
     };
-    work.in.set(in_, at, job.in_stride);
-    work.out.set(out_, at, job.out_stride);
+    work.in.set(in_, at, job.in_stride, false);
+    work.out.set(out_, at, job.out_stride, true);
     const int64_t column_bytes = int64_t{kGroup} * in_bytes;
     const int64_t group_bytes = (in_.lines * in_.columns + finish_.columns) * column_bytes;
     const int64_t groups = std::clamp<int64_t>(kScratchBytes / group_bytes, 1, kMostGroups);

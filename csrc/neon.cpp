@@ -5,6 +5,7 @@
 #include <arm_neon.h>
 
 #include "kernels.h"
+#include "values.h"
 
 namespace blockenc {
 namespace {
