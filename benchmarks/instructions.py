@@ -32,6 +32,7 @@ import blockenc
 from blockenc.backends import Request, native
 
 FEW, MANY = 1, 3
+BLOCKS = 64  # of an image, at least: a kernel works on groups of 16, 32 or 64, and fills up the last one
 WARM = 8  # calls before: Python has specialised its byte code, the caches of the extension are filled
 REPEATS = {"valgrind": 4, "step": 1}
 TOOLS = tuple(REPEATS)
@@ -85,7 +86,9 @@ def tool_for(level: str) -> str:
 
 def record(images: int, block_size: int, level: str) -> tuple[list[Any], dict[str, bytes], bytes]:
     """The arguments of the call, addresses named; the memory they point to; the answer."""
-    height, width = (max(side // block_size, 1) * block_size for side in (16, 64))
+    across = max(64 // block_size, 1)
+    down = -(-BLOCKS // across)
+    height, width = down * block_size, across * block_size
     x = torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8)
     out = torch.empty_like(x)
     cipher = blockenc.Cipher(bytes(range(32)), block_size=block_size, backend="native")

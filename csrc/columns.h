@@ -77,18 +77,22 @@ struct Workspace {
   }
 };
 
+// Integers that are looked up in vectors. Others are looked up one by one, which needs no columns.
+template <class In, class Out>
+constexpr bool kByteLookups = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
+template <class In, class Out>
+constexpr bool kWideLookups =
+    std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 && Vector::wide_lookups;
+
 template <class In, class Out>
 class ColumnKernel : public Kernel {
-  static constexpr bool kBytes = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
-  static constexpr bool kTables =
-      std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 && Vector::wide_lookups;
   static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
   static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
   static constexpr int in_vectors = kGroup * in_bytes / Vector::bytes;  // of a column
   static constexpr int out_vectors = kGroup * out_bytes / Vector::bytes;
-  using Finish =
-      std::conditional_t<kBytes, ByteFinish,
-                         std::conditional_t<kTables, TableFinish<Out, Vector>, ItemFinish<In, Out>>>;
+  using Finish = std::conditional_t<
+      kByteLookups<In, Out>, ByteFinish,
+      std::conditional_t<kWideLookups<In, Out>, TableFinish<Out, Vector>, FloatFinish<In, Out>>>;
 
  public:
   ColumnKernel(const Plan& plan, bool planar)
@@ -324,13 +328,17 @@ class ColumnKernel : public Kernel {
 
 // Level::make for `Vector`.
 std::unique_ptr<const Kernel> make_columns(const Plan& plan, Type in, Type out, Layout layout) {
-  if (layout == Layout::any) return make_portable(plan, in, out);
   std::unique_ptr<const Kernel> kernel;
   with_types(in, out, [&](auto in_type, auto out_type) {
-    kernel =
-        std::make_unique<ColumnKernel<decltype(in_type), decltype(out_type)>>(plan, layout == Layout::planar);
+    using In = decltype(in_type);
+    using Out = decltype(out_type);
+    if constexpr (kByteLookups<In, Out> || kWideLookups<In, Out> || !kInteger<In>) {
+      if (layout != Layout::any) {
+        kernel = std::make_unique<ColumnKernel<In, Out>>(plan, layout == Layout::planar);
+      }
+    }
   });
-  return kernel;
+  return kernel ? std::move(kernel) : make_portable(plan, in, out);
 }
 
 }  // namespace

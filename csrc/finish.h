@@ -225,16 +225,16 @@ class TableFinish {
   std::vector<uint8_t> tables_;  // [table][byte of the result][256]
 };
 
-// Any other types: item by item.
+// Floats, item by item.
 template <class In, class Out>
-class ItemFinish {
+class FloatFinish {
  public:
   static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
   static constexpr int vectors = std::max(out_bytes / in_bytes, 1);
   static constexpr int columns = 0;
 
-  ItemFinish(const Side& in, const Side& out, const Plan& plan)
-      : plan_(plan), rows_(plan), columns_(out.lines * out.columns), order_(column_order(in, out)) {
+  FloatFinish(const Side& in, const Side& out, const Plan& plan)
+      : plan_(plan), columns_(out.lines * out.columns), order_(column_order(in, out)) {
     const int64_t column_bytes = int64_t{group_blocks(in_bytes, out_bytes)} * in_bytes;
     each_column(out, [&](int index, int p) {
       if (p >= 0) columns_[index] = {in.column_of(plan.source[p]) * column_bytes, p};
@@ -254,15 +254,10 @@ class ItemFinish {
     constexpr int group = group_blocks(in_bytes, out_bytes);
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
     typename Out::Storage out[group] = {};
-    const int p = columns_[index].position;
-    auto item = [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; };
-    if constexpr (kInteger<In>) {
-      const auto* row = rows_.row(p);
-      const int top = rows_.last_value();
-      for (int n = 0; n < group; ++n) out[n] = row[std::min(In::load(item(n)), top)];
-    } else {
-      transform_floats<In, Out>(plan_, p, group, item, [&](int64_t n, auto v) { out[n] = v; });
-    }
+    transform_floats<In, Out>(
+        plan_, columns_[index].position, group,
+        [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; },
+        [&](int64_t n, auto v) { out[n] = v; });
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
   }
 
@@ -271,7 +266,6 @@ class ItemFinish {
     int position;
   };
   const Plan& plan_;
-  IntegerRows<Out> rows_;
   std::vector<Column> columns_;
   std::vector<int> order_;
 };
