@@ -153,8 +153,8 @@ def test_models(name: str, stem: str, image_size: int) -> None:
     options: dict[str, Any] = {"block_size": 4, "classes": 7, "image_size": image_size, "width": 48}
     if name in ("vit", "convmixer"):
         options["depth"] = 1
-        if stem == "conv":
-            with pytest.raises(ValueError, match="its stem is block or embedding"):
+        if stem.endswith("conv"):
+            with pytest.raises(ValueError, match="its stem is block, embedding or lookup-block"):
                 models.make(name, stem, **options)
             return
     torch.manual_seed(0)
@@ -166,11 +166,31 @@ def test_models(name: str, stem: str, image_size: int) -> None:
     cipher = config.cipher()
     assert cipher is not None
     folded = evaluate.protected(model, config, cipher)
-    if stem == "conv":
+    if stem not in ("block", "embedding"):
         assert folded is None
         return
     assert folded is not None
     torch.testing.assert_close(folded(config.prepare(x, cipher)), y, rtol=1e-3, atol=1e-4)
+
+
+def test_a_lookup_starts_as_nothing_and_can_undo_ffx() -> None:
+    config = Config(stem="lookup-conv", steps="ffx")
+    cipher = config.cipher()
+    assert cipher is not None
+    x = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    lookup = models.Lookup(rank=1)
+    y = lookup(x).view(2, 3, 2, 32, 32)
+    torch.testing.assert_close(y[:, :, 0], (x - 127.5) / (256**2 / 12 - 1 / 12) ** 0.5)
+    assert not y[:, :, 1].any()
+
+    encrypted = config.prepare(x, cipher)
+    changed = encrypted != x
+    assert encrypted.dtype == torch.uint8
+    assert 0.4 < changed.float().mean() < 0.6
+    with torch.no_grad():
+        lookup.table[encrypted[changed].long(), 0] = y[:, :, 0][changed]
+    undone = lookup(encrypted).view(2, 3, 2, 32, 32)
+    torch.testing.assert_close(torch.where(changed, undone[:, :, 1], undone[:, :, 0]), y[:, :, 0])
 
 
 @pytest.mark.parametrize("unfold", [1, 2, 4])
@@ -224,6 +244,9 @@ def test_data_sets(tmp_path: Path) -> None:
     record = train(config, tmp_path / "run", tmp_path, quiet=True)
     assert record["environment"]["train_images"] == 8
     assert 0 <= record["epochs"][0]["accuracy"] <= 1
+    photos = data.load("folder", tmp_path, image_size=32).test
+    assert len(photos) == 8
+    assert [y.tolist() for _, y in photos.some(4).batches(4, None)] == [[0, 0, 1, 1]]
 
 
 def test_key_sets_and_configurations_differ() -> None:

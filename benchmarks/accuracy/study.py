@@ -37,6 +37,10 @@ CPU_STEMS: dict[tuple[str, int], dict[str, Any]] = {
     ("embedding", 2): {"width": 16, "unfold": 2, "epochs": 6},
     ("embedding", 4): {"width": 16, "unfold": 4, "epochs": 6},
     ("embedding", 8): {"width": 16, "unfold": 8, "epochs": 5},
+    ("lookup-conv", 2): {"width": 16, "epochs": 6},
+    ("lookup-conv", 4): {"width": 16, "epochs": 6},
+    ("lookup-block", 2): {"width": 16, "unfold": 2, "epochs": 5},
+    ("lookup-block", 4): {"width": 16, "unfold": 4, "epochs": 5},
 }
 
 # Models whose patch is the block, with one token a block: no fewer layers than the others, in as much time.
@@ -51,7 +55,7 @@ def recipe(setting: str, stem: str, block_size: int, model: str = "") -> dict[st
     """What a setting says about the models of one stem; model: another one than the setting's."""
     common = {"stem": stem, "block_size": block_size, "amp": setting != TINY}
     if setting == GPU:  # the papers' network, 200 epochs
-        unfold = 1 if stem == "conv" or model in PATCHES else block_size
+        unfold = 1 if stem.endswith("conv") or model in PATCHES else block_size
         model = model or "resnet18"
         width = 0 if model in PATCHES else 64
         return common | {"model": model, "width": width, "unfold": unfold} | GPU_TRAINING
@@ -76,19 +80,19 @@ def rows(setting: str = CPU) -> dict[str, Config]:
 
     def main_rows(seed: int) -> None:
         add("conv", 4, "", seed)
+        add("conv", 2, ALL, seed)
         for m in (4, 2):
             add("embedding", m, "", seed)
             add("embedding", m, ALL, seed, start="protected")
-        for m in (2, 4):
-            add("conv", m, ALL, seed)
         for m in (4, 2):
             add("block", m, "", seed)
             add("block", m, LINEAR, seed, start="protected")
-        for m in (4, 2):
-            add("block", m, LINEAR, seed)
+        add("conv", 4, ALL, seed)
+        add("block", 4, LINEAR, seed)
 
     if setting == TINY:
         main_rows(0)
+        add("block", 2, LINEAR)
         add("embedding", 4, ALL, init="random")
         return found
     add("conv", 4, "")
@@ -100,8 +104,11 @@ def rows(setting: str = CPU) -> dict[str, Config]:
         add("conv", 2, ALL, epochs=20)
         add("conv", 4, "", epochs=20)
     main_rows(0)
+    add("block", 2, LINEAR)
     add("embedding", 4, ALL, init="random")  # what a trainer without the key can do
     main_rows(1)
+    add("lookup-conv", 2, ALL)
+    add("lookup-block", 4, ALL)
     for step in ("shuffle", "np", "ffx"):
         add("conv", 2, step)
     add("embedding", 8, "")
@@ -112,9 +119,12 @@ def rows(setting: str = CPU) -> dict[str, Config]:
     for model in PATCHES:  # stems that start at random: to them every shuffle and np is alike
         add("block", 4, "", model=model)
         add("block", 4, LINEAR, model=model)
+    add("block", 2, LINEAR, 1)
     add("embedding", 4, ALL)
     for step in ("shuffle", "np", "ffx"):
         add("conv", 4, step, 1)
+    add("lookup-conv", 4, ALL)
+    add("lookup-block", 2, ALL)
     add("embedding", 2, ALL, init="random")
     add("embedding", 2, ALL)
     return found
