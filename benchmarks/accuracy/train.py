@@ -352,9 +352,12 @@ def train(
             if writer:
                 writer.add_scalar("loss", now["loss"], run.epoch)
                 writer.add_scalar("accuracy", now["accuracy"], run.epoch)
+    record = run.record
     if place.world > 1:
+        del run  # the wrapped model uses the group's threads
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return run.record
+    return record
 
 
 def parser() -> argparse.ArgumentParser:
