@@ -287,9 +287,8 @@ def test_the_report_of_the_tiny_study(tiny: Path, tmp_path: Path) -> None:
     assert f"{100 * wrong['mean']:.1f} ± {100 * wrong['sd']:.1f}" in text
     for plot in report.PLOTS:
         assert Image.open(tmp_path / f"page-{plot}.png").size[0] > 500
-    again = text
-    run_module("report", "--setting", "tiny", "--results", tiny / "results", "--page", page)
-    assert page.read_text() == again
+    report.report(tiny / "results", page, "tiny")
+    assert page.read_text() == text
 
 
 def test_the_page_shows_the_results() -> None:

@@ -88,12 +88,16 @@ def rows(setting: str = CPU) -> dict[str, Config]:
             add("block", m, "", seed)
             add("block", m, LINEAR, seed, start="protected")
         add("conv", 4, ALL, seed)
-        add("block", 4, LINEAR, seed)
 
     if setting == TINY:
-        main_rows(0)
-        add("block", 2, LINEAR)
+        for m in (4, 2):
+            add("embedding", m, "")
+            add("embedding", m, ALL, start="protected")
+        for stem, steps in (("conv", ALL), ("block", LINEAR)):
+            add(stem, 4, "")
+            add(stem, 4, steps)
         add("embedding", 4, ALL, init="random")
+        add("lookup-block", 4, ALL)
         return found
     add("conv", 4, "")
     for m in (4, 2):
@@ -104,22 +108,24 @@ def rows(setting: str = CPU) -> dict[str, Config]:
         add("conv", 2, ALL, epochs=20)
         add("conv", 4, "", epochs=20)
     main_rows(0)
-    add("block", 2, LINEAR)
+    for m in (4, 2):
+        add("block", m, LINEAR)
     add("embedding", 4, ALL, init="random")  # what a trainer without the key can do
     main_rows(1)
     add("lookup-conv", 2, ALL)
     add("lookup-block", 4, ALL)
-    for step in ("shuffle", "np", "ffx"):
-        add("conv", 2, step)
+    add("conv", 8, ALL)
     add("embedding", 8, "")
     add("embedding", 8, ALL, start="protected")
-    add("conv", 8, ALL)
-    add("embedding", 4, ALL, profile="decimal", start="protected")
     add("conv", 4, ALL, profile="decimal")
+    add("embedding", 4, ALL, profile="decimal", start="protected")
+    for step in ("ffx", "shuffle", "np"):
+        add("conv", 2, step)
     for model in PATCHES:  # stems that start at random: to them every shuffle and np is alike
         add("block", 4, "", model=model)
         add("block", 4, LINEAR, model=model)
-    add("block", 2, LINEAR, 1)
+    for m in (4, 2):
+        add("block", m, LINEAR, 1)
     add("embedding", 4, ALL)
     for step in ("shuffle", "np", "ffx"):
         add("conv", 4, step, 1)
