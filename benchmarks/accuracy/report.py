@@ -479,9 +479,9 @@ def plot_time(study: Study, axes: Any) -> None:
         )
     axes.set_xticks(range(len(found)), [f"{row['stem']} M{row['block_size']}" for row in found])
     axes.set(ylabel="CPU ms of a training step", title="with and without encryption, in turn")
-    axes.margins(y=0.12)
+    axes.margins(y=0.25)
     if found:
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left", ncols=2)
 
 
 PLOTS: dict[str, Callable[[Study, Any], None]] = {
