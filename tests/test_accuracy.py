@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ ROOT = Path(__file__).parents[1]
 
 # Models this small gain nothing from a second thread, and lose much where cores are shared.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def run_module(name: str, *args: object) -> str:
@@ -267,7 +276,9 @@ def test_key_sets_and_configurations_differ() -> None:
 def test_the_report_of_the_tiny_study(tiny: Path, tmp_path: Path) -> None:
     measured = tiny / "results" / "measured"
     runs = tiny / "runs" / "tiny"
-    run_module("overhead", "--rounds", 3, "--batch", 16, "--json", measured / "overhead.json")
+    run_module(
+        "overhead", "--only", "conv", "--rounds", 2, "--batch", 16, "--json", measured / "overhead.json"
+    )
     said = run_module(
         "leak",
         *(runs / name for name in ("embedding-m4-plain-seed0", "embedding-m4-all-random-seed0")),
