@@ -37,7 +37,7 @@ def load(folder: Path, found: data.Data, place: Place) -> tuple[Config, nn.Modul
 
 def protected(model: nn.Module, config: Config, cipher: blockenc.Cipher) -> nn.Module | None:
     """The model with the key in its stem; None where that stem cannot absorb this scheme."""
-    if config.stem == "conv" or (config.stem == "block" and "ffx" in cipher.scheme.steps):
+    if config.stem not in ("block", "embedding") or (config.stem == "block" and "ffx" in cipher.scheme.steps):
         return None
     if config.stem == "embedding":
         return blockenc.protect(model, cipher)
@@ -56,13 +56,11 @@ def summary(accuracies: Iterable[float]) -> dict[str, Any]:
 
 
 class Tests:
-    """The test images, all of them or the first `some`, in front of one model."""
+    """The test images, all of them or `some`, in front of one model."""
 
     def __init__(self, model: nn.Module, config: Config, found: data.Data, place: Place, some: int) -> None:
         self.model, self.config, self.place = model, config, place
-        self.all = self.some = found.test
-        if isinstance(found.test, data.Part):
-            self.some = data.Part(found.test.x[:some], found.test.y[:some])
+        self.all, self.some = found.test, found.test.some(some)
 
     def right(self) -> float:
         return accuracy(self.model, self.config, self.all, self.config.cipher(), self.place)

@@ -3,8 +3,10 @@
 stem "conv": a convolution of 3 x 3 pixels, as ResNets for CIFAR have it; it knows nothing of blocks.
 stem "block": one linear map a block (kernel = stride = M); it can absorb shuffle and np.
 stem "embedding": blockenc.nn.BlockEmbedding; it can absorb every scheme.
+stem "lookup-conv", "lookup-block": the first two on top of a learned table of values, the same at all
+    positions, which can undo ffx: that is one table, too, where it is applied.
 
-The ViT's and the ConvMixer's patch is the block, so that they have no stem "conv".
+The ViT's and the ConvMixer's patch is the block, so that they have no stem "conv" or "lookup-conv".
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import torch
 from torch import nn
 
 import blockenc
+from blockenc.nn.embedding import ramp
 
-STEMS = ("conv", "block", "embedding")
+STEMS = ("conv", "block", "embedding", "lookup-conv", "lookup-block")
 MODELS = ("resnet-small", "resnet18", "resnet50", "vit", "convmixer")
 
 
@@ -37,19 +40,19 @@ def make(
 
     unfold: a ResNet's stem "block" or "embedding" gives every block unfold x unfold tokens instead of one.
 
-    Images go in normalised, [N, channels, image_size, image_size]; with stem "embedding" as integers.
+    Images go in normalised, [N, channels, image_size, image_size]; where there is a table, as integers.
     """
     if name not in MODELS or stem not in STEMS:
         raise ValueError(f"expected one of {', '.join(MODELS)} with a stem {', '.join(STEMS)}")
     if name in ("vit", "convmixer"):
-        if stem == "conv":
-            raise ValueError(f"{name}: its stem is block or embedding")
+        if stem.endswith("conv"):
+            raise ValueError(f"{name}: its stem is block, embedding or lookup-block")
         width = width or 192
         first = _stem(stem, block_size, width, channels, **embedding)
         if name == "vit":
             return ViT(first, width, depth or 6, (image_size // block_size) ** 2, classes)
         return ConvMixer(first, width, depth or 8, classes)
-    resolution = image_size if stem == "conv" else image_size // block_size * unfold
+    resolution = image_size if stem.endswith("conv") else image_size // block_size * unfold
     if name == "resnet-small":
         width = width or 16
         # Resolutions 32, 16, 8 and 4, as far as there are.
@@ -74,6 +77,11 @@ def _stem(
     large: bool = False,
     **embedding: Any,
 ) -> nn.Module:
+    if kind.startswith("lookup-"):
+        table = Lookup(**embedding)
+        channels *= table.columns
+        rest = _stem(kind.removeprefix("lookup-"), block_size, width, channels, unfold=unfold, large=large)
+        return nn.Sequential(table, rest)
     if kind in ("block", "embedding"):
         dim = width * unfold * unfold
         first: nn.Module
@@ -91,6 +99,23 @@ def _stem(
     if large:
         return nn.Sequential(nn.Conv2d(channels, width, 7, 2, 3, bias=False), nn.MaxPool2d(3, 2, 1))
     return nn.Conv2d(channels, width, 3, padding=1, bias=False)
+
+
+class Lookup(nn.Module):
+    """Integer images [N, C, H, W] to [N, C * (1 + rank), H, W]: the normalised value, and a row for it.
+
+    The table starts at 0, and so the network as one without. values: the rows of the table.
+    """
+
+    def __init__(self, rank: int = 2, values: int = 256) -> None:
+        super().__init__()
+        self.columns = 1 + rank
+        self.table = nn.Parameter(torch.zeros(values, rank))
+        self.register_buffer("value", ramp(values, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        columns = torch.cat([self.get_buffer("value"), self.table], 1)
+        return nn.functional.embedding(x.permute(0, 2, 3, 1).int(), columns).flatten(3).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()

@@ -12,11 +12,12 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.study import ALL, CPU, GPU, HERE, LINEAR, TINY
+from benchmarks.accuracy.models import STEMS
+from benchmarks.accuracy.study import ALL, CPU, GPU, HERE, LINEAR, TINY, recipe
 from benchmarks.accuracy.train import Config
 
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
@@ -25,10 +26,14 @@ NOT_MEASURED = "not measured yet"
 
 @dataclass
 class Row:
-    """The runs of one configuration, which differ in their seeds."""
+    """The runs of one configuration, which differ in their seeds.
+
+    changes: in what they differ from the setting's usual recipe, beside stem, block size, steps and start.
+    """
 
     config: Config
-    runs: list[dict[str, Any]]
+    changes: dict[str, Any]
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def accuracies(self) -> list[float]:
@@ -39,6 +44,10 @@ class Row:
     @property
     def accuracy(self) -> float:
         return statistics.fmean(self.accuracies)
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        return dict(zip((run["config"]["seed"] for run in self.runs), self.accuracies))
 
     @property
     def cpu_epoch(self) -> float:
@@ -59,44 +68,48 @@ class Row:
 class Study:
     """What the JSONs hold."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, setting: str = CPU) -> None:
         self.rows: dict[str, Row] = {}
         for path in sorted(folder.glob("*.json")):
             run = json.loads(path.read_text())
             config = Config(**run["config"])
+            usual = Config(**recipe(setting, config.stem, config.block_size))
+            changed = ("model", "epochs", "profile", "init")
+            changes = {name: v for name in changed if (v := getattr(config, name)) != getattr(usual, name)}
             name = run["name"].removesuffix(f"-seed{config.seed}")
-            self.rows.setdefault(name, Row(config, [])).runs.append(run)
+            self.rows.setdefault(name, Row(config, changes)).runs.append(run)
         self.measured = {
             path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("measured/*.json"))
         }
 
-    def find(self, stem: str, block_size: int, steps: str, start: str = "plain", **more: Any) -> Row | None:
+    def find(
+        self, stem: str, block_size: int, steps: str, start: str = "plain", **changes: Any
+    ) -> Row | None:
         """The row, or None; a plain row's start does not matter, nor a plain convolution's block size."""
-        wanted = {"profile": "byte", "init": "ramp", **more}
         for row in self.rows.values():
             c = row.config
-            if (c.stem, c.steps) != (stem, steps) or any(getattr(c, k) != v for k, v in wanted.items()):
+            if (c.stem, c.steps) != (stem, steps) or row.changes != changes:
                 continue
             if (steps and c.start != start) or (c.block_size != block_size and (steps or stem != "conv")):
                 continue
             return row
         return None
 
-    def plain_of(self, config: Config) -> Row | None:
-        return self.find(config.stem, config.block_size, "")
+    def plain_of(self, row: Row) -> Row | None:
+        """The plain row of the same network and as many epochs; without a look-up: plain values need none."""
+        changes = {name: row.changes[name] for name in ("model", "epochs") if name in row.changes}
+        return self.find(row.config.stem.removeprefix("lookup-"), row.config.block_size, "", **changes)
 
-    def gap(self, row: Row) -> tuple[float, int] | None:
-        """Points below plain, over the seeds that both have, and how many those are."""
-        plain = self.plain_of(row.config)
-        if plain is None:
-            return None
-        by_seed = dict(zip((run["config"]["seed"] for run in plain.runs), plain.accuracies))
-        gaps = [
-            by_seed[run["config"]["seed"]] - accuracy
-            for run, accuracy in zip(row.runs, row.accuracies)
-            if run["config"]["seed"] in by_seed
-        ]
-        return (statistics.fmean(gaps), len(gaps)) if gaps else None
+    def gaps(self, row: Row | None) -> list[float]:
+        """Points below plain, one for each seed that both have."""
+        return below(self.plain_of(row), row) if row else []
+
+
+def below(plain: Row | None, row: Row | None) -> list[float]:
+    """Points that `row` is below `plain`, one for each seed that both have."""
+    if plain is None or row is None:
+        return []
+    return [plain.by_seed[seed] - a for seed, a in row.by_seed.items() if seed in plain.by_seed]
 
 
 def table(head: str, rows: Iterable[Iterable[str]]) -> str:
@@ -105,57 +118,73 @@ def table(head: str, rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {line.strip()} |" for line in lines)
 
 
-def steps_of(config: Config) -> str:
-    """Its steps in words."""
+MODELS = {"convmixer": "ConvMixer", "vit": "ViT"}
+
+
+def stem_of(row: Row) -> str:
+    """Its stem, and the model if it is not the usual one."""
+    model = row.changes.get("model")
+    return row.config.stem + (f", {MODELS.get(model, model)}" if model else "")
+
+
+def steps_of(row: Row) -> str:
+    """Its steps in words, and the epochs if they are not the usual ones."""
     names = {"": "plain", ALL: "all three"}
-    said = names.get(config.steps, config.steps.replace(",", " + "))
-    return said + (", decimal" if config.profile == "decimal" else "")
+    said = [names.get(row.config.steps, row.config.steps.replace(",", " + "))]
+    said += ["decimal"] * (row.config.profile == "decimal")
+    said += [f"{row.config.epochs} epochs"] * ("epochs" in row.changes)
+    return ", ".join(said)
 
 
 def start_of(config: Config) -> str:
-    if config.stem == "conv" or not config.steps:
+    if config.stem.endswith("conv") or not config.steps:
         return ""
     if config.start == "protected":
         return "protected"
-    return f"{config.init}, no key" if config.stem == "embedding" else "local, no key"
-
-
-def label_of(config: Config) -> str:
-    size = f"M{config.block_size}" if block_of(config) else ""
-    return " ".join(filter(None, (config.stem, size, steps_of(config), start_of(config))))
+    if config.stem == "embedding":
+        return f"{config.init}, no key"
+    return "local, no key" if config.unfold > 1 else "random, no key"
 
 
 def block_of(config: Config) -> str:
     return "" if config.stem == "conv" and not config.steps else str(config.block_size)
 
 
-def with_seeds(row: Row) -> str:
-    every = f" ({', '.join(f'{a:.2f}' for a in row.accuracies)})" if len(row.runs) > 1 else ""
-    return f"{row.accuracy:.2f}{every}"
+def label_of(row: Row) -> str:
+    size = f" M{row.config.block_size}" if block_of(row.config) else ""
+    return ", ".join(filter(None, (stem_of(row) + size, steps_of(row), start_of(row.config))))
+
+
+def with_seeds(values: list[float], form: str = ".2f") -> str:
+    """The mean, and behind it every value if there are several."""
+    every = f" ({', '.join(f'{v:{form}}' for v in values)})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{form}}{every}" if values else ""
 
 
 def ordered(study: Study) -> list[Row]:
     def place(row: Row) -> tuple[Any, ...]:
         c = row.config
-        stems = ("conv", "block", "embedding")
-        return stems.index(c.stem), block_of(c), len(c.step_list), c.steps, c.profile, start_of(c)
+        model = row.changes.get("model", "")
+        changes = sorted(map(str, row.changes.items()))
+        return model, STEMS.index(c.stem), block_of(c), len(c.step_list), c.steps, changes, start_of(c)
 
     return sorted(study.rows.values(), key=place)
 
 
 def rows_table(study: Study) -> str:
     def line(row: Row) -> list[str]:
-        c, gap = row.config, study.gap(row)
+        c = row.config
         plain_images = wrong = ""
         if c.steps:
             w = row.wrong()
             wrong = f"{w['mean']:.1f} ± {w['sd']:.1f} ({w['min']:.1f} to {w['max']:.1f})"
             plain_images = f"{100 * statistics.fmean(r['evaluation']['plain_images'] for r in row.runs):.1f}"
-        said = f"{gap[0]:+.2f}" if gap and c.steps else ""
-        return [c.stem, block_of(c), steps_of(c), start_of(c), with_seeds(row), said, wrong, plain_images]
+        gap = with_seeds(study.gaps(row), "+.2f") if c.steps else ""
+        right = with_seeds(row.accuracies)
+        return [stem_of(row), block_of(c), steps_of(row), start_of(c), right, gap, wrong, plain_images]
 
     head = (
-        "stem | M | trained on | stem starts | right key, % (seeds) | points below plain | "
+        "stem | M | trained on | stem starts | right key, % (each seed) | points below plain (each seed) | "
         "wrong keys, %: mean ± sd (range) | plain images, %"
     )
     return table(head, map(line, ordered(study)))
@@ -169,9 +198,9 @@ def members_table(study: Study) -> str:
             values = [100 * f["mean"] for f in found if f]
             cells.append(f"{statistics.fmean(values):.1f}" if values else "–")
         return [
-            row.config.stem,
+            stem_of(row),
             block_of(row.config),
-            steps_of(row.config),
+            steps_of(row),
             start_of(row.config),
             f"{row.accuracy:.1f}",
             *cells,
@@ -188,24 +217,24 @@ def time_table(study: Study) -> str:
 
     def line(row: Row) -> list[str]:
         c, run = row.config, row.runs[0]
-        below = f"{conv.accuracy - row.accuracy:+.2f}" if conv and row is not conv else ""
+        behind = with_seeds(below(conv, row), "+.2f") if row is not conv else ""
         seconds = f"{row.cpu_epoch:.1f}"
         total = f"{row.cpu_epoch * c.epochs:.0f}"
         return [
-            c.stem,
+            stem_of(row),
             block_of(c),
             f"{run['parameters']:,}",
             str(c.epochs),
             seconds,
             total,
-            with_seeds(row),
-            below,
+            with_seeds(row.accuracies),
+            behind,
         ]
 
-    plain = [row for row in ordered(study) if not row.config.steps]
+    plain = [row for row in ordered(study) if not row.config.steps and "epochs" not in row.changes]
     head = (
-        "stem | M | parameters | epochs | CPU s an epoch | CPU s in all | plain, % (seeds) | "
-        "points below the convolution"
+        "stem | M | parameters | epochs | CPU s an epoch | CPU s in all | plain, % (each seed) | "
+        "points below the convolution (each seed)"
     )
     return table(head, map(line, plain))
 
@@ -225,13 +254,14 @@ def protected_table(study: Study) -> str:
                 f"{w['mean']:.1f} ± {w['sd']:.1f} ({w['min']:.1f} to {w['max']:.1f})",
                 f"{statistics.fmean(100 * e['plain_images'] for e in p):.1f}",
             ]
-        return [c.stem, str(c.block_size), f"{row.accuracy:.2f}", f"{met:.1f}", *cells]
+        return [stem_of(row), str(c.block_size), f"{row.accuracy:.2f}", f"{met:.1f}", *cells]
 
     head = (
         "stem | M | plain model on plain images, % | on encrypted images, % | protected for | right key, % | "
         "wrong keys, %: mean ± sd (range) | plain images, %"
     )
-    return table(head, map(line, (row for row in ordered(study) if not row.config.steps)))
+    plain = [row for row in ordered(study) if not row.config.steps and "epochs" not in row.changes]
+    return table(head, map(line, plain))
 
 
 def curves_table(study: Study) -> str:
@@ -313,48 +343,41 @@ def goals_table(study: Study) -> str:
     """Every goal of the issue, what was measured, and whether it is met."""
     lines: list[list[str]] = []
 
-    def judge(what: str, goal: float, measured: float | None, seeds: int = 0, unit: str = "points") -> None:
-        if measured is None:
-            lines.append([what, f"<= {goal:g} {unit}", NOT_MEASURED, "–"])
-            return
-        of = f", {seeds} seed{'s' * (seeds != 1)}" if seeds else ""
-        verdict = "met" if measured <= goal else "missed"
-        lines.append([what, f"<= {goal:g} {unit}", f"{measured:.2f}{of}", verdict])
-
-    def gap(what: str, goal: float, row: Row | None) -> None:
-        measured = study.gap(row) if row else None
-        judge(what, goal, *(measured or (None, 0)))
+    def judge(what: str, goal: float, values: list[float], unit: str = "points") -> None:
+        measured, verdict = NOT_MEASURED, "–"
+        if values:
+            measured = f"{statistics.fmean(values):.2f}"
+            verdict = "met" if statistics.fmean(values) <= goal else "missed"
+            if unit == "points":
+                each = f": {', '.join(f'{v:.2f}' for v in values)}" if len(values) > 1 else ""
+                measured += f" ({len(values)} seed{'s' * (len(values) > 1)}{each})"
+        lines.append([what, f"<= {goal:g} {unit}", measured, verdict])
 
     for m in (2, 4):
         row = study.find("embedding", m, ALL, "protected")
-        gap(f"embedding stem, M = {m}, all three steps, protected start: gap to plain", 0.5, row)
+        what = f"embedding stem, M = {m}, all three steps, protected start: gap to plain"
+        judge(what, 0.5, study.gaps(row))
     conv = study.find("conv", 4, "")
     for m in (2, 4):
-        plain = study.find("embedding", m, "")
-        below = conv.accuracy - plain.accuracy if conv and plain else None
-        seeds = min(len(conv.runs), len(plain.runs)) if conv and plain else 0
-        judge(f"embedding stem, M = {m}, plain, below the convolution at equal time", 2, below, seeds)
+        what = f"embedding stem, M = {m}, plain, below the convolution at equal time"
+        judge(what, 2, below(conv, study.find("embedding", m, "")))
     for m in (2, 4):
-        gap(
-            f"block stem, M = {m}, shuffle + np, local start, no key: gap to plain",
-            1,
-            study.find("block", m, LINEAR),
-        )
-        protected = study.find("block", m, LINEAR, "protected")
-        gap(f"block stem, M = {m}, shuffle + np, protected start: gap to plain", 1, protected)
-    gap("conv stem, M = 2, all three steps: gap to plain", 1, study.find("conv", 2, ALL))
+        for start, said in (("protected", "protected start"), ("plain", "local start, no key")):
+            what = f"block stem, M = {m}, shuffle + np, {said}: gap to plain"
+            judge(what, 1, study.gaps(study.find("block", m, LINEAR, start)))
+    judge("conv stem, M = 2, all three steps: gap to plain", 1, study.gaps(study.find("conv", 2, ALL)))
+    for longer in (row for row in ordered(study) if "epochs" in row.changes and row.config.steps == ALL):
+        what = f"conv stem, M = {longer.config.block_size}, all three steps, {longer.config.epochs} epochs: "
+        judge(what + "gap to plain, trained as long", 1, study.gaps(longer))
     for step in ("shuffle", "np", "ffx"):
-        gap(f"conv stem, M = 4, {step} alone: gap to plain", 3, study.find("conv", 4, step))
-    encrypted = [row for row in ordered(study) if row.config.steps == ALL]
-    if encrypted:
-        judge(
-            "wrong keys, all three steps: highest mean of a row",
-            15,
-            max(r.wrong()["mean"] for r in encrypted),
-            unit="%",
-        )
+        what = f"conv stem, M = 4, {step} alone: gap to plain"
+        judge(what, 3, study.gaps(study.find("conv", 4, step)))
+    for small, said in ((True, "M = 2"), (False, "M = 4 and 8")):
+        found = [r for r in ordered(study) if r.config.steps == ALL and (r.config.block_size == 2) == small]
+        worst_mean = [max(row.wrong()["mean"] for row in found)] if found else []
+        judge(f"wrong keys, all three steps, {said}: highest mean of a row", 15, worst_mean, "%")
     overhead = study.measured.get("overhead")
-    worst = 100 * max(row["overhead_prepare"] for row in overhead["overhead"]) if overhead else None
+    worst = [100 * max(row["overhead_prepare"] for row in overhead["overhead"])] if overhead else []
     judge("encryption: share of a training step, the worst stem", 1, worst, unit="%")
     return table("goal | at most | measured | ", lines)
 
@@ -370,42 +393,50 @@ TABLES: dict[str, Callable[[Study], str]] = {
     "leak": leak_table,
 }
 
-COLOURS = {"conv": "tab:blue", "block": "tab:orange", "embedding": "tab:green"}
+COLOURS = dict(zip(STEMS, ("tab:blue", "tab:orange", "tab:green", "tab:cyan", "tab:olive")))
 
 
 def plot_block_sizes(study: Study, axes: Any) -> None:
-    """Accuracy against M, plain (open) and encrypted with all steps the stem takes (filled)."""
-    for stem, colour in COLOURS.items():
-        steps = LINEAR if stem == "block" else ALL
-        start = "protected" if stem == "embedding" else "plain"
-        for said, marker, some in (
-            ("plain", "o--", [(m, study.find(stem, m, "")) for m in (2, 4, 8)]),
-            (steps.replace(",", " + "), "o-", [(m, study.find(stem, m, steps, start)) for m in (2, 4, 8)]),
-        ):
-            points = [(m, row.accuracy) for m, row in some if row]
-            if points:
-                fill = "none" if said == "plain" else colour
-                axes.plot(
-                    *zip(*points), marker, color=colour, fillstyle="full", mfc=fill, label=f"{stem}, {said}"
-                )
-    axes.set(xlabel="block size M", ylabel="accuracy, %", xticks=(2, 4, 8), title="right key, against plain")
+    """Accuracy against M, plain (open) and encrypted with all steps that the stem takes (filled)."""
+    sizes = (2, 4, 8)
+    for stem, steps, start, style in (
+        ("conv", "", "plain", "o:"),
+        ("conv", ALL, "plain", "o-"),
+        ("block", "", "plain", "o:"),
+        ("block", LINEAR, "protected", "s-"),
+        ("block", LINEAR, "plain", "o-"),
+        ("embedding", "", "plain", "o:"),
+        ("embedding", ALL, "protected", "s-"),
+    ):
+        found = {m: row for m in sizes if (row := study.find(stem, m, steps, start))}
+        if not found:
+            continue
+        first = next(iter(found.values()))
+        label = ", ".join(filter(None, (stem, steps_of(first), start_of(first.config))))
+        face = COLOURS[stem] if steps else "white"
+        y = [row.accuracy for row in found.values()]
+        axes.plot(list(found), y, style, color=COLOURS[stem], mfc=face, label=label)
+    axes.set(xlabel="block size M", ylabel="accuracy, %", xticks=sizes, title="right key, against plain")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
 
 
 def plot_keys(study: Study, axes: Any) -> None:
-    """Right key, wrong keys and no key, of every encrypted row."""
+    """Right key and wrong keys, of every encrypted row."""
     chosen = [row for row in ordered(study) if row.config.steps]
+    axes.figure.set_figheight(1.2 + 0.3 * len(chosen))
     for n, row in enumerate(chosen):
         w = row.wrong()
-        axes.bar(n - 0.2, row.accuracy, 0.38, color=COLOURS[row.config.stem])
+        axes.barh(n - 0.2, row.accuracy, 0.38, color=COLOURS[row.config.stem])
         spread = [[w["mean"] - w["min"]], [w["max"] - w["mean"]]]
-        axes.bar(n + 0.2, w["mean"], 0.38, color="tab:red", yerr=spread, capsize=2)
-    axes.axhline(10, color="black", lw=0.8, ls=":", label="chance")
-    names = [label_of(row.config) for row in chosen]
-    axes.set_xticks(range(len(chosen)), names, rotation=40, ha="right", fontsize=7)
-    axes.set(ylabel="accuracy, %", title="right key (by stem), and wrong keys (red: mean and range)")
-    axes.legend(fontsize=8)
+        axes.barh(n + 0.2, w["mean"], 0.38, color="tab:red", xerr=spread, error_kw={"lw": 0.8}, capsize=2)
+    axes.axvline(10, color="black", lw=0.8, ls=":")
+    axes.set_yticks(range(len(chosen)), [label_of(row) for row in chosen], fontsize=8)
+    axes.set_ylim(len(chosen) - 0.4, -0.6)
+    axes.set(xlabel="accuracy, %", xlim=(0, 100))
+    axes.set_title(
+        "right key (colour: stem) and wrong keys (red: mean and range; dotted: chance)", fontsize=10
+    )
 
 
 def plot_curves(study: Study, axes: Any) -> None:
@@ -427,7 +458,7 @@ def plot_curves(study: Study, axes: Any) -> None:
             colour = {("conv", 2): "tab:cyan", ("embedding", 2): "tab:olive"}.get((stem, m), COLOURS[stem])
             if style == "-" and stem == "conv":
                 colour = "black"
-            label = label_of(row.config)
+            label = label_of(row)
             y = [loss for _, some in losses for loss in some]
             axes.plot(x, y, style, color=colour, lw=1, label=label)
     axes.set(xlabel="epoch", ylabel="training loss, mean of 20 steps", title="training curves")
@@ -448,8 +479,9 @@ def plot_time(study: Study, axes: Any) -> None:
         )
     axes.set_xticks(range(len(found)), [f"{row['stem']} M{row['block_size']}" for row in found])
     axes.set(ylabel="CPU ms of a training step", title="with and without encryption, in turn")
+    axes.margins(y=0.25)
     if found:
-        axes.legend()
+        axes.legend(loc="upper left", ncols=2)
 
 
 PLOTS: dict[str, Callable[[Study, Any], None]] = {
@@ -470,14 +502,14 @@ def fill(text: str, study: Study) -> str:
     return text
 
 
-def report(results: Path, page: Path) -> None:
+def report(results: Path, page: Path, setting: str = CPU) -> None:
     """Rewrite the page's tables and the plots beside it."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    study = Study(results)
+    study = Study(results, setting)
     if page.exists():
         text = page.read_text()
     else:
@@ -502,7 +534,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, metavar="DIR", help="as in the study")
     parser.add_argument("--page", type=Path, default=PAGE)
     o = parser.parse_args()
-    report(o.results or HERE / ("results" if o.setting == CPU else f"results_{o.setting}"), o.page)
+    report(o.results or HERE / ("results" if o.setting == CPU else f"results_{o.setting}"), o.page, o.setting)
 
 
 if __name__ == "__main__":

@@ -37,25 +37,31 @@ CPU_STEMS: dict[tuple[str, int], dict[str, Any]] = {
     ("embedding", 2): {"width": 16, "unfold": 2, "epochs": 6},
     ("embedding", 4): {"width": 16, "unfold": 4, "epochs": 6},
     ("embedding", 8): {"width": 16, "unfold": 8, "epochs": 5},
+    ("lookup-conv", 2): {"width": 16, "epochs": 6},
+    ("lookup-conv", 4): {"width": 16, "epochs": 6},
+    ("lookup-block", 2): {"width": 16, "unfold": 2, "epochs": 5},
+    ("lookup-block", 4): {"width": 16, "unfold": 4, "epochs": 5},
 }
 
+# Models whose patch is the block, with one token a block: no fewer layers than the others, in as much time.
+PATCHES: dict[str, dict[str, Any]] = {
+    "convmixer": {"width": 96, "depth": 4, "epochs": 6, "lr": 0.1},
+    "vit": {"width": 96, "depth": 4, "epochs": 6, "lr": 0.05},
+}
+GPU_TRAINING = {"epochs": 200, "batch": 128, "lr": 0.2}
 
-def recipe(setting: str, stem: str, block_size: int) -> dict[str, Any]:
-    """What a setting says about the models of one stem."""
+
+def recipe(setting: str, stem: str, block_size: int, model: str = "") -> dict[str, Any]:
+    """What a setting says about the models of one stem; model: another one than the setting's."""
     common = {"stem": stem, "block_size": block_size, "amp": setting != TINY}
     if setting == GPU:  # the papers' network, 200 epochs
-        unfold = 1 if stem == "conv" else block_size
-        return common | {
-            "model": "resnet18",
-            "width": 64,
-            "unfold": unfold,
-            "epochs": 200,
-            "batch": 128,
-            "lr": 0.2,
-        }
+        unfold = 1 if stem.endswith("conv") or model in PATCHES else block_size
+        model = model or "resnet18"
+        width = 0 if model in PATCHES else 64
+        return common | {"model": model, "width": width, "unfold": unfold} | GPU_TRAINING
     if setting == TINY:
         return common | {"dataset": "digits", "epochs": 8, "width": 16, "lr": 0.1, "batch": 100}
-    return common | CPU_STEMS[stem, block_size]
+    return common | (PATCHES[model] | {"model": model} if model else CPU_STEMS[stem, block_size])
 
 
 def rows(setting: str = CPU) -> dict[str, Config]:
@@ -63,44 +69,68 @@ def rows(setting: str = CPU) -> dict[str, Config]:
     found: dict[str, Config] = {}
 
     def add(stem: str, block_size: int, steps: str, seed: int = 0, **more: Any) -> None:
-        name = [stem, "plain" if stem == "conv" and not steps else f"m{block_size}", steps.replace(",", "+")]
-        if steps in (ALL, ""):
-            name[2] = "all" if steps else "plain"
-        name += [str(value) for value in more.values()] + [f"seed{seed}"]
-        fields = {**recipe(setting, stem, block_size), "steps": steps, "seed": seed, **more}
-        found.setdefault("-".join(dict.fromkeys(name)), Config(**fields))
+        said = {"": "plain", ALL: "all"}.get(steps, steps.replace(",", "+"))
+        model = more.get("model", "")
+        name = [model or stem, said if stem == "conv" and not steps else f"m{block_size}-{said}"]
+        if "epochs" in more:
+            name.append(f"epochs{more['epochs']}")
+        name += [str(more[field]) for field in ("init", "profile", "start") if field in more]
+        fields = {**recipe(setting, stem, block_size, model), "steps": steps, "seed": seed, **more}
+        found.setdefault("-".join([*name, f"seed{seed}"]), Config(**fields))
 
     def main_rows(seed: int) -> None:
         add("conv", 4, "", seed)
+        add("conv", 2, ALL, seed)
         for m in (4, 2):
             add("embedding", m, "", seed)
             add("embedding", m, ALL, seed, start="protected")
-        for m in (2, 4):
-            add("conv", m, ALL, seed)
-        add("embedding", 4, ALL, seed, init="random")  # what a trainer without the key can do
         for m in (4, 2):
             add("block", m, "", seed)
-            add("block", m, LINEAR, seed)
-        for m in (4, 2):
             add("block", m, LINEAR, seed, start="protected")
+        add("conv", 4, ALL, seed)
 
-    main_rows(0)
     if setting == TINY:
+        for m in (4, 2):
+            add("embedding", m, "")
+            add("embedding", m, ALL, start="protected")
+        for stem, steps in (("conv", ALL), ("block", LINEAR)):
+            add(stem, 4, "")
+            add(stem, 4, steps)
+        add("embedding", 4, ALL, init="random")
+        add("lookup-block", 4, ALL)
         return found
+    add("conv", 4, "")
+    for m in (4, 2):
+        add("block", m, LINEAR, start="protected")
     for step in ("shuffle", "np", "ffx"):
         add("conv", 4, step)
-    add("embedding", 4, ALL)
+    if setting == CPU:  # does the gap close with more training?
+        add("conv", 2, ALL, epochs=20)
+        add("conv", 4, "", epochs=20)
+    main_rows(0)
+    for m in (4, 2):
+        add("block", m, LINEAR)
+    add("embedding", 4, ALL, init="random")  # what a trainer without the key can do
     main_rows(1)
-    for m in (8,):
-        add("embedding", m, "")
-        add("embedding", m, ALL, start="protected")
-        add("conv", m, ALL)
-    add("embedding", 4, ALL, profile="decimal", start="protected")
+    add("lookup-conv", 2, ALL)
+    add("lookup-block", 4, ALL)
+    add("conv", 8, ALL)
+    add("embedding", 8, "")
+    add("embedding", 8, ALL, start="protected")
     add("conv", 4, ALL, profile="decimal")
-    for step in ("shuffle", "np", "ffx"):
+    add("embedding", 4, ALL, profile="decimal", start="protected")
+    for step in ("ffx", "shuffle", "np"):
         add("conv", 2, step)
+    for model in PATCHES:  # stems that start at random: to them every shuffle and np is alike
+        add("block", 4, "", model=model)
+        add("block", 4, LINEAR, model=model)
+    for m in (4, 2):
+        add("block", m, LINEAR, 1)
+    add("embedding", 4, ALL)
+    for step in ("shuffle", "np", "ffx"):
         add("conv", 4, step, 1)
-        add("block", 4, step)
+    add("lookup-conv", 4, ALL)
+    add("lookup-block", 2, ALL)
     add("embedding", 2, ALL, init="random")
     add("embedding", 2, ALL)
     return found

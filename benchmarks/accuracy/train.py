@@ -82,13 +82,22 @@ class Config:
     def channels(self) -> int:
         return 1 if self.dataset == "digits" else 3
 
+    @property
+    def decimal(self) -> bool:
+        """Whether encrypted values go beyond a byte."""
+        return self.profile == "decimal" and "ffx" in self.steps
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the model is given integers."""
+        return self.stem == "embedding" or self.stem.startswith("lookup-")
+
     def prepare(self, x: torch.Tensor, cipher: blockenc.Cipher | None) -> torch.Tensor:
-        """A uint8 batch as the model takes it: encrypted if there is a cipher, normalised unless embedded."""
-        if self.stem == "embedding":
+        """A uint8 batch as the model takes it: encrypted under a cipher, normalised unless looked up."""
+        if self.has_table:
             if cipher is None:
                 return x
-            decimal = self.profile == "decimal" and "ffx" in self.steps
-            return cipher.encrypt(x, dtype=torch.uint16 if decimal else torch.uint8)
+            return cipher.encrypt(x, dtype=torch.uint16 if self.decimal else torch.uint8)
         mean, std = (MEAN,) * self.channels, (STD,) * self.channels
         if cipher is None:
             return (x.to(torch.float32) / 255 - MEAN) / STD
@@ -107,8 +116,10 @@ def build(config: Config, found: data.Data) -> nn.Module:
     embedding: dict[str, Any] = {}
     if config.stem == "embedding":
         embedding = {"rank": config.rank or None, "init": config.init}
-        if config.profile == "decimal" and "ffx" in config.steps and config.start == "plain":
-            embedding["values"] = 1000
+    elif config.has_table:
+        embedding = {"rank": config.rank}
+    if config.has_table and config.decimal and config.start == "plain":
+        embedding["values"] = 1000
     model = models.make(
         config.model,
         config.stem,
@@ -128,7 +139,7 @@ def build(config: Config, found: data.Data) -> nn.Module:
     cipher = config.cipher()
     if config.start == "protected" and cipher is not None:
         norm = {"mean": (MEAN,) * found.channels, "std": (STD,) * found.channels}
-        model = blockenc.nn.protect(model, cipher, **({} if config.stem == "embedding" else norm))
+        model = blockenc.nn.protect(model, cipher, **({} if config.has_table else norm))
     return model
 
 
@@ -341,9 +352,12 @@ def train(
             if writer:
                 writer.add_scalar("loss", now["loss"], run.epoch)
                 writer.add_scalar("accuracy", now["accuracy"], run.epoch)
+    record = run.record
     if place.world > 1:
+        del run  # the wrapped model uses the group's threads
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return run.record
+    return record
 
 
 def parser() -> argparse.ArgumentParser:
