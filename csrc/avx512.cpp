@@ -8,6 +8,7 @@
 
 #include <immintrin.h>
 
+// Before the target is chosen: what several files share must run on every processor.
 #include "kernels.h"
 #include "values.h"
 
