@@ -71,9 +71,9 @@ struct Workspace {
   std::vector<char> memory;
 
   // At least `bytes` bytes that begin a cache line.
-  char* room(int64_t bytes) {
-    if (static_cast<int64_t>(memory.size()) < bytes + kCacheLine) memory.resize(bytes + kCacheLine);
-    return memory.data() + (-reinterpret_cast<uintptr_t>(memory.data()) & (kCacheLine - 1));
+  char* aligned_room(int64_t bytes) {
+    char* const first = room(&memory, bytes + kCacheLine);
+    return first + (-reinterpret_cast<uintptr_t>(first) & (kCacheLine - 1));
   }
 };
 
@@ -178,7 +178,7 @@ class ColumnKernel : public Kernel {
     const int64_t stage_bytes =
         (direct ? 0 : stage_rows * (at.used * out_.block_bytes() + Stage::padding(out_, at))) +
         2 * kCacheLine;
-    const Scratch scratch{work.room(groups * group_bytes + 2 * stage_bytes), group_bytes, groups};
+    const Scratch scratch{work.aligned_room(groups * group_bytes + 2 * stage_bytes), group_bytes, groups};
     work.stage.memory = scratch.memory + groups * group_bytes;
     work.other_stage.memory = work.stage.memory + stage_bytes / kCacheLine * kCacheLine;
     work.stage.forget();

@@ -141,8 +141,7 @@ void transform_floats(const Plan& plan, int p, int64_t count, Get&& get, Put&& p
       const int k = static_cast<int>(nearest ? std::nearbyintf(scaled) : scaled);
       return finish<Out>(plan, channel, substitute(plan, table, k));
     });
-  } else if constexpr (!kInteger<Out>) {  // floats to integers without quantising: refused before a kernel
-                                          // runs
+  } else if constexpr (!kInteger<Out>) {  // to integers without quantising: refused before a kernel runs
     if (plan.flags & kNormalises) {
       const float mean = plan.mean[channel], std = plan.std[channel];
       each([=](float v) { return Out::store((v - mean) / std); });
