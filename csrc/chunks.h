@@ -166,6 +166,18 @@ T* room(std::vector<T>* vector, int64_t size) {
   return vector->data();
 }
 
+// How a job is cut into chunks: what is the same for all of them.
+struct Cut {
+  const Job& job;
+  const Side &in, &out;
+  const Slots& at;
+  const Row &in_row, &out_row;
+  int64_t first;  // row of blocks
+  int64_t group;  // slots of a group
+  bool stream;    // whether the output is written past the caches
+  bool direct;    // whether without a stage
+};
+
 // Runs that follow each other, as many slots in each, and where their pieces begin in the first line.
 struct Chunk {
   std::vector<Run> runs;
@@ -174,32 +186,32 @@ struct Chunk {
   std::vector<const char*> ahead;  // every cache line of the input, where there is a stage
   int64_t slots = 0;               // with those that fill up the last group
 
-  // Takes `count` slots from slot `done` of the rows of blocks from `first` on; then the last one again and
-  // again, until whole groups of slots are full.
-  void fill(const Job& job, const Side& in_side, const Side& out_side, const Row& in_row, const Row& out_row,
-            const Slots& at, bool direct, int64_t first, int64_t done, int64_t count, int64_t group) {
+  // Takes `count` slots from slot `done` on; then the last one again and again, until groups are full.
+  void fill(const Cut& cut, int64_t done, int64_t count) {
     runs.clear();
     ahead.clear();
-    const int64_t block_rows = job.h / job.plan.block_size, r = first + done / at.row_slots;
+    const Job& job = cut.job;
+    const Slots& at = cut.at;
+    const int64_t block_rows = job.h / job.plan.block_size, r = cut.first + done / at.row_slots;
     int64_t image = r / block_rows, row = r % block_rows, slot = done % at.row_slots, here = 0;
-    slots = (count + group - 1) / group * group;
-    const char** in_at = room(&in, slots * in_row.slot_pieces);
-    char** out_at = room(&out, direct ? slots * out_row.slot_pieces : 0);
-    const int64_t in_step = job.plan.block_size * job.in_stride[2] * in_side.item;
-    const int64_t out_step = job.plan.block_size * job.out_stride[2] * out_side.item;
+    slots = (count + cut.group - 1) / cut.group * cut.group;
+    const char** in_at = room(&in, slots * cut.in_row.slot_pieces);
+    char** out_at = room(&out, cut.direct ? slots * cut.out_row.slot_pieces : 0);
+    const int64_t in_step = job.plan.block_size * job.in_stride[2] * cut.in.item;
+    const int64_t out_step = job.plan.block_size * job.out_stride[2] * cut.out.item;
     const char* from;
     char* to;
     auto start_image = [&] {
-      from = static_cast<const char*>(job.in) + image * job.in_stride[0] * in_side.item + row * in_step;
-      to = static_cast<char*>(job.out) + image * job.out_stride[0] * out_side.item + row * out_step;
+      from = static_cast<const char*>(job.in) + image * job.in_stride[0] * cut.in.item + row * in_step;
+      to = static_cast<char*>(job.out) + image * job.out_stride[0] * cut.out.item + row * out_step;
     };
     start_image();
     auto add = [&](int64_t k, int64_t n) {
-      in_row.place(from, k, n, in_at);
-      in_at += n * in_row.slot_pieces;
-      if (!direct) return;
-      out_row.place(to, k, n, out_at);
-      out_at += n * out_row.slot_pieces;
+      cut.in_row.place(from, k, n, in_at);
+      in_at += n * cut.in_row.slot_pieces;
+      if (!cut.direct) return;
+      cut.out_row.place(to, k, n, out_at);
+      out_at += n * cut.out_row.slot_pieces;
     };
     for (int64_t filled = 0; filled < count; filled += here) {
       if (filled > 0) {
@@ -210,9 +222,9 @@ struct Chunk {
       }
       here = std::min(at.row_slots - slot, count - filled);
       add(slot, here);
-      if (direct) continue;
-      const int64_t start = at.first_block(slot) * in_side.block_bytes();
-      const int64_t end = at.end_block(slot + here) * in_side.block_bytes();
+      if (cut.direct) continue;
+      const int64_t start = at.first_block(slot) * cut.in.block_bytes();
+      const int64_t end = at.end_block(slot + here) * cut.in.block_bytes();
       for (int64_t x = start; x < end; x += kCacheLine) ahead.push_back(from + x);
       runs.push_back({to, slot, here});
     }
@@ -311,8 +323,9 @@ struct Stage {
     return !at.whole() ? kLane + side.block_bytes() : side.dense() ? 0 : kLane;
   }
 
-  void take(const Chunk& chunk, const Side& side, const Row& all, const Slots& at, const Job& job,
-            bool stream) {
+  void take(const Chunk& chunk, const Cut& cut) {
+    const Side& side = cut.out;
+    const Slots& at = cut.at;
     const int64_t first = chunk.runs[0].slot, run_slots = chunk.runs[0].slots, m = side.m;
     const int64_t runs = static_cast<int64_t>(chunk.runs.size());
     const int64_t start = at.first_block(first) * side.block_bytes();
@@ -324,10 +337,10 @@ struct Stage {
       run_slots_ = run_slots;
       slots_ = chunk.slots;
       auto row = [&](int64_t run) { return memory + run * m * pitch - start; };
-      char** piece = room(&pieces, chunk.slots * all.slot_pieces);
+      char** piece = room(&pieces, chunk.slots * cut.out_row.slot_pieces);
       auto add = [&](int64_t run, int64_t slot, int64_t slots) {
-        all.place(row(run), slot, slots, piece);
-        piece += slots * all.slot_pieces;
+        cut.out_row.place(row(run), slot, slots, piece);
+        piece += slots * cut.out_row.slot_pieces;
       };
       for (int64_t r = 0; r < runs; ++r) add(r, first, run_slots);
       for (int64_t k = runs * run_slots; k < chunk.slots; ++k) add(runs - 1, first + run_slots - 1, 1);
@@ -337,12 +350,12 @@ struct Stage {
       });
     }
     outbox.clear();
-    outbox.stream = stream;
+    outbox.stream = cut.stream;
     const char* from = memory;
     for (int channel = 0; channel < (side.planar ? side.channels : 1); ++channel) {
       for (const Run& run : chunk.runs) {
-        char* to = run.out + start + channel * job.out_stride[1] * side.item;
-        const int64_t row_bytes = job.out_stride[2] * side.item;
+        char* to = run.out + start + channel * cut.job.out_stride[1] * side.item;
+        const int64_t row_bytes = cut.job.out_stride[2] * side.item;
         const bool gapless = row_bytes == bytes && pitch == bytes;
         for (int row = 0; row < (gapless ? 1 : m); ++row) {
           outbox.add(to + row * row_bytes, from + row * pitch, gapless ? m * bytes : bytes);

@@ -153,19 +153,26 @@ class ColumnKernel : public Kernel {
     return best;
   }
 
+  // The functions for a job.
+  struct Turns {
+    void (ColumnKernel::*spread)(const char* const*, const int64_t*, Scratch, const char* const*,
+                                 const char* const*) const;
+    void (ColumnKernel::*collect)(Scratch, char* const*, const int64_t*, Outbox*) const;
+  };
+
   void run_chunks(const Job& job, const Slots& at, int64_t first, int64_t last) const {
     static thread_local Workspace kept;
     Workspace& work = kept;
-    const int64_t total = (last - first) * at.row_slots, group = kGroup / at.blocks;
-    const int64_t most = chunk_slots(at, group);
-    const bool rows = most % at.row_slots == 0;
     const bool stream =
         Vector::streams && job.n * job.h * job.w * job.plan.channels * out_bytes > kStreamBytes;
     const bool direct = !stream && Stage::padding(out_, at) == 0;
+    const Cut cut{job, in_, out_, at, work.in, work.out, first, kGroup / at.blocks, stream, direct};
+    const int64_t total = (last - first) * at.row_slots, most = chunk_slots(at, cut.group);
+    const bool rows = most % at.row_slots == 0;
     auto fill = [&](Chunk* chunk, int64_t done) {
       const int64_t rest = rows ? total - done : at.row_slots - done % at.row_slots;
       const int64_t count = std::min({most, rest, total - done});
-      chunk->fill(job, in_, out_, work.in, work.out, at, direct, first, done, count, group);
+      chunk->fill(cut, done, count);
       return count;
     };
     work.in.set(in_, at, job.in_stride, false);
@@ -184,13 +191,20 @@ class ColumnKernel : public Kernel {
     work.stage.forget();
     work.other_stage.forget();
     work.other_stage.outbox.clear();
+    const Turns turns{choose<in_bytes>(in_.columns, at.piece(in_),
+                                       [](auto n, auto parts) {
+                                         return &ColumnKernel::template spread<n.value, parts.value>;
+                                       }),
+                      choose<out_bytes>(out_.columns, at.piece(out_), [](auto n, auto parts) {
+                        return &ColumnKernel::template collect<n.value, parts.value>;
+                      })};
     int64_t taken = fill(&work.now, 0);
     for (int64_t done = 0; done < total;) {
       done += taken;
       work.next.ahead.clear();
       if (done < total) taken = fill(&work.next, done);
-      if (!direct) work.stage.take(work.now, out_, work.out, at, job, stream);
-      make_chunk(at, group, scratch, &work, direct);
+      if (!direct) work.stage.take(work.now, cut);
+      make_chunk(cut, turns, scratch, &work);
       std::swap(work.now, work.next);
       std::swap(work.stage, work.other_stage);
     }
@@ -198,33 +212,25 @@ class ColumnKernel : public Kernel {
     if (stream) Vector::fence();
   }
 
-  void make_chunk(const Slots& at, int64_t group, const Scratch& scratch, Workspace* work,
-                  bool direct) const {
+  void make_chunk(const Cut& cut, const Turns& turns, const Scratch& scratch, Workspace* work) const {
     const Chunk& now = work->now;
-    const int64_t groups = now.slots / group;
-    const int in_piece = at.piece(in_), out_piece = at.piece(out_);
-    const int64_t in_pieces = kGroup / (in_piece * in_.blocks),
-                  out_pieces = kGroup / (out_piece * out_.blocks);
-    char* const* to = direct ? now.out.data() : work->stage.pieces.data();
-    const int64_t* lines = direct ? work->out.lines.data() : work->stage.lines.data();
+    const int64_t groups = now.slots / cut.group;
+    const int64_t in_pieces = cut.group * work->in.slot_pieces,
+                  out_pieces = cut.group * work->out.slot_pieces;
+    char* const* to = cut.direct ? now.out.data() : work->stage.pieces.data();
+    const int64_t* lines = cut.direct ? work->out.lines.data() : work->stage.lines.data();
     Outbox* outbox = &work->other_stage.outbox;
-    const int64_t turns = (groups + scratch.groups - 1) / scratch.groups;
-    outbox->set_shares(turns * out_.lines);
-    const auto spread = choose<in_bytes>(in_.columns, in_piece, [](auto n, auto parts) {
-      return &ColumnKernel::template spread<n.value, parts.value>;
-    });
-    const auto collect = choose<out_bytes>(out_.columns, out_piece, [](auto n, auto parts) {
-      return &ColumnKernel::template collect<n.value, parts.value>;
-    });
+    const int64_t count = (groups + scratch.groups - 1) / scratch.groups;
+    outbox->set_shares(count * out_.lines);
     const char* const* next = work->next.ahead.data();
     const int64_t ahead = static_cast<int64_t>(work->next.ahead.size());
-    for (int64_t turn = 0; turn < turns; ++turn) {
-      const int64_t g = turn * scratch.groups;
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t g = k * scratch.groups;
       const Scratch some{scratch.memory, scratch.bytes, std::min(scratch.groups, groups - g)};
-      (this->*spread)(now.in.data() + g * in_pieces, work->in.lines.data(), some, next + ahead * turn / turns,
-                      next + ahead * (turn + 1) / turns);
+      (this->*turns.spread)(now.in.data() + g * in_pieces, work->in.lines.data(), some,
+                            next + ahead * k / count, next + ahead * (k + 1) / count);
       finish_.prepare(some);
-      (this->*collect)(some, to + g * out_pieces, lines, outbox);
+      (this->*turns.collect)(some, to + g * out_pieces, lines, outbox);
     }
     outbox->write_all();
   }
