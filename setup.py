@@ -20,7 +20,7 @@ from setuptools import setup
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
 HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
 # No contraction into fused multiply-adds: results must be the same on every machine.
-OPTIONS = ["-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-pthread"]
+OPTIONS = ["-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-trapping-math", "-pthread"]
 OLDEST_ARCHITECTURE = 75
 
 

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "floats.h"
 #include "values.h"
 
 namespace blockenc {
@@ -234,7 +235,7 @@ class FloatFinish {
   static constexpr int columns = 0;
 
   FloatFinish(const Side& in, const Side& out, const Plan& plan)
-      : plan_(plan), columns_(out.lines * out.columns), order_(column_order(in, out)) {
+      : plan_(plan), rows_(plan, false), columns_(out.lines * out.columns), order_(column_order(in, out)) {
     const int64_t column_bytes = int64_t{group_blocks(in_bytes, out_bytes)} * in_bytes;
     each_column(out, [&](int index, int p) {
       if (p >= 0) columns_[index] = {in.column_of(plan.source[p]) * column_bytes, p};
@@ -255,7 +256,7 @@ class FloatFinish {
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
     typename Out::Storage out[group] = {};
     transform_floats<In, Out>(
-        plan_, columns_[index].position, group,
+        plan_, rows_, columns_[index].position, group,
         [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; },
         [&](int64_t n, auto v) { out[n] = v; });
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
@@ -266,6 +267,7 @@ class FloatFinish {
     int position;
   };
   const Plan& plan_;
+  IntegerRows<Out> rows_;
   std::vector<Column> columns_;
   std::vector<int> order_;
 };

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "floats.h"
 #include "kernels.h"
 #include "values.h"
 
@@ -28,7 +29,7 @@ struct Offsets {
 template <class In, class Out>
 class PortableKernel : public Kernel {
  public:
-  explicit PortableKernel(const Plan& plan) : plan_(plan), rows_(plan) {}
+  explicit PortableKernel(const Plan& plan) : plan_(plan), rows_(plan, kInteger<In>) {}
 
   // Stores of bytes may change whatever is referred to, so what is fixed comes by value.
   void run(const Job& job, int64_t first, int64_t last) const override {
@@ -44,7 +45,7 @@ class PortableKernel : public Kernel {
     } else {
       each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
         transform_floats<In, Out>(
-            plan_, p, columns, [=](int64_t b) { return from[b * in_step]; },
+            plan_, rows_, p, columns, [=](int64_t b) { return from[b * in_step]; },
             [=](int64_t b, auto v) { to[b * out_step] = v; });
       });
     }

@@ -83,15 +83,15 @@ typename Out::Storage finish(const Plan& plan, int channel, int k) {
 }
 
 // All that happens to an integer between load and store, as tables: one row for each distinct
-// (flip, table, channel), and the row of each position.
+// (flip, table, channel), and the row of each position. flips: without them for floats, flipped before.
 template <class Out>
 class IntegerRows {
  public:
-  explicit IntegerRows(const Plan& plan) : values_(plan.in_values), row_of_(plan.length) {
+  explicit IntegerRows(const Plan& plan, bool flips = true) : values_(plan.in_values), row_of_(plan.length) {
     const int channels = kInteger<Out> ? 1 : plan.channels;  // without an output stage all are alike
     std::vector<int> row_at((plan.table_count + 1) * 2 * channels, -1);
     for (int p = 0; p < plan.length; ++p) {
-      const int flip = plan.flips[p] & 1, channel = p % plan.channels % channels;
+      const int flip = flips ? plan.flips[p] & 1 : 0, channel = p % plan.channels % channels;
       int& row = row_at[(plan.table_of[p] * 2 + flip) * channels + channel];
       if (row < 0) {
         row = static_cast<int>(rows_.size());
@@ -112,43 +112,5 @@ class IntegerRows {
   std::vector<int> row_of_;
   std::vector<typename Out::Storage> rows_;
 };
-
-// All that happens to floats at position p: put(k, ...) of get(k) for each k below `count`. What is the same
-// for all of them is decided outside of the loop, so that compilers make vectors of it.
-template <class In, class Out, class Get, class Put>
-void transform_floats(const Plan& plan, int p, int64_t count, Get&& get, Put&& put) {
-  const int channel = p % plan.channels, table = plan.table_of[p], flips = plan.flips[p];
-  auto each = [&](auto&& value) {
-    auto flip = [](float v) { return In::load(In::store(1.0f - v)); };
-    if (flips == 0) {
-      for (int64_t k = 0; k < count; ++k) put(k, value(In::load(get(k))));
-    } else if (flips == 1) {
-      for (int64_t k = 0; k < count; ++k) put(k, value(flip(In::load(get(k)))));
-    } else {
-      for (int64_t k = 0; k < count; ++k) {
-        float v = In::load(get(k));
-        for (int f = 0; f < flips; ++f) v = flip(v);
-        put(k, value(v));
-      }
-    }
-  };
-  if (plan.flags & kQuantises) {
-    const float scale = *plan.in_scale;
-    const bool nearest = plan.flags & kNearest;
-    each([&](float v) {
-      const float clamped = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // NaN compares false: 0
-      const float scaled = clamped * scale;
-      const int k = static_cast<int>(nearest ? std::nearbyintf(scaled) : scaled);
-      return finish<Out>(plan, channel, substitute(plan, table, k));
-    });
-  } else if constexpr (!kInteger<Out>) {  // to integers without quantising: refused before a kernel runs
-    if (plan.flags & kNormalises) {
-      const float mean = plan.mean[channel], std = plan.std[channel];
-      each([=](float v) { return Out::store((v - mean) / std); });
-    } else {
-      each([](float v) { return Out::store(v); });
-    }
-  }
-}
 
 }  // namespace blockenc

@@ -14,7 +14,16 @@ import pytest
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-OPTIONS = ["-std=c++17", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-pthread"]
+OPTIONS = [
+    "-std=c++17",
+    "-g1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+    "-pthread",
+]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,65 @@
+// What happens to floats between load and store.
+//
+// Included after a file has chosen its target, so that loops become vectors of that instruction set; in an
+// unnamed namespace, so that each file has its own.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "values.h"
+
+namespace blockenc {
+namespace {
+
+// At position p: put(k, ...) of get(k) for each k below `count`. `rows` holds what becomes of quantised
+// values. What is the same for all of them is decided outside of the loop.
+template <class In, class Out, class Get, class Put>
+__attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRows<Out>& rows, int p,
+                                               int64_t count, Get&& get, Put&& put) {
+  const int channel = p % plan.channels, flips = plan.flips[p];
+  auto flip = [](float v) { return In::load(In::store(1.0f - v)); };
+  auto each = [&](int64_t from, int64_t to, auto&& value) {  // value(k, the flipped one)
+    if (flips == 0) {
+      for (int64_t k = from; k < to; ++k) value(k, In::load(get(k)));
+    } else if (flips == 1) {
+      for (int64_t k = from; k < to; ++k) value(k, flip(In::load(get(k))));
+    } else {
+      for (int64_t k = from; k < to; ++k) {
+        float v = In::load(get(k));
+        for (int f = 0; f < flips; ++f) v = flip(v);
+        value(k, v);
+      }
+    }
+  };
+  if (plan.flags & kQuantises) {
+    const float scale = *plan.in_scale;
+    const auto* row = rows.row(p);
+    auto scaled = [=](float v) { return (v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f) * scale; };  // NaN: 0
+    // Look-ups are no vector instructions on most processors: in a loop of their own they keep none back.
+    constexpr int64_t kPart = 64;
+    int32_t at[kPart];
+    for (int64_t from = 0; from < count; from += kPart) {
+      const int64_t to = std::min(from + kPart, count);
+      if (plan.flags & kNearest) {
+        each(from, to,
+             [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(std::nearbyintf(scaled(v))); });
+      } else {
+        each(from, to, [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
+      }
+      for (int64_t k = from; k < to; ++k) put(k, row[at[k - from]]);
+    }
+  } else if constexpr (!kInteger<Out>) {  // to integers without quantising: refused before a kernel runs
+    if (plan.flags & kNormalises) {
+      const float mean = plan.mean[channel], std = plan.std[channel];
+      each(0, count, [&](int64_t k, float v) { put(k, Out::store((v - mean) / std)); });
+    } else {
+      each(0, count, [&](int64_t k, float v) { put(k, Out::store(v)); });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace blockenc
