@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +90,28 @@ def test_bad_plans_are_refused(backend: str) -> None:
         damaged[64:68] = 255  # the first source index
         with pytest.raises(ValueError, match="plan: an index"):
             torch.ops.blockenc.apply(x, damaged, *rest, None, backend)
+
+
+def flags_of_memory(address: int) -> list[str]:
+    """The VmFlags (proc(5)) of the mapping that holds an address."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(bounds[1], 16) <= address < int(bounds[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise LookupError(f"{address:#x}")
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages here")
+@pytest.mark.parametrize("given", [False, True])
+def test_large_outputs_may_lie_in_huge_pages(given: bool) -> None:
+    x = torch.zeros(64, 3, 512, 512, dtype=torch.uint8)  # 48 MB: malloc asks for memory of its own
+    out = torch.empty_like(x)
+    y = CIPHER.encrypt(x, out=out if given else None)
+    assert (
+        "hg" in flags_of_memory(y.data_ptr() + y.nbytes // 2)
+    ) is not given  # a user's memory is left alone
 
 
 def test_a_cipher_in_a_module_is_copied_without_a_key() -> None:
