@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks import instructions
 from benchmarks.speed import measure, report
 from benchmarks.speed.peers import PEERS, Peer, copy_
-from benchmarks.speed.rows import BUDGETS, Row, budget_rows, grid
+from benchmarks.speed.rows import BUDGETS, Row, grid, report_rows
 from blockenc.backends import native
 
 
@@ -60,7 +60,7 @@ def test_speed(tmp_path: Path) -> None:
     )
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert (tmp_path / "out/table.md").read_text() == said
-    assert [record["name"] for record in results["rows"]] == [row.name for row in budget_rows()]
+    assert [record["name"] for record in results["rows"]] == [row.name for row in report_rows()]
     assert [(b["what"], b["budget"]) for b in results["budgets"]] == [(b.what, b.text) for b in BUDGETS]
     for record in results["rows"]:
         assert set(record["calls"]) | set(record["missing"]) == set(names)
@@ -90,7 +90,7 @@ def columns(said: str) -> list[str]:
 
 def test_budgets_are_judged_by_bytes() -> None:
     """A slow peer was given half the images in half the time: it is as fast a byte."""
-    row = budget_rows()[0]
+    row = report_rows()[0]
     calls = {
         "copy_": {"seconds": 1.0, "images": 1024},
         "native/avx512": {"seconds": 2.0, "images": 1024},

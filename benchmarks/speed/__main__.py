@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.speed import measure, report
 from benchmarks.speed.peers import PEERS
-from benchmarks.speed.rows import budget_rows, grid
+from benchmarks.speed.rows import grid, report_rows
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> report.Results:
     """Measure what the options ask for."""
-    rows = [row for row in (grid() if options.grid else budget_rows()) if options.rows in row.name]
+    rows = [row for row in (grid() if options.grid else report_rows()) if options.rows in row.name]
     if not rows:
         parser.error(f"--rows: no row has {options.rows!r} in its name")
     everyone = ["copy_", *measure.contenders(), *(name for name in PEERS if name != "copy_")]

@@ -60,6 +60,10 @@ def copy_(case: Case) -> Call:
     return lambda: copy.copy_(case.x)
 
 
+def clone(case: Case) -> Call:
+    return lambda: case.x.clone()
+
+
 def convert(case: Case) -> Call:
     return lambda: case.out.copy_(case.x)
 
@@ -249,6 +253,13 @@ class Peer(NamedTuple):
 
 PEERS = {
     "copy_": Peer(copy_, "Tensor.copy_ of the input: the floor", exact=False, slow=False),
+    "clone": Peer(
+        clone,
+        "Tensor.clone: a copy into new memory",
+        lambda row: "" if row.allocate else "the row's output is given",
+        exact=False,
+        slow=False,
+    ),
     "convert": Peer(
         convert,
         "Tensor.copy_ of the input into the output's type",

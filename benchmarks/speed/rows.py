@@ -112,8 +112,16 @@ BUDGETS = [
 ]
 
 
-def budget_rows() -> list[Row]:
-    return list(dict.fromkeys(budget.row for budget in BUDGETS if budget.row is not None))
+# Without a budget: what the system takes for a large new output, and images that are floats already.
+ALSO_MEASURED = [
+    Row("ImageNet", 1024, allocate=True),
+    *[Row("ImageNet", 256, source=dtype, target=dtype) for dtype in FLOATS],
+]
+
+
+def report_rows() -> list[Row]:
+    rows = [budget.row for budget in BUDGETS if budget.row is not None]
+    return list(dict.fromkeys([*rows, *ALSO_MEASURED]))
 
 
 def grid() -> list[Row]:
