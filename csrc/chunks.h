@@ -7,7 +7,9 @@
 // same distance from where it begins in the first.
 //
 // Large outputs are put together in a stage, then written past the caches in the order of memory, whole
-// cache lines at a time, while the next chunk is in work.
+// cache lines at a time, while the next chunk is in work and the input of the one after is asked for. Chunks
+// are small then: a chunk, its stage and that of the chunk before should stay in the first-level cache, whose
+// misses wait for the same few buffers as the traffic with memory does.
 //
 // Included by columns.h, after `Vector` is defined.
 
@@ -23,10 +25,10 @@ namespace {
 
 constexpr int kLane = 16;
 constexpr int kCacheLine = 64;
-constexpr int64_t kLeastChunkBytes = 16 * 1024;  // of input or output, the larger
-constexpr int64_t kMostChunkBytes = 48 * 1024;   // or one group of blocks
-constexpr int64_t kLeastWrite = 2 * 1024;        // to memory, at a time
-constexpr int64_t kScratchBytes = 8 * 1024;      // of groups that are made together, and how many of them
+constexpr int64_t kLeastChunkBytes = 4 * 1024;  // of input or output, the larger
+constexpr int64_t kMostChunkBytes = 48 * 1024;  // or one group of blocks
+constexpr int64_t kLeastTransfer = 512;         // from or to memory, at a time
+constexpr int64_t kScratchBytes = 8 * 1024;     // of groups that are made together, and how many of them
 constexpr int64_t kMostGroups = 8;
 constexpr int64_t kStreamBytes = 3 << 20;  // outputs larger than this are not read back from a cache
 
@@ -129,7 +131,8 @@ struct Slots {
 
 // Slots [slot, slot + slots) of a row of blocks.
 struct Run {
-  char* out;  // the row of blocks
+  const char* in;  // the row of blocks
+  char* out;
   int64_t slot, slots;
 };
 
@@ -166,6 +169,126 @@ T* room(std::vector<T>* vector, int64_t size) {
   return vector->data();
 }
 
+// Past the caches, whole cache lines where they are.
+void stream_bytes(char* to, const char* from, int64_t bytes) {
+  const int64_t head = std::min<int64_t>(-reinterpret_cast<uintptr_t>(to) & (kCacheLine - 1), bytes);
+  std::memcpy(to, from, head);
+  int64_t k = head;
+  for (; k + kCacheLine <= bytes; k += kCacheLine) {
+    for (int v = 0; v < kCacheLine; v += Vector::bytes) {
+      Vector::stream(to + k + v, Vector::load(from + k + v));
+    }
+  }
+  std::memcpy(to + k, from + k, bytes - k);
+}
+
+// Bytes that are to come from memory or to go there, a share at a time between other work: all at once they
+// would fill the buffers to memory, and the other work would wait.
+class Transfers {
+ public:
+  void clear() {
+    pieces_.clear();
+    first_ = 0;
+    bytes_ = share_ = due_ = 0;
+  }
+
+  // To be called `times` times at most, after all was added, are the shares.
+  void set_shares(int64_t times) { share_ = (bytes_ + times - 1) / times; }
+
+ protected:
+  // What follows the piece before, on both sides, becomes part of it.
+  void add(char* to, const char* from, int64_t bytes) {
+    bytes_ += bytes;
+    if (!pieces_.empty() && pieces_.back().to + pieces_.back().bytes == to &&
+        pieces_.back().from + pieces_.back().bytes == from) {
+      pieces_.back().bytes += bytes;
+    } else {
+      pieces_.push_back({to, from, bytes});
+    }
+  }
+
+  // move(to, from, bytes) for a share, or for none where it would be small.
+  template <class Move>
+  void share(Move&& move) {
+    due_ += share_;
+    if (due_ < kLeastTransfer) return;
+    some(due_, move);
+    due_ = 0;
+  }
+  template <class Move>
+  void all(Move&& move) {
+    some(bytes_, move);
+  }
+
+ private:
+  // About `bytes` bytes, to the end of a cache line; or what there is.
+  template <class Move>
+  __attribute__((noinline)) void some(int64_t bytes, Move&& move) {
+    while (bytes > 0 && first_ < pieces_.size()) {
+      Piece& piece = pieces_[first_];
+      const int64_t past = (reinterpret_cast<uintptr_t>(piece.to) + bytes) & (kCacheLine - 1);
+      const int64_t n = std::min(bytes + (kCacheLine - past), piece.bytes);
+      move(piece.to, piece.from, n);
+      piece = {piece.to + n, piece.from + n, piece.bytes - n};
+      if (piece.bytes == 0) ++first_;
+      bytes -= n;
+    }
+  }
+
+  struct Piece {
+    char* to;
+    const char* from;
+    int64_t bytes;
+  };
+  std::vector<Piece> pieces_;
+  size_t first_ = 0;  // not moved yet
+  int64_t bytes_ = 0, share_ = 0, due_ = 0;
+};
+
+// The input of the next chunk, which is only asked for: it stays where it is.
+class Inbox : public Transfers {
+ public:
+  void add(const char* at, int64_t bytes) { Transfers::add(const_cast<char*>(at), at, bytes); }
+  void share() {
+    Transfers::share([](char*, const char* from, int64_t bytes) {
+      for (int64_t k = 0; k < bytes; k += kCacheLine) Vector::prefetch(from + k);
+    });
+  }
+};
+
+// Finished bytes that wait in a stage to be written.
+class Outbox : public Transfers {
+ public:
+  bool stream = false;  // past the caches
+
+  using Transfers::add;
+  void share() { Transfers::share(Write{stream}); }
+  void write_all() { Transfers::all(Write{stream}); }
+
+ private:
+  struct Write {
+    bool stream;
+    void operator()(char* to, const char* from, int64_t bytes) const {
+      if (stream) {
+        stream_bytes(to, from, bytes);
+      } else {
+        std::memcpy(to, from, bytes);
+      }
+    }
+  };
+};
+
+// What goes on beside the work on a chunk.
+struct Traffic {
+  Inbox& in;    // of the chunk after
+  Outbox& out;  // of the chunk before
+
+  void share() const {
+    in.share();
+    out.share();
+  }
+};
+
 // How a job is cut into chunks: what is the same for all of them.
 struct Cut {
   const Job& job;
@@ -180,16 +303,15 @@ struct Cut {
 
 // Runs that follow each other, as many slots in each, and where their pieces begin in the first line.
 struct Chunk {
-  std::vector<Run> runs;
-  std::vector<const char*> in;     // of as many slots as there are
-  std::vector<char*> out;          // the same; not in use where there is a stage
-  std::vector<const char*> ahead;  // every cache line of the input, where there is a stage
-  int64_t slots = 0;               // with those that fill up the last group
+  std::vector<Run> runs;        // where there is a stage
+  std::vector<const char*> in;  // of as many slots as there are
+  std::vector<char*> out;       // the same; not in use where there is a stage
+  Inbox inbox;                  // the input, where there is a stage
+  int64_t slots = 0;            // with those that fill up the last group
 
   // Takes `count` slots from slot `done` on; then the last one again and again, until groups are full.
   void fill(const Cut& cut, int64_t done, int64_t count) {
     runs.clear();
-    ahead.clear();
     const Job& job = cut.job;
     const Slots& at = cut.at;
     const int64_t block_rows = job.h / job.plan.block_size, r = cut.first + done / at.row_slots;
@@ -222,91 +344,29 @@ struct Chunk {
       }
       here = std::min(at.row_slots - slot, count - filled);
       add(slot, here);
-      if (cut.direct) continue;
-      const int64_t start = at.first_block(slot) * cut.in.block_bytes();
-      const int64_t end = at.end_block(slot + here) * cut.in.block_bytes();
-      for (int64_t x = start; x < end; x += kCacheLine) ahead.push_back(from + x);
-      runs.push_back({to, slot, here});
+      if (!cut.direct) runs.push_back({from, to, slot, here});
     }
     for (int64_t k = count; k < slots; ++k) add(slot + here - 1, 1);
+    fill_inbox(cut);
   }
-};
-
-// Past the caches, whole cache lines where they are.
-void stream_bytes(char* to, const char* from, int64_t bytes) {
-  const int64_t head = std::min<int64_t>(-reinterpret_cast<uintptr_t>(to) & (kCacheLine - 1), bytes);
-  std::memcpy(to, from, head);
-  int64_t k = head;
-  for (; k + kCacheLine <= bytes; k += kCacheLine) {
-    for (int v = 0; v < kCacheLine; v += Vector::bytes) {
-      Vector::stream(to + k + v, Vector::load(from + k + v));
-    }
-  }
-  std::memcpy(to + k, from + k, bytes - k);
-}
-
-// Finished bytes that wait in a stage to be written, a share at a time between other work: all at once they
-// would fill the queues to memory, and the other work would wait.
-class Outbox {
- public:
-  bool stream = false;  // past the caches
-
-  void clear() {
-    pieces_.clear();
-    first_ = 0;
-    bytes_ = 0;
-  }
-
-  // What follows the piece before, in memory and in the stage, becomes part of it.
-  void add(char* to, const char* from, int64_t bytes) {
-    bytes_ += bytes;
-    if (!pieces_.empty() && pieces_.back().to + pieces_.back().bytes == to &&
-        pieces_.back().from + pieces_.back().bytes == from) {
-      pieces_.back().bytes += bytes;
-    } else {
-      pieces_.push_back({to, from, bytes});
-    }
-  }
-
-  // To be called `times` times, after all was added: writes it, a share at a time, none of them small.
-  void set_shares(int64_t times) {
-    share_ = bytes_ / times + 1;
-    due_ = 0;
-  }
-  void write_share() {
-    due_ += share_;
-    if (due_ < kLeastWrite) return;
-    write(due_);
-    due_ = 0;
-  }
-  void write_all() { write(bytes_); }
 
  private:
-  // Writes about `bytes` bytes, or what there is.
-  void write(int64_t bytes) {
-    while (bytes > 0 && first_ < pieces_.size()) {
-      Piece& piece = pieces_[first_];
-      const int64_t past = (reinterpret_cast<uintptr_t>(piece.to) + bytes) & (kCacheLine - 1);
-      const int64_t n = std::min(bytes + (kCacheLine - past), piece.bytes);
-      if (stream) {
-        stream_bytes(piece.to, piece.from, n);
-      } else {
-        std::memcpy(piece.to, piece.from, n);
+  void fill_inbox(const Cut& cut) {
+    inbox.clear();
+    const Side& side = cut.in;
+    const int64_t row_bytes = cut.job.in_stride[2] * side.item;
+    for (int channel = 0; channel < (side.planar ? side.channels : 1); ++channel) {
+      for (const Run& run : runs) {
+        const int64_t start = cut.at.first_block(run.slot) * side.block_bytes();
+        const int64_t bytes = cut.at.end_block(run.slot + run.slots) * side.block_bytes() - start;
+        const char* from = run.in + start + channel * cut.job.in_stride[1] * side.item;
+        const bool gapless = row_bytes == bytes;
+        for (int row = 0; row < (gapless ? 1 : side.m); ++row) {
+          inbox.add(from + row * row_bytes, gapless ? side.m * bytes : bytes);
+        }
       }
-      piece = {piece.to + n, piece.from + n, piece.bytes - n};
-      if (piece.bytes == 0) ++first_;
-      bytes -= n;
     }
   }
-
-  struct Piece {
-    char* to;
-    const char* from;
-    int64_t bytes;
-  };
-  std::vector<Piece> pieces_;
-  size_t first_ = 0;  // not written yet
-  int64_t bytes_ = 0, share_ = 0, due_ = 0;
 };
 
 // Where a chunk's output is put together: the rows of pixels of its runs, in the order of memory. The next

@@ -136,16 +136,19 @@ class ColumnKernel : public Kernel {
     return last;
   }
 
-  // Slots of a chunk: of whole rows of blocks where several fit, else of a part of one. Of the numbers of
-  // rows that are neither too few nor too many, the first that leaves little room in the last group.
-  int64_t chunk_slots(const Slots& at, int64_t group) const {
+  // Slots of a chunk: of whole rows of blocks where they fit, else of a part of one. Of the numbers of rows
+  // that are neither too few nor too many, the first that leaves little room in the last group; from memory
+  // more is left rather than that a chunk is larger.
+  int64_t chunk_slots(const Slots& at, int64_t group, bool direct) const {
     const int64_t group_bytes =
         int64_t{kGroup} * in_.m * in_.m * in_.channels * std::max(in_bytes, out_bytes);
     const int64_t least = kLeastChunkBytes / group_bytes * group;
     const int64_t most = std::max<int64_t>(kMostChunkBytes / group_bytes, 1) * group;
+    const double enough = direct ? 0.97 : 0.85;
     int64_t best = most;
     double best_share = 0;
-    for (int64_t rows = least / at.row_slots + 1; rows * at.row_slots <= most && best_share < 0.97; ++rows) {
+    for (int64_t rows = least / at.row_slots + 1; rows * at.row_slots <= most && best_share < enough;
+         ++rows) {
       const int64_t slots = rows * at.row_slots;
       const double share = static_cast<double>(slots) / ((slots + group - 1) / group * group);
       if (share > best_share) best = slots, best_share = share;
@@ -155,9 +158,8 @@ class ColumnKernel : public Kernel {
 
   // The functions for a job.
   struct Turns {
-    void (ColumnKernel::*spread)(const char* const*, const int64_t*, Scratch, const char* const*,
-                                 const char* const*) const;
-    void (ColumnKernel::*collect)(Scratch, char* const*, const int64_t*, Outbox*) const;
+    void (ColumnKernel::*spread)(const char* const*, const int64_t*, Scratch, Traffic) const;
+    void (ColumnKernel::*collect)(Scratch, char* const*, const int64_t*, Traffic) const;
   };
 
   void run_chunks(const Job& job, const Slots& at, int64_t first, int64_t last) const {
@@ -167,7 +169,7 @@ class ColumnKernel : public Kernel {
         Vector::streams && job.n * job.h * job.w * job.plan.channels * out_bytes > kStreamBytes;
     const bool direct = !stream && Stage::padding(out_, at) == 0;
     const Cut cut{job, in_, out_, at, work.in, work.out, first, kGroup / at.blocks, stream, direct};
-    const int64_t total = (last - first) * at.row_slots, most = chunk_slots(at, cut.group);
+    const int64_t total = (last - first) * at.row_slots, most = chunk_slots(at, cut.group, direct);
     const bool rows = most % at.row_slots == 0;
     auto fill = [&](Chunk* chunk, int64_t done) {
       const int64_t rest = rows ? total - done : at.row_slots - done % at.row_slots;
@@ -201,7 +203,7 @@ class ColumnKernel : public Kernel {
     int64_t taken = fill(&work.now, 0);
     for (int64_t done = 0; done < total;) {
       done += taken;
-      work.next.ahead.clear();
+      work.next.inbox.clear();
       if (done < total) taken = fill(&work.next, done);
       if (!direct) work.stage.take(work.now, cut);
       make_chunk(cut, turns, scratch, &work);
@@ -219,20 +221,18 @@ class ColumnKernel : public Kernel {
                   out_pieces = cut.group * work->out.slot_pieces;
     char* const* to = cut.direct ? now.out.data() : work->stage.pieces.data();
     const int64_t* lines = cut.direct ? work->out.lines.data() : work->stage.lines.data();
-    Outbox* outbox = &work->other_stage.outbox;
+    const Traffic traffic{work->next.inbox, work->other_stage.outbox};
     const int64_t count = (groups + scratch.groups - 1) / scratch.groups;
-    outbox->set_shares(count * out_.lines);
-    const char* const* next = work->next.ahead.data();
-    const int64_t ahead = static_cast<int64_t>(work->next.ahead.size());
+    traffic.in.set_shares(count * (in_.lines + out_.lines));
+    traffic.out.set_shares(count * (in_.lines + out_.lines));
     for (int64_t k = 0; k < count; ++k) {
       const int64_t g = k * scratch.groups;
       const Scratch some{scratch.memory, scratch.bytes, std::min(scratch.groups, groups - g)};
-      (this->*turns.spread)(now.in.data() + g * in_pieces, work->in.lines.data(), some,
-                            next + ahead * k / count, next + ahead * (k + 1) / count);
+      (this->*turns.spread)(now.in.data() + g * in_pieces, work->in.lines.data(), some, traffic);
       finish_.prepare(some);
-      (this->*turns.collect)(some, to + g * out_pieces, lines, outbox);
+      (this->*turns.collect)(some, to + g * out_pieces, lines, traffic);
     }
-    outbox->write_all();
+    traffic.out.write_all();
   }
 
   // f(columns, parts of a vector) for numbers known only now.
@@ -256,10 +256,10 @@ class ColumnKernel : public Kernel {
     return parts(std::integral_constant<int, 1>());
   }
 
-  // Groups of blocks to columns. Meanwhile the next chunk's input comes into the second-level cache.
+  // Groups of blocks to columns.
   template <int n, int parts>
-  void spread(const char* const* at, const int64_t* lines, const Scratch scratch, const char* const* ahead,
-              const char* const* ahead_end) const {
+  void spread(const char* const* at, const int64_t* lines, const Scratch scratch,
+              const Traffic traffic) const {
     const auto order = spread_order_.load();
     const int count = in_.lines;
     for (int line = 0; line < count; ++line) {
@@ -279,14 +279,14 @@ class ColumnKernel : public Kernel {
           for (int k = 0; k < n; ++k) Vector::store(to + (k * in_vectors + v) * Vector::bytes, x[k]);
         }
       }
-      for (const char* const* a = ahead; a != ahead_end; ++a) Vector::prefetch(*a + offset);
+      traffic.share();
     }
   }
 
-  // Columns to groups of blocks. Meanwhile the chunk before goes to memory. What a loop needs comes by value:
-  // stores of bytes may change whatever is referred to.
+  // Columns to groups of blocks. What a loop needs comes by value: stores of bytes may change whatever is
+  // referred to.
   template <int n, int parts>
-  void collect(const Scratch scratch, char* const* at, const int64_t* lines, Outbox* outbox) const {
+  void collect(const Scratch scratch, char* const* at, const int64_t* lines, const Traffic traffic) const {
     const auto order = collect_order_.load(), close = close_order_.load();
     const bool open = parts * kLane == Vector::bytes && !out_.dense();
     const int count = out_.lines;
@@ -320,7 +320,7 @@ class ColumnKernel : public Kernel {
           }
         }
       }
-      outbox->write_share();
+      traffic.share();
     }
   }
 
