@@ -25,10 +25,11 @@ namespace {
 
 constexpr int kLane = 16;
 constexpr int kCacheLine = 64;
-constexpr int64_t kLeastChunkBytes = 4 * 1024;  // of input or output, the larger
-constexpr int64_t kMostChunkBytes = 48 * 1024;  // or one group of blocks
-constexpr int64_t kLeastTransfer = 512;         // from or to memory, at a time
-constexpr int64_t kScratchBytes = 8 * 1024;     // of groups that are made together, and how many of them
+constexpr int64_t kLeastChunkBytes = 16 * 1024;  // of input or output, the larger
+constexpr int64_t kLeastStagedBytes = 4 * 1024;  // the same, where there is a stage
+constexpr int64_t kMostChunkBytes = 48 * 1024;   // or one group of blocks
+constexpr int64_t kLeastTransfer = 512;          // from or to memory, at a time
+constexpr int64_t kScratchBytes = 8 * 1024;      // of groups that are made together, and how many of them
 constexpr int64_t kMostGroups = 8;
 constexpr int64_t kStreamBytes = 3 << 20;  // outputs larger than this are not read back from a cache
 
@@ -156,7 +157,7 @@ struct Row {
 
   // Where the pieces of slots [slot, slot + slots) are of the row that begins at `row`.
   template <class Pointer>
-  void place(Pointer row, int64_t slot, int64_t slots, Pointer* to) const {
+  void place(Pointer row, int64_t slot, int64_t slots, Pointer* __restrict to) const {
     const int64_t* from = pieces.data() + slot * slot_pieces;
     for (int64_t k = 0; k < slots * slot_pieces; ++k) to[k] = row + from[k];
   }

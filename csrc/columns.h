@@ -137,12 +137,12 @@ class ColumnKernel : public Kernel {
   }
 
   // Slots of a chunk: of whole rows of blocks where they fit, else of a part of one. Of the numbers of rows
-  // that are neither too few nor too many, the first that leaves little room in the last group; from memory
-  // more is left rather than that a chunk is larger.
+  // that are neither too few nor too many, the first that leaves little room in the last group. Where there
+  // is a stage, small chunks are worth more than full groups.
   int64_t chunk_slots(const Slots& at, int64_t group, bool direct) const {
     const int64_t group_bytes =
         int64_t{kGroup} * in_.m * in_.m * in_.channels * std::max(in_bytes, out_bytes);
-    const int64_t least = kLeastChunkBytes / group_bytes * group;
+    const int64_t least = (direct ? kLeastChunkBytes : kLeastStagedBytes) / group_bytes * group;
     const int64_t most = std::max<int64_t>(kMostChunkBytes / group_bytes, 1) * group;
     const double enough = direct ? 0.97 : 0.85;
     int64_t best = most;

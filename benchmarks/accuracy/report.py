@@ -407,6 +407,7 @@ def plot_block_sizes(study: Study, axes: Any) -> None:
         ("block", LINEAR, "plain", "o-"),
         ("embedding", "", "plain", "o:"),
         ("embedding", ALL, "protected", "s-"),
+        ("embedding", ALL, "plain", "o-"),
     ):
         found = {m: row for m in sizes if (row := study.find(stem, m, steps, start))}
         if not found:
