@@ -193,7 +193,7 @@ class Transfers {
     bytes_ = share_ = due_ = 0;
   }
 
-  // To be called `times` times at most, after all was added, are the shares.
+  // How often share will be called, once all was added.
   void set_shares(int64_t times) { share_ = (bytes_ + times - 1) / times; }
 
  protected:
@@ -222,7 +222,8 @@ class Transfers {
   }
 
  private:
-  // About `bytes` bytes, to the end of a cache line; or what there is.
+  // About `bytes` bytes, to the end of a cache line; or what there is. Within the callers' loops it would
+  // cost them registers.
   template <class Move>
   __attribute__((noinline)) void some(int64_t bytes, Move&& move) {
     while (bytes > 0 && first_ < pieces_.size()) {
