@@ -188,6 +188,10 @@ class Key(_Secret):
         make = {"byte": byte_table, "decimal": decimal_table}[profile]
         return make(hkdf(self._secret, use.info + "/cipher"))
 
+    def mac_key(self, info: str) -> bytes:
+        """A subkey, 32 bytes, that authenticates what `info` names, such as "blockenc/manifest"."""
+        return hkdf(self._secret, info)
+
 
 class _PublishedSecret(_Secret):
     """A seed and a password, used the way the authors' released code does (arXiv 2105.14756)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import os
 import shutil
@@ -522,13 +523,19 @@ def test_a_missing_manifest(photos: Path, tmp_path: Path, keys: Path):
     assert not (tmp_path / "dec").exists()
 
 
-def laid_out(fields: dict) -> str:
-    """As manifests are written: one line an item."""
+def laid_out(fields: dict, key: Path) -> str:
+    """As manifests are written: one line an item; of version 3, with the tag that the key gives."""
+    fields = {name: value for name, value in fields.items() if name != "mac"}
     if not isinstance(fields.get("items"), dict):
         return json.dumps(fields)
     head = json.dumps({name: value for name, value in fields.items() if name != "items"}, indent=1)[:-2]
     items = [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in sorted(fields["items"].items())]
-    return head + ',\n "items": {\n' + ",\n".join(items) + "\n }\n}\n"
+    text = head + ',\n "items": {\n' + ",\n".join(items) + "\n }"
+    if fields["version"] == 2:
+        return text + "\n}\n"
+    text += ",\n"
+    mac_key = blockenc.Key.load(key, PASSWORD).mac_key("blockenc/manifest")
+    return text + f' "mac": "{hmac.digest(mac_key, text.encode(), "sha256").hex()}"\n}}\n'
 
 
 def rename_item(fields: dict, name: str) -> None:
@@ -539,7 +546,9 @@ def rename_item(fields: dict, name: str) -> None:
     "change, says",
     [
         (lambda fields: fields.update(format="other"), "not a blockenc manifest"),
-        (lambda fields: fields.update(version=3), "version 3"),
+        (lambda fields: fields.update(version=4), "version 4"),
+        (lambda fields: fields.update(version=2.0), "version 2.0"),
+        (lambda fields: fields.update(shard=[0, 2]), "of another shard"),
         (lambda fields: fields.pop("items"), "damaged manifest"),
         (lambda fields: fields.update(items=[]), "damaged manifest"),
         (lambda fields: fields.update(scheme={"block_size": "four"}), "damaged manifest"),
@@ -560,9 +569,9 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
     run("encrypt", photos, enc, "--key", keys / "good.key")
     manifest = enc / "blockenc.json"
     fields = json.loads(manifest.read_text())
-    assert laid_out(fields) == manifest.read_text()
+    assert laid_out(fields, keys / "good.key") == manifest.read_text()
     change(fields)
-    manifest.write_text(laid_out(fields))
+    manifest.write_text(laid_out(fields, keys / "good.key"))
     refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
     assert (tmp_path / "dec").exists() == (says == "altered")  # which is found when the others are done
     assert not (tmp_path / "dec/a.png").exists()
@@ -573,10 +582,13 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
     [
         (lambda text: text[:200], "not JSON"),
         (lambda text: json.dumps(json.loads(text)), "laid out in lines"),
-        (lambda text: text[:-2], "cut off"),
-        (lambda text: text[: text.index("deep")], "damaged manifest"),
-        (lambda text: text.replace('"a.png":', '"z.png":'), "out of order"),
-        (lambda text: text.replace('"deep/c.png":', '"deep/er/b.png":'), "out of order"),
+        (lambda text: text[:-2], "no tag at its end"),
+        (lambda text: text + " ", "no tag at its end"),
+        (lambda text: text[: text.index("deep")], "cut off"),
+        (lambda text: text.replace('"mac": "', '"mac": "0'), "no tag at its end"),
+        (lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'), "fingerprint or fit"),
+        (lambda text: text.replace("{", "{" + " " * (1 << 20), 1), "not JSON"),
+        (lambda text: text.replace('"a.png":', '"a.png":' + " " * (1 << 20)), "a line is too long"),
     ],
 )
 def test_a_manifest_that_is_not_whole(photos: Path, tmp_path: Path, keys: Path, change, says: str):
@@ -603,11 +615,12 @@ def test_a_manifest_says_nothing_secret_and_round_trips(photos: Path, tmp_path: 
     run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key", "--fit", "pad")
     path = tmp_path / "enc/blockenc.json"
     fields = json.loads(path.read_text())
-    assert set(fields) == {"format", "version", "scheme", "fingerprint", "fit", "items"}
+    assert set(fields) == {"format", "version", "scheme", "fingerprint", "fit", "items", "mac"}
     assert fields["scheme"] == {
         "block_size": 4, "steps": ["shuffle", "np", "ffx"], "ffx": "byte", "version": 1,
     }  # fmt: skip
     assert fields["items"]["deep/c.png"]["source"] == "deep/c.PNG"
     manifest = Manifest.read(path)
-    manifest.write(tmp_path / "again.json", manifest.items(), tmp_path)
+    key = blockenc.Key.load(keys / "good.key", PASSWORD)
+    manifest.write(tmp_path / "again.json", manifest.items(), key)
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
