@@ -388,9 +388,7 @@ def _engine(name: Engines, address: str | None) -> Engine:
 def inspect(
     path: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(
-            metavar=escape("[PATH]"), help="A key file, an encrypted folder or its manifest, or an image."
-        ),
+        typer.Argument(metavar="PATH", help="A key file, an encrypted folder or its manifest, or an image."),
     ] = None,
 ) -> None:
     """Tell what PATH is, without any password; with no PATH, which backends this install has."""

@@ -237,12 +237,13 @@ def encrypt_files(
             left_out = units.scan(src, folder, selection, again)
         if shard:
             units.keep_shard(*shard)
-        _check_own_names(place, manifest_name, _skipped_name(manifest_name))
+        there = [path.name for path in manifests(folder)] if folder.is_dir() else []
+        _check_own_names(place, manifest_name, _skipped_name(manifest_name), *there)
         old = dataclasses.replace(manifest, paths=tuple(_manifests_there(folder, path, shard)))
         for other in old.paths:
-            there = Manifest.read(other)
-            manifest.check_same(there)
-            there.authenticate(key, warn)
+            before = Manifest.read(other)
+            manifest.check_same(before)
+            before.authenticate(key, warn)
         units.know(item.name for item in old.items())
         work = journal.work_folder(folder, manifest_name.removesuffix(".json"))
         resuming = place.is_file(f"{work.name}/journal")
@@ -538,8 +539,7 @@ def _list_skipped(log: journal.Journal, place: Folder, name: str, mode: int) -> 
 
 def _check_own_names(place: Folder, *names: str) -> None:
     """Raise OSError if a link is where we write a file of our own, ManifestError if it is no file."""
-    others = [path.name for path in manifests(place.path)] if place.path.is_dir() else []
-    for name in (*names, *others):
+    for name in names:
         found = place.status(name)
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise ManifestError(f"{place.path / name}: is not a file, and in the way of one; remove it")

@@ -29,7 +29,7 @@ from blockenc.files import Folder
 
 SAMPLE = 100  # files that verify="sample" looks at
 SHOWN = 3  # names of each kind that a summary shows
-MAX_NESTED_LINKS = 4  # linked folders within linked folders; a few that list each other are endless otherwise
+MAX_NESTED_LINKS = 3  # linked folders within linked folders; a few that list each other are endless otherwise
 SKIPPED = "skipped.txt"  # ends the name of the list of damaged files
 
 # Kinds of files that a run leaves out, as they are counted.
@@ -231,7 +231,7 @@ def _files(src: Path, dst: Path, follow_links: bool, left_out: LeftOut) -> Itera
                     left_out.add(HIDDEN, name)
                 elif not linked and entry.is_file():
                     yield name
-                elif (target := _target(src / name) if linked else place / entry.name) is None:
+                elif (target := _target(place / entry.name) if linked else place / entry.name) is None:
                     left_out.add(BROKEN, name)
                 elif target.is_relative_to(output):
                     raise ValueError(f"{src / name}: leads into DST ({dst}); remove the link")
@@ -252,8 +252,8 @@ def _files(src: Path, dst: Path, follow_links: bool, left_out: LeftOut) -> Itera
 def _target(link: Path) -> Path | None:
     """What a link leads to, None if that is nothing."""
     try:
-        return link.resolve(strict=True)
-    except (OSError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
+        return Path(os.path.realpath(link, strict=True))
+    except OSError:
         return None
 
 
@@ -315,15 +315,15 @@ def single_target(src: Path, dst: Path, kind: Format, folder_meant: bool = False
     elif dst.suffix.lower() == suffix.lower():
         folder, name = dst.parent, dst.name
     else:
-        better = kind.target(dst.name) if suffix and kind.names(dst.name) else dst.stem + suffix
-        what = (
-            f"pictures are written as {suffix[1:].upper()} files" if kind is IMAGE else f"comes out as {name}"
-        )
-        if better == dst.name or not suffix:
-            raise ValueError(f"{dst}: {src.name} {what}; name a folder (with / at its end)")
-        raise ValueError(
-            f"{dst}: {what}; write {dst.with_name(better)}, or name a folder (with / at its end)"
-        )
+        if kind is IMAGE:
+            what = "pictures are written as PNG files"
+        else:
+            what = f"{src.name} comes out as a {suffix} file" if suffix else f"{src.name} comes out as {name}"
+        better = dst.stem + suffix
+        if kind.names(dst.name) and kind.target(dst.name).endswith(suffix):
+            better = kind.target(dst.name)  # knows of suffixes in two parts
+        write = f"write {dst.with_name(better)}, or " if suffix else ""
+        raise ValueError(f"{dst}: {what}; {write}name a folder (with / at its end)")
     if (folder / name).resolve() == src.resolve():
         raise ValueError(f"{dst}: is SRC itself; give another DST")
     return folder, name
