@@ -708,14 +708,10 @@ def test_options_of_selection(photos: Path, tmp_path: Path, keys: Path):
     said = run("encrypt", photos, tmp_path / "enc", *args, "--include", "*.png", "--include", "*.PNG",
                "--exclude", "deep/er", "--skip-damaged")  # fmt: skip
     assert said.splitlines()[0].startswith("encrypted 2 images")
-    assert (
-        set(said.splitlines()[1:])
-        == {
-            "2 excluded files left out (notes.txt, deep/er/b.png)",
-            "1 damaged files left out (deep/bad.png)",
-        }
-        or "deep/er/b.png, notes.txt" in said
-    )
+    assert set(said.splitlines()[1:]) == {
+        "2 excluded files left out (deep/er/b.png, notes.txt)",
+        "1 damaged files left out (deep/bad.png)",
+    }
     said = run("decrypt", tmp_path / "enc", tmp_path / "dec", *args, "--exclude", "deep")
     assert "1 excluded files left out (deep/c.png)" in said
     assert tree(tmp_path / "dec") == {"a.png"}

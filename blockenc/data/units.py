@@ -261,7 +261,7 @@ def described(left_out: LeftOut) -> list[str]:
     """A line for each kind of what was left out."""
     lines = []
     for kind, (count, names) in left_out.items():
-        shown = ", ".join(names) + (", ..." if count > len(names) else "")
+        shown = ", ".join(sorted(names)) + (", ..." if count > len(names) else "")
         advice = "; --follow-links follows them" if kind == LEADING_OUT else ""
         lines.append(f"{count} {kind} left out ({shown}){advice}")
     return lines
