@@ -62,7 +62,12 @@ class Folder:
                     self._check_folder("/".join(parents[:depth]))  # says better what is in the way
                     raise type(error)(error.errno, error.strerror, os.fspath(self.path / name)) from None
                 stack.callback(os.close, holder)
-            yield last, holder
+            try:
+                yield last, holder
+            except OSError as error:  # which has heard of the last part of the name only
+                if error.filename == last:
+                    error.filename = os.fspath(self.path / name)
+                raise
 
     def _check_folder(self, name: str) -> None:
         path = self.path / name
@@ -151,7 +156,13 @@ class Folder:
         if os.name != "posix":
             mode = 0o600  # elsewhere bits mean but "read only", and such a file cannot be replaced
         # Made with its final mode: a secret is never readable by others, not even for an instant.
-        descriptor = self.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            descriptor = self.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise
+            # The temporary file's name means nothing to the user.
+            raise type(error)(error.errno, error.strerror, os.fspath(target)) from None
         try:
             # Its name tells where it is.
             with open(self.path / temporary, "r+b", opener=lambda *_: descriptor) as file:

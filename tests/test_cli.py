@@ -360,6 +360,15 @@ def test_keygen_overwrites_only_when_forced(tmp_path: Path):
     refused("keygen", tmp_path / "no/k", says="no such folder")
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_errors_name_what_was_asked_for_not_a_temporary_file(photos: Path, tmp_path: Path, keys: Path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    refused("keygen", tmp_path / "closed/k", says="closed/k: Permission denied")
+    args = ("--key", keys / "good.key")
+    refused("encrypt", photos, tmp_path / "closed", *args, says=".blockenc-run: Permission denied")
+    refused("encrypt", photos, tmp_path / "closed/enc", *args, says="closed/enc: Permission denied")
+
+
 def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: Path, keys: Path):
     enc = tmp_path / "enc"
     run("encrypt", photos, enc, "--key", keys / "good.key")
@@ -735,7 +744,7 @@ def test_decryption_without_a_manifest(photos: Path, tmp_path: Path, keys: Path)
     how = ("--block-size", 8, "--steps", "shuffle,np")
     run("encrypt", tmp_path / "odd.png", tmp_path / "x.png", *args, *how, "--fit", "pad")
     decrypt = ("decrypt", tmp_path / "x.png", tmp_path / "y.png", *args)
-    refused(*decrypt, *how, says="x.png.json tells its scheme and size")
+    refused(*decrypt, *how, says="x.png.json, which tells the scheme and sizes")
     (tmp_path / "x.png.json").unlink()
     refused(*decrypt, says="--block-size and --steps")
     refused(*decrypt, "--size", "9x7", says="expected both --block-size and --steps")

@@ -197,6 +197,9 @@ def test_version_2_is_still_checked(enc: Path, tmp_path: Path) -> None:
         (lambda t: t.replace('"class0/0.png":', '"zzz/0.png":'), "missing|out of order"),
         (lambda t: t.replace('"odd.png":', '"../odd.png":'), "path"),
         (lambda t: t.replace('"odd.png":', '"/odd.png":'), "path"),
+        (lambda t: t.replace('"odd.png":', '".x-run/odd.png":'), "path"),
+        (lambda t: t.replace('"odd.png":', '"odd\\u0000.png":'), "path"),
+        (lambda t: t.replace('"odd.png":', '"odd\\ud800.png":'), "can't encode"),
         (lambda t: t.replace('"width": 13', '"width": -13'), "width or height"),
         (lambda t: t.replace('"width": 13', '"width": 16'), None),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import blockenc
 from blockenc.data import units
 from blockenc.data.engine import decrypt_files, decrypt_unlisted, encrypt_files
+from blockenc.data.formats import BY_NAME
 from blockenc.data.manifest import ManifestError, read_folder
 from blockenc.data.pixels import ImageFileError
 from blockenc.data.units import Selection
@@ -265,6 +267,15 @@ def test_a_target_that_is_a_folder_of_another_target(src: Path, tmp_path: Path) 
     assert not (tmp_path / "enc").exists()
 
 
+def test_names_that_blockenc_writes_itself_are_not_outputs(tmp_path: Path) -> None:
+    for name in ("blockenc.json", "blockenc.0of3.json", "blockenc.skipped.txt"):
+        (tmp_path / name).touch()
+        with contextlib.closing(units.Units()) as some:
+            some.add(tmp_path, name, BY_NAME["metadata"], name)
+            with pytest.raises(ValueError, match=f"{name}: is a name that blockenc writes itself"):
+                some._check_names(tmp_path)
+
+
 # --- decryption without a manifest ---
 
 
@@ -281,12 +292,17 @@ def test_a_folder_without_its_manifest(tmp_path: Path) -> None:
     make_tar(tmp_path / "src/t")
     scheme = blockenc.Scheme(channels=1, block_size=2, steps=("np", "shuffle"))
     encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, scheme)
-    with pytest.raises(ValueError, match=r"blockenc.json tells its scheme and size; leave them out"):
+    with pytest.raises(
+        ValueError,
+        match=r"listed in .*enc/blockenc.json, which tells the scheme and sizes; decrypt .*enc without them",
+    ):
         unlisted(tmp_path / "enc", tmp_path / "dec", scheme=scheme)
     (tmp_path / "enc/blockenc.json").unlink()
     with pytest.raises(ManifestError, match=r"no blockenc\.json"):
         decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
     said = unlisted(tmp_path / "enc", tmp_path / "dec", scheme=scheme)
+    with pytest.raises(ManifestError, match="no blockenc"):
+        decrypt_files(tmp_path / "enc/i", tmp_path / "no", KEY)
     assert len(said) == 1
     assert "nothing tells whether the key, the block size and the steps are those" in said[0]
     plain, back = images_of(tmp_path / "src"), images_of(tmp_path / "dec")
@@ -294,6 +310,15 @@ def test_a_folder_without_its_manifest(tmp_path: Path) -> None:
     for name, images in plain.items():
         for image, other in zip(images, back[name], strict=True):
             np.testing.assert_array_equal(image, other)
+
+
+def test_a_part_of_an_encrypted_folder(src: Path, tmp_path: Path) -> None:
+    """What tells its scheme is up the tree."""
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    with pytest.raises(ManifestError, match=r"is a part of .*enc; decrypt that, with --include class1"):
+        decrypt_files(tmp_path / "enc/class1", tmp_path / "dec", KEY)
+    with pytest.raises(ValueError, match=r"decrypt .*enc without them"):
+        unlisted(tmp_path / "enc/class1", tmp_path / "dec")
 
 
 def test_one_file_without_its_manifest(tmp_path: Path) -> None:

@@ -330,6 +330,9 @@ def decrypt_files(
                 f"{src}: encrypting into this folder is not finished ({stopped[0].name}); "
                 "repeat the command that was cut off"
             )
+        if not manifests(src) and (listed := manifest_of(src)):
+            part = src.absolute().relative_to(listed.parent).as_posix()
+            raise ManifestError(f"{src}: is a part of {listed.parent}; decrypt that, with --include {part}")
         manifest, only, root, name = read_folder(src), None, src, "blockenc"
         folder = tree_target(src, Path(dst), _ends_in_slash(dst))
     else:
@@ -430,7 +433,8 @@ def decrypt_unlisted(
     """
     _check_tree_options(src, selection, skip_damaged)
     if listed := manifest_of(src):
-        raise ValueError(f"{src}: {listed} tells its scheme and size; leave them out")
+        whole = f"decrypt {listed.parent}" if src.is_dir() else "decrypt it"
+        raise ValueError(f"{src}: listed in {listed}, which tells the scheme and sizes; {whole} without them")
     folder, manifest_name, single = _destination(src, dst, None)
     root = src if single is None else src.parent
     name = manifest_name.removesuffix(".json")

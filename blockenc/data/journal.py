@@ -252,7 +252,7 @@ def _locked(dst: Folder, name: str) -> sqlite3.Connection:
 def _check_own_file(dst: Folder, name: str) -> None:
     """Raise ManifestError for what is there and is no file, or has a second name somewhere else."""
     found = dst.status(name)
-    if found is not None and not (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+    if found is not None and not (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1):
         raise ManifestError(f"{dst.path / name}: is not a file that blockenc made; remove it")
 
 

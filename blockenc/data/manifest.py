@@ -162,7 +162,9 @@ class Item(NamedTuple):
         """
         path, kind = Path(self.name), BY_NAME[self.format]
         foreign = kind.target(self.name).lower() != self.name.lower() or not kind.names(path.name)
-        if path.anchor or ".." in path.parts or foreign or not isinstance(self.source, str):
+        hidden = any(part.startswith(".") for part in path.parts[:-1])  # such as the folder of a journal
+        no_name = b"\0" in self.key or not isinstance(self.source, str)
+        if path.anchor or ".." in path.parts or foreign or hidden or no_name:
             raise ValueError(f"path {self.name!r}")
         return self
 
