@@ -321,6 +321,15 @@ def test_a_part_of_an_encrypted_folder(src: Path, tmp_path: Path) -> None:
         unlisted(tmp_path / "enc/class1", tmp_path / "dec")
 
 
+def test_files_that_the_manifest_does_not_list_are_counted(src: Path, tmp_path: Path) -> None:
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    assert decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY).left_out == {}
+    for name in ("labels.csv", "class1/new.png", "class1/.hidden"):
+        (tmp_path / "enc" / name).touch()
+    left_out = decrypt_files(tmp_path / "enc", tmp_path / "again", KEY).left_out
+    assert left_out == {units.UNLISTED: (2, ("class1/new.png", "labels.csv"))}
+
+
 def test_one_file_without_its_manifest(tmp_path: Path) -> None:
     image = noise(7, 13, 3)
     (tmp_path / "a.png").write_bytes(encoded(image))
@@ -342,7 +351,7 @@ def test_what_cannot_be_decrypted_without_a_manifest(tmp_path: Path) -> None:
     for name, data, options, says in (
         ("a.jpg", encoded(noise(8, 8, 3), "JPEG"), {}, "JPEG files do not keep encrypted pixels"),
         ("a.png", encoded(noise(7, 8, 3)), {}, "not a multiple of the block size 4"),
-        ("a.png", encoded(noise(8, 8, 3)), {"size": (9, 8)}, "8 x 8 pixels is less than the size 9 x 8"),
+        ("a.png", encoded(noise(8, 8, 3)), {"size": (9, 8)}, "8 x 8 pixels is less than the size 9 x 8 to"),
         ("a.png", b"no image", {}, "not an image"),
     ):
         path = tmp_path / "src" / name

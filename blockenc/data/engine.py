@@ -38,6 +38,7 @@ from blockenc.data.manifest import (
     find_manifest,
     manifests,
     part_name,
+    part_of,
     read_folder,
 )
 from blockenc.data.pixels import ImageFileError
@@ -52,6 +53,7 @@ from blockenc.data.units import (
     check_target,
     encrypted_already,
     manifest_of,
+    note_unlisted,
     single_target,
     stamp_of,
     tree_target,
@@ -251,18 +253,9 @@ def encrypt_files(
             check_target(place, unit._replace(replace=force or unit.replace), resuming)
         head = {"job": "encrypt", **manifest.head()}
         with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
-            resumed = sum(
-                count
-                for target, stamp, count in log.done()
-                if place.is_file(target) and units.drop(target, stamp)
-            )
-
-            def damaged(unit: Unit, error: ImageFileError) -> None:
-                log.skip(unit.source, str(error))
-                left_out.add(DAMAGED, unit.source)
-                units.discard(unit)
-
-            channels = check_headers(root, units, scheme.block_size, fit, damaged if skip_damaged else None)
+            resumed = _resumed(log, place, units)
+            damaged = _skipping(log, units, left_out) if skip_damaged else None
+            channels = check_headers(root, units, scheme.block_size, fit, damaged)
             job = Job(
                 decrypt=False,
                 source=root,
@@ -350,6 +343,8 @@ def decrypt_files(
         root = src.parent
     manifest.authenticate(key, warn)
     place, real, left_out = Folder(folder), root.resolve(), LeftOut()
+    if not only:
+        note_unlisted(src, manifest, left_out)
 
     def units() -> Iterator[Unit]:
         if only:
@@ -452,6 +447,10 @@ def decrypt_unlisted(
             check_target(place, unit._replace(replace=force), resuming)
             if unit.source.lower().endswith((".jpg", ".jpeg")):
                 raise ValueError(f"{root / unit.source}: JPEG files do not keep encrypted pixels")
+        warn(
+            f"{src}: no manifest, so that nothing tells whether the key, the block size and the steps "
+            "are those of the encryption; look at what comes out"
+        )
         fit = "error" if size is None else "pad"
         plain = dataclasses.replace(scheme, channels=1)
         head = {
@@ -460,20 +459,9 @@ def decrypt_unlisted(
             "size": size and list(size),
         }
         with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
-            resumed = sum(
-                count
-                for target, stamp, count in log.done()
-                if place.is_file(target) and units.drop(target, stamp)
-            )
-
-            def damaged(unit: Unit, error: ImageFileError) -> None:
-                log.skip(unit.source, str(error))
-                left_out.add(DAMAGED, unit.source)
-                units.discard(unit)
-
-            channels = check_headers(
-                root, units, scheme.block_size, "error", damaged if skip_damaged else None
-            )
+            resumed = _resumed(log, place, units)
+            damaged = _skipping(log, units, left_out) if skip_damaged else None
+            channels = check_headers(root, units, scheme.block_size, "error", damaged, size or (1, 1))
             job = Job(
                 decrypt=True,
                 source=root,
@@ -484,10 +472,6 @@ def decrypt_unlisted(
                 fit=fit,
                 skip_damaged=skip_damaged,
                 size=size,
-            )
-            warn(
-                f"{src}: no manifest, so that nothing tells whether the key, the block size and the steps "
-                "are those of the encryption; look at what comes out"
             )
             todo = (unit._replace(replace=force or not resuming or unit.target in log) for unit in units)
             summary = _run(job, todo, units.size(), log, engine, workers, track, left_out)
@@ -525,6 +509,26 @@ def _run(
     for one in track(finished(), total):
         images, area = images + one.images, area + one.pixels
     return Summary(images, area, copied=copied, left_out=left_out)
+
+
+def _resumed(log: journal.Journal, place: Folder, units: Units) -> int:
+    """Take out the units that an earlier run has done; how many images those have."""
+    return sum(
+        count for target, stamp, count in log.done() if place.is_file(target) and units.drop(target, stamp)
+    )
+
+
+def _skipping(
+    log: journal.Journal, units: Units, left_out: LeftOut
+) -> Callable[[Unit, ImageFileError], None]:
+    """Takes out a unit whose file is damaged."""
+
+    def skip(unit: Unit, error: ImageFileError) -> None:
+        log.skip(unit.source, str(error))
+        left_out.add(DAMAGED, unit.source)
+        units.discard(unit)
+
+    return skip
 
 
 def _skipped_name(manifest: str) -> str:
@@ -612,10 +616,17 @@ def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) ->
                 f"{folder}: a run of a shard is not finished here ({parts[0]}); finish it first"
             )
         return there
-    ours = {part_name(i, shard[1]) for i in range(shard[1])}
-    runs = {f".{name.removesuffix('.json')}-run" for name in ours}
-    foreign = [other.name for other in there if other.name not in ours]
-    foreign += [name for name in stopped if name.startswith(".blockenc") and name not in runs]
+
+    def ours(manifest: str) -> bool:
+        part = part_of(manifest)
+        return part is not None and part[1] == shard[1]
+
+    foreign = [other.name for other in there if not ours(other.name)]
+    foreign += [
+        name
+        for name in stopped
+        if name.startswith(".blockenc") and not ours(f"{name[1:].removesuffix('-run')}.json")
+    ]
     if foreign:
         raise ManifestError(
             f"{folder}: {foreign[0]} is of a run without shards, or of other ones; give another DST"

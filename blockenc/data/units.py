@@ -24,7 +24,7 @@ from blockenc.data.manifest import (
     manifests,
     part_of,
 )
-from blockenc.data.work import Unit
+from blockenc.data.work import Unit, too_small
 from blockenc.files import Folder
 
 SAMPLE = 100  # files that verify="sample" looks at
@@ -36,6 +36,7 @@ SKIPPED = "skipped.txt"  # ends the name of the list of damaged files
 OTHER = "other files"
 HIDDEN = "hidden files or folders"
 EXCLUDED = "excluded files"
+UNLISTED = "files that the manifest does not list"
 LEADING_OUT = "links that lead out of SRC"
 LOOPS = "links that lead back to a folder they are in"
 NESTED = "links nested too deeply"
@@ -190,6 +191,16 @@ class Units:
         rows = ((os.fsencode(target),) for target in targets)
         self._database.executemany("INSERT OR IGNORE INTO known VALUES (?)", rows)
 
+    def forget(self, targets: Iterable[str]) -> None:
+        """Take back what was known."""
+        self._database.executemany(
+            "DELETE FROM known WHERE target = ?", ((os.fsencode(target),) for target in targets)
+        )
+
+    def known(self) -> Iterator[str]:
+        for (target,) in self._database.execute("SELECT target FROM known ORDER BY target"):
+            yield os.fsdecode(target)
+
     def drop(self, target: str, stamp: tuple[int, int]) -> bool:
         """Whether there was a unit of this target and stamp; it no longer is."""
         query = "DELETE FROM units WHERE target = ? AND size = ? AND mtime = ?"
@@ -247,6 +258,19 @@ def _files(src: Path, dst: Path, follow_links: bool, left_out: LeftOut) -> Itera
                     left_out.add(NESTED, name)
                 else:
                     folders.append((f"{name}/", target, above, links + linked))
+
+
+def note_unlisted(src: Path, manifest: Manifest, left_out: LeftOut) -> None:
+    """Note in `left_out` the files of an encrypted folder that its manifest does not list."""
+    ours = {path.name for path in manifest.paths}
+    with contextlib.closing(Units()) as units:
+        for folder, _, names in os.walk(src):
+            below = PurePosixPath(os.path.relpath(folder, src).replace(os.sep, "/"))
+            units.know((below / name).as_posix() for name in names if not name.startswith("."))
+        units.forget(item.name for item in manifest.items())
+        for name in units.known():
+            if name not in ours and not name.endswith(SKIPPED):
+                left_out.add(UNLISTED, name)
 
 
 def _target(link: Path) -> Path | None:
@@ -368,10 +392,11 @@ def check_headers(
     block_size: int,
     fit: str,
     damaged: Callable[[Unit, pixels.ImageFileError], object] | None = None,
+    least: pixels.Size = (1, 1),
 ) -> set[int]:
     """The channel counts that may occur. Raises if a size does not fit, or if a file is no image.
 
-    damaged: is told of such a file instead.
+    damaged: is told of such a file instead. least: width and height that an image must have.
     """
     channels: set[int] = set()
     misfit, more = None, 0
@@ -388,6 +413,8 @@ def check_headers(
             channels |= set(pixels.CHANNELS.values())
         for size, count in known:
             channels.add(count)
+            if size[0] < least[0] or size[1] < least[1]:
+                raise too_small(path, size, least)
             if pixels.misfit(size, block_size, fit):
                 more += misfit is not None
                 misfit = misfit or (path, size)

@@ -136,13 +136,17 @@ class DecryptingUnlisted:
             raise pixels.misfit_error(self.name, (width, height), self.job.block_size, "error")
         right, bottom = self.job.size or (width, height)
         if right > width or bottom > height:
-            raise ValueError(
-                f"{self.name}: {width} x {height} pixels is less than the size {right} x {bottom}"
-            )
+            raise too_small(self.name, (width, height), (right, bottom))
         decrypted: np.ndarray = self.job.cipher(channels, self.name).decrypt(images)
         self.done += len(images)
         self.pixels += len(images) * bottom * right
         return decrypted[:, :bottom, :right]
+
+
+def too_small(name: object, size: pixels.Size, least: pixels.Size) -> ValueError:
+    return ValueError(
+        f"{name}: {size[0]} x {size[1]} pixels is less than the size {least[0]} x {least[1]} to decrypt to"
+    )
 
 
 def do(job: Job, unit: Unit) -> Result:
