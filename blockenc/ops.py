@@ -75,10 +75,14 @@ def _check(x: torch.Tensor, plan: torch.Tensor, block_size: int, tables: int, fl
 
 def _check_memory(name: str, tensor: torch.Tensor) -> None:
     """A tensor's storage may have been resized under it (FSDP frees memory so); kernels get addresses."""
+    if name == "plan" and tensor.data_ptr() % 4:
+        raise ValueError("plan: expected memory that is aligned to 4 bytes")
     needed = tensor.storage_offset() + _span(tensor)
     held = tensor.untyped_storage().nbytes() // tensor.element_size()
     if needed > held:
-        raise ValueError(f"{name}: its storage holds {held} elements, and its shape and strides need {needed}")
+        raise ValueError(
+            f"{name}: its storage holds {held} elements, and its shape and strides need {needed}"
+        )
 
 
 def _span(tensor: torch.Tensor) -> int:
@@ -193,6 +197,16 @@ def _apply_out(
     choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
 
 
+def is_traced(x: torch.Tensor) -> bool:
+    """Whether x stands for a tensor in a trace, or torch.func wraps it: then it has no memory."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or torch._is_functional_tensor(x)
+        or hasattr(x, "fake_mode")
+    )
+
+
 def check_no_derivative(name: str, tensor: torch.Tensor) -> None:
     """Raises RuntimeError where autograd, torch.func or forward mode would differentiate by `tensor`."""
     wanted = tensor.requires_grad and torch.is_grad_enabled()
@@ -213,20 +227,12 @@ def _without_derivative(operator: Any, implementation: Callable[..., Any]) -> Ca
         if len(arguments) > 4 and isinstance(arguments[4], torch.Tensor):
             check_no_derivative("out", arguments[4])
         # Nothing that traces or wraps tensors can be at work: what remains of the dispatch is skipped.
-        if type(x) is torch.Tensor and x.device.type in ("cpu", "cuda") and not _is_traced(x):
+        if type(x) is torch.Tensor and x.device.type in ("cpu", "cuda") and not is_traced(x):
             return implementation(x, *arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(x, *arguments)
 
     return autograd
-
-
-def _is_traced(x: torch.Tensor) -> bool:
-    return bool(
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or torch._is_functional_tensor(x)
-    )
 
 
 for _name, _implementation, _fake in (

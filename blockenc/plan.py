@@ -6,9 +6,10 @@ A plan is four small arrays over the positions p of a block vector, the tables, 
 Backends apply plans; nothing below this module knows about steps or keys.
 
 Value domains. An image is made of *integers* 0..values-1 (values = 256, or 1000 in the decimal
-profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers, in one of two ways
-(docs/scheme.md, "Value types"). To the nearest integer of clamp(v) * in_scale, before anything else is done:
-the byte profile and all decryption. Or by truncation, after the flips: the decimal profile, as published.
+profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers, in one of two
+ways (docs/scheme.md, "Value types"). To the nearest integer of clamp(v) * in_scale, before anything else is
+done: the byte profile and all decryption. Or by truncation, after the flips: the decimal profile, as
+published.
 """
 
 from __future__ import annotations
@@ -133,11 +134,14 @@ class Plan:
     def unpack(cls, packed: np.ndarray, block_size: int, channels: int, tables: int, flags: int) -> Plan:
         """The plan in `packed`. The output stage is kept as mean and std.
 
-        Packed plans come from anywhere: raises ValueError unless every index in it lies inside what it indexes.
+        A packed plan may come from anyone: raises ValueError unless every index in it lies inside what it
+        indexes.
         """
         size = check_sizes(block_size, channels, tables, flags)
         if packed.shape != (size,) or packed.dtype != np.uint8:
-            raise ValueError(f"plan: expected {size} bytes for this scheme, got {packed.dtype} {packed.shape}")
+            raise ValueError(
+                f"plan: expected {size} bytes for this scheme, got {packed.dtype} {packed.shape}"
+            )
         packed = np.ascontiguousarray(packed)
         length = block_size * block_size * channels
         in_values, out_values = _value_counts(flags)
@@ -357,9 +361,7 @@ def _with_rows(plan: Plan, rows: list[np.ndarray], row_of: np.ndarray) -> Plan:
             tables.append(data)
         numbers[n] = number
     if len(tables) > MAX_TABLES:
-        raise ValueError(
-            f"steps: this order needs {len(tables)} substitution tables, more than {MAX_TABLES}"
-        )
+        raise ValueError(f"steps: this order needs {len(tables)} substitution tables, more than {MAX_TABLES}")
     return dataclasses.replace(
         plan,
         table_of=numbers[row_of].astype(np.uint8),

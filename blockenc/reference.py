@@ -172,11 +172,12 @@ def round_to(v: np.ndarray, dtype: str) -> np.ndarray:
 
 def clamped(v: np.ndarray) -> np.ndarray:
     """float32 values limited to [0, 1]; NaN gives 0."""
-    return np.clip(np.nan_to_num(v, nan=0.0), np.float32(0), np.float32(1))
+    limited: np.ndarray = np.clip(np.nan_to_num(v, nan=0.0), np.float32(0), np.float32(1))
+    return limited
 
 
 def negative_of_floats(v: np.ndarray, dtype: str) -> np.ndarray:
-    """What np makes of float images: of a byte, k/255 rounded to `dtype`, the byte (255 - k)/255; else 1 - v."""
+    """np of float images: 1 - v; but where v is a byte, k/255 rounded to `dtype`, the byte (255 - k)/255."""
     k = np.rint(clamped(v) * np.float32(255))
     is_byte = round_to(k / np.float32(255), dtype) == v
     of_byte = round_to((np.float32(255) - k) / np.float32(255), dtype)

@@ -88,7 +88,7 @@ def _published_negative(v: torch.Tensor) -> torch.Tensor:
 
 
 def _negative(v: torch.Tensor) -> torch.Tensor:
-    """1 - v, and of a byte k/255 (rounded to v's type) the byte (255 - k)/255: v, in [0, 1], is one or is not."""
+    """1 - v; but where v is a byte, k/255 rounded to its type, the byte (255 - k)/255."""
     top = BYTE_VALUES - 1
     k = (v.float() * top).round()
     is_byte = ((k / top).to(v.dtype) == v) & (k >= 0) & (k <= top)
