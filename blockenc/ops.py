@@ -198,10 +198,10 @@ def _apply_out(
 
 
 def is_traced(x: torch.Tensor) -> bool:
-    """Whether x stands for a tensor in a trace, or torch.func wraps it: then it has no memory."""
+    """Whether x, or what is made of it, has no memory: in a trace, or inside of torch.func."""
     return bool(
         torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._is_functional_tensor(x)
         or hasattr(x, "fake_mode")
     )

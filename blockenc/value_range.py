@@ -23,8 +23,8 @@ _BITS: dict[torch.dtype, tuple[torch.dtype, type, int]] = {
 
 
 def within_unit_range(x: torch.Tensor) -> torch.Tensor:
-    """x, a floating image on the CPU, with values in [0, 1]: a copy where some are outside by up to TOLERANCE,
-    which are clamped.
+    """x, a floating image on the CPU, if its values are in [0, 1]; a clamped copy, if they are but for up to
+    TOLERANCE.
 
     Raises ValueError that shows a value farther outside, or NaN.
     """
