@@ -67,10 +67,10 @@ class Cipher:
     scheme: a Scheme; or give its fields as keywords (block_size=, steps=, channels=, ffx=).
     backend: "cuda", "native", "numba" or "aten"; default: BLOCKENC_BACKEND, else the fastest there is.
     check_values: look for values outside [0, 1] in floating images on the CPU (one more pass over them; not
-        in a compiled graph or inside of torch.func). Those beyond by up to half a step of a byte, 0.5/255, are rounding errors of
-        earlier transforms and are clamped; farther ones, infinities and NaN raise ValueError. Without the
-        check they are clamped, NaN becoming 0, where an ffx step quantises, and otherwise transformed like
-        any number.
+        in a compiled graph or inside of torch.func). Those beyond by up to half a step of a byte, 0.5/255,
+        are rounding errors of earlier transforms and are clamped; farther ones, infinities and NaN raise
+        ValueError. Without the check they are clamped, NaN becoming 0, where an ffx step quantises, and
+        otherwise transformed like any number.
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
     the pickle can encrypt and decrypt under this scheme, and learns nothing about the key's other uses.

@@ -6,6 +6,8 @@ wherever torch does and can be written to ONNX.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 
@@ -15,11 +17,34 @@ from blockenc.plan import BYTE_VALUES, Plan
 DEVICES: tuple[str, ...] | None = None
 
 
+_in_forked_child = False
+
+
+def _forked() -> None:
+    global _in_forked_child
+    _in_forked_child = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def missing() -> str:
     return ""
 
 
 def apply(request: Request) -> None:
+    threads = torch.get_num_threads()
+    if _in_forked_child and threads > 1:  # the parent's OpenMP threads are not here, and would be waited for
+        torch.set_num_threads(1)
+    try:
+        _apply(request)
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def _apply(request: Request) -> None:
     x = request.x
     plan = Plan.unpack(
         request.plan.cpu().numpy(), request.block_size, x.shape[-3], request.tables, request.flags
