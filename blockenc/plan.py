@@ -6,10 +6,13 @@ A plan is four small arrays over the positions p of a block vector, the tables, 
 Backends apply plans; nothing below this module knows about steps or keys.
 
 Value domains. An image is made of *integers* 0..values-1 (values = 256, or 1000 in the decimal
-profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers, in one of two
-ways (docs/scheme.md, "Value types"). To the nearest integer of clamp(v) * in_scale, before anything else is
-done: the byte profile and all decryption. Or by truncation, after the flips: the decimal profile, as
-published.
+profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers. Floats are
+treated in one of two ways (docs/scheme.md, "Value types"):
+
+- `nearest`, the byte profile, and decryption where there is an ffx step: floats become the nearest integers
+  of clamp(v) * in_scale before anything else is done; where nothing quantises, the negative of a byte k/255
+  is the byte (255 - k)/255.
+- as published, the decimal profile: the negative is 1 - v, and after that integers are made, by truncation.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ DECIMAL_VALUES = 1000
 
 # What a backend is told beside the packed arrays (csrc/plan.h has the same list).
 QUANTISES = 1  # float input becomes integers
-NEAREST = 2  # ... to nearest and before the flips, instead of by truncation and after them
+NEAREST = 2  # floats k/255 are the bytes k; without it they are treated as published
 DECIMAL_IN = 4  # integers in are below 1000, not 256
 DECIMAL_OUT = 8  # integers out are below 1000, not 256
 NORMALISES = 16  # float output is (v - mean) / std
@@ -61,9 +64,9 @@ class Plan:
     """A compiled transform of block vectors. Immutable; holds secrets' consequences, so never printed.
 
     source: int32 [L], the position each output position reads.
-    flips: uint8 [L], how often the value read is replaced by its negative. Of integers that is 255 - v; of
-        floats that do not become integers first, 1 - v (and where v is k/255, (255 - k)/255; docs/scheme.md).
-        1 - (1 - v) is not always v for floats, so the number counts, not its parity.
+    flips: uint8 [L], how often the value read is replaced by its negative: 255 - v of integers, 1 - v of
+        floats (but see `nearest` above). 1 - (1 - v) is not v for all floats, so the number counts, not its
+        parity.
     table_of: uint8 [L], 0 for no substitution, else 1 + the row of `tables`.
     tables: uint16 [T, in_values].
     """
@@ -260,6 +263,7 @@ def _step_plan(scheme: Scheme, key: AnyKey, n: int) -> Plan:
         flips=zeros,
         table_of=zeros,
         tables=np.zeros((0, BYTE_VALUES), np.uint16),
+        nearest=scheme.ffx != "decimal",
     )
     if step == "shuffle":
         return dataclasses.replace(plan, source=secret.permutation(use).astype(np.int32))
@@ -273,7 +277,6 @@ def _step_plan(scheme: Scheme, key: AnyKey, n: int) -> Plan:
         tables=table[None, :],
         out_values=DECIMAL_VALUES if decimal else BYTE_VALUES,
         quantises=True,
-        nearest=not decimal,
         out_scale=int(table.max()) if decimal else 255,
     )
 
@@ -320,7 +323,7 @@ def invert(plan: Plan) -> Plan:
         out_values=plan.in_values,
         in_scale=plan.out_scale,
         out_scale=plan.in_scale,
-        nearest=True,
+        nearest=plan.nearest or plan.quantises,
         mean=None,
         std=None,
     )

@@ -201,8 +201,8 @@ def run(
 
     Where there is an ffx step, a float image becomes integers first: the nearest ones to
     clamp(v, 0, 1) * scale (scale = 255; the decimal m when decrypting), so that the floats k/255 are the
-    bytes k. Encryption under the decimal profile is as published instead: floats become integers at the
-    first ffx step they meet, as trunc(clamp(v, 0, 1) * 255), and np before it is 1 - v.
+    bytes k. Under the decimal profile it is as published instead: np is 1 - v, and when encrypting, floats
+    become integers at the first ffx step they meet, as trunc(clamp(v, 0, 1) * 255).
     """
     channels = x.shape[3]
     enciphered_max = 255
@@ -225,7 +225,7 @@ def run(
             b = np.array(secret[0])
             if integers:
                 negative = 255 - v
-            elif quantises:
+            elif ffx == "decimal":
                 negative = round_to(np.float32(1) - v, dtype)
             else:
                 negative = negative_of_floats(v, dtype)

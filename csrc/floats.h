@@ -14,15 +14,20 @@
 namespace blockenc {
 namespace {
 
-// What np makes of a float that stays one: 1 - v; of a byte, k / 255 rounded to the type, the byte
-// (255 - k) / 255, so that float images of bytes are those bytes. Without branches, so that loops become
-// vectors.
+// What np makes of a float, as published.
+template <class T>
+float published_negative(float v) {
+  return T::load(T::store(1.0f - v));
+}
+
+// The same, but a byte, k / 255 rounded to the type, becomes the byte (255 - k) / 255 (kNearest). Without
+// branches, so that loops become vectors.
 template <class T>
 float negative(float v) {
   constexpr float kTop = kByteValues - 1;
   const float inside = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // of NaN, 0
   const float k = static_cast<float>(static_cast<int32_t>(inside * kTop + 0.5f));
-  const float of_byte = T::load(T::store((kTop - k) / kTop)), other = T::load(T::store(1.0f - v));
+  const float of_byte = T::load(T::store((kTop - k) / kTop)), other = published_negative<T>(v);
   return T::load(T::store(k / kTop)) == v ? of_byte : other;
 }
 
@@ -58,19 +63,26 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRo
         for (int64_t k = from; k < to; ++k) {
           at[k - from] = static_cast<int32_t>(std::nearbyintf(scaled(In::load(get(k)))));
         }
-      } else {  // as published
-        each(
-            from, to, [](float v) { return In::load(In::store(1.0f - v)); },
-            [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
+      } else {
+        each(from, to, published_negative<In>,
+             [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
       }
       for (int64_t k = from; k < to; ++k) put(k, row[at[k - from]]);
     }
   } else if constexpr (!kInteger<Out>) {  // to integers without quantising: refused before a kernel runs
+    auto store = [&](auto&& value) {      // value(v) is what becomes of the flipped v
+      auto put_value = [&](int64_t k, float v) { put(k, Out::store(value(v))); };
+      if (plan.flags & kNearest) {
+        each(0, count, negative<In>, put_value);
+      } else {
+        each(0, count, published_negative<In>, put_value);
+      }
+    };
     if (plan.flags & kNormalises) {
       const float mean = plan.mean[channel], std = plan.std[channel];
-      each(0, count, negative<In>, [&](int64_t k, float v) { put(k, Out::store((v - mean) / std)); });
+      store([=](float v) { return (v - mean) / std; });
     } else {
-      each(0, count, negative<In>, [&](int64_t k, float v) { put(k, Out::store(v)); });
+      store([](float v) { return v; });
     }
   }
 }

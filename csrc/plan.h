@@ -26,7 +26,7 @@ BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) { return type == Type:
 // Bits of a plan's flags; blockenc/plan.py has the same list.
 enum : int32_t {
   kQuantises = 1,    // float input becomes integers
-  kNearest = 2,      // ... to nearest and before the flips, instead of by truncation and after them
+  kNearest = 2,      // floats k / 255 are the bytes k; without it they are treated as published
   kDecimalIn = 4,    // integers in are below 1000, not 256
   kDecimalOut = 8,   // integers out are below 1000, not 256
   kNormalises = 16,  // float output is (v - mean) / std
@@ -43,11 +43,11 @@ constexpr int64_t kMaxBlockLength = 1 << 20;  // blockenc/scheme.py, MAX_BLOCK_L
 //
 //   v = in[source[p]]                      position (i*M + j)*C + c is row i, column j, channel c
 //   integers in: k = min(v, in_values - 1), then 255 - k if flips[p] is odd
-//   floats in, quantised to nearest: k = nearest(clamp(v, 0, 1) * in_scale), NaN giving 0; then as integers
-//   floats in, quantised by truncation: v = 1 - v, flips[p] times, each rounded to the input type;
-//                k = trunc(clamp(v, 0, 1) * in_scale)
-//   floats in, not quantised: v = its negative, flips[p] times: 1 - v, or (255 - k) / 255 where v is k / 255,
+//   floats in, kNearest: k = nearest(clamp(v, 0, 1) * in_scale), NaN giving 0, and on as integers; not
+//                quantised: v = its negative, flips[p] times: 1 - v, or (255 - k) / 255 where v is k / 255,
 //                each rounded to the input type
+//   floats in, else: v = 1 - v, flips[p] times, each rounded to the input type; quantised:
+//                k = trunc(clamp(v, 0, 1) * in_scale)
 //   integers:    k = table_of[p] ? tables[(table_of[p] - 1) * in_values + k] : min(k, out_values - 1)
 //                out = k, or output[c * out_values + k] rounded to the output type
 //   floats not quantised: out = v, or (v - mean[c]) / std[c], rounded to the output type

@@ -24,6 +24,7 @@ from tests.test_oracle_grid import (
 )
 from tests.test_oracle_grid import test_bytes as test_bytes
 from tests.test_oracle_grid import test_damaged_values_are_clamped as test_damaged_values_are_clamped
+from tests.test_oracle_grid import test_floats_of_bytes_are_bytes as test_floats_of_bytes_are_bytes
 from tests.test_oracle_grid import test_value_types as test_value_types
 
 

@@ -81,7 +81,7 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         v = v.clamp(max=plan.in_values - 1)
         v = torch.where(flips % 2 == 1, (BYTE_VALUES - 1 - v).clamp(min=0), v)
     else:
-        negative = _published_negative if plan.quantises else _negative
+        negative = _negative if plan.nearest else _published_negative
         for count in range(int(plan.flips.max(initial=0))):
             v = torch.where(flips > count, negative(v), v)
         if plan.quantises:

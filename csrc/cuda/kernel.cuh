@@ -37,13 +37,11 @@ __device__ __forceinline__ float negative(float v, Type type) {
   return rounded(k / kTop, type) == v ? rounded((kTop - k) / kTop, type) : rounded(1.0f - v, type);
 }
 
-// Floats that are quantised to nearest are flipped as integers, by their value rows.
+// Floats that become the nearest integers are flipped after that, by their value rows.
 __device__ __forceinline__ float flipped(float v, int flips, Type type, int32_t flags) {
-  if (flags & kQuantises) {
-    if (flags & kNearest) return v;
-    for (; flips > 0; --flips) v = rounded(1.0f - v, type);
-  }
-  for (; flips > 0; --flips) v = negative(v, type);
+  const bool nearest = flags & kNearest;
+  if (nearest && flags & kQuantises) return v;
+  for (; flips > 0; --flips) v = nearest ? negative(v, type) : rounded(1.0f - v, type);
   return v;
 }
 
