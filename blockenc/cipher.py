@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 
 from blockenc.key import AnyKey, as_key_set
-from blockenc.ops import FLOATS
+from blockenc.ops import FLOATS, check_no_derivative, is_traced
 from blockenc.plan import Plan, compile_plan
 from blockenc.scheme import Scheme
+from blockenc.value_range import within_unit_range
 
 # PIL modes whose images are uint8 arrays of colour samples.
 PIL_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
@@ -20,6 +22,19 @@ PIL_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 # The output stage computes in float32: beyond the first a number is infinite, up to the second it is 0.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_ZERO = 2.0**-150
+
+
+# Plans that a cipher keeps, and ciphers that a key keeps: a new normalisation for each batch must not fill
+# memory.
+MOST_KEPT = 32
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Adds to a cache, from which the oldest entry goes where it is full."""
+    while len(kept) >= MOST_KEPT:
+        with contextlib.suppress(KeyError):  # another thread was faster
+            del kept[next(iter(kept))]
+    kept[key] = value
 
 
 class _Compiled(NamedTuple):
@@ -51,9 +66,11 @@ class Cipher:
     key: a Key, a KeySet, or 32 bytes. It is used here and not kept.
     scheme: a Scheme; or give its fields as keywords (block_size=, steps=, channels=, ffx=).
     backend: "cuda", "native", "numba" or "aten"; default: BLOCKENC_BACKEND, else the fastest there is.
-    check_values: look for NaN, infinities and values outside [0, 1] in floating images on the CPU (one
-        more pass over them), raising ValueError. Without it they are clamped, NaN becoming 0, where an
-        ffx step quantises, and otherwise transformed like any number.
+    check_values: look for values outside [0, 1] in floating images on the CPU (one more pass over them; not
+        in a compiled graph or inside of torch.func). Those beyond by up to half a step of a byte, 0.5/255,
+        are rounding errors of earlier transforms and are clamped; farther ones, infinities and NaN raise
+        ValueError. Without the check they are clamped, NaN becoming 0, where an ffx step quantises, and
+        otherwise transformed like any number.
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
     the pickle can encrypt and decrypt under this scheme, and learns nothing about the key's other uses.
@@ -150,8 +167,11 @@ class Cipher:
                 f"{'torch tensors are channels-first' if back is None else 'arrays are channels-last'}"
             )
         want = None if dtype is None else torch_dtype(dtype)
-        if self.check_values and tensor.dtype in FLOATS and tensor.device.type == "cpu":
-            _check_range(tensor)
+        if tensor.dtype in FLOATS and not torch.compiler.is_compiling():
+            check_no_derivative("x", tensor)
+            # A graph cannot branch on values, and traced tensors have none.
+            if self.check_values and tensor.device.type == "cpu" and not is_traced(tensor):
+                tensor = within_unit_range(tensor)
         compiled = self._compile(decrypt, mean, std, tensor.device)
         if (mean is not None or std is not None) and not (
             want or (out.dtype if out is not None else tensor.dtype)
@@ -179,7 +199,8 @@ class Cipher:
             key = (decrypt, device, mean, std)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = _pack(self._plans[decrypt], mean, std, device)
+            compiled = _pack(self._plans[decrypt], mean, std, device)
+            _keep(self._compiled, key, compiled)
         return compiled
 
 
@@ -222,7 +243,8 @@ def _one_call(
     if isinstance(key, Key):
         cipher = key._ciphers.get((scheme, *rest.items()))
         if cipher is None:
-            cipher = key._ciphers[(scheme, *rest.items())] = Cipher(key, scheme, **rest)
+            cipher = Cipher(key, scheme, **rest)
+            _keep(key._ciphers, (scheme, *rest.items()), cipher)
     else:
         cipher = Cipher(key, scheme, **rest)
     return method(cipher, x, **call)
@@ -273,17 +295,6 @@ def _per_channel(
             )
         values.append(numbers)
     return values[0], values[1]
-
-
-def _check_range(x: torch.Tensor) -> None:
-    if torch.compiler.is_compiling() or not x.numel():
-        return  # a graph cannot branch on values
-    low, high = (value.item() for value in torch.aminmax(x.detach()))
-    if not (low >= 0 and high <= 1):  # NaN compares false
-        raise ValueError(
-            f"x: floating images hold values in [0, 1], got values from {low:g} to {high:g}; scale, clamp, "
-            "or encrypt before normalising (check_values=False skips this check)"
-        )
 
 
 def _to_tensor(x: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
