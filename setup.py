@@ -87,14 +87,13 @@ class Build(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         options = ["-std=c++17", "-O3", "--fmad=false", "--threads=2", "-cudart=static"]
         options += ["-Werror=all-warnings", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
-        gpus = architectures(nvcc)
         print(
-            f"blockenc: building the CUDA kernels for {len(gpus)} architectures, because nvcc is at {nvcc}: "
-            "some minutes; BLOCKENC_CUDA=0 leaves them out, TORCH_CUDA_ARCH_LIST names fewer",
+            f"blockenc: nvcc is at {nvcc}, so the CUDA kernels are built, which takes minutes; "
+            "BLOCKENC_CUDA=0 leaves them out, TORCH_CUDA_ARCH_LIST names fewer architectures",
             file=sys.stderr,
             flush=True,
         )
-        command = [nvcc, *options, *gpus, "-c", "csrc/cuda/launch.cu", "-o", str(target)]
+        command = [nvcc, *options, *architectures(nvcc), "-c", "csrc/cuda/launch.cu", "-o", str(target)]
         print(" ".join(command), flush=True)
         subprocess.run(command, check=True)
         extension.extra_objects = [str(target)]
