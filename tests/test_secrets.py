@@ -144,6 +144,7 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "from_password, short salt": lambda: Key.from_password(PASSWORD, "short"),
         "from_password, bytes": lambda: Key.from_password(PASSWORD.encode(), "short"),  # type: ignore
         "compare": lambda: key == SET,
+        "authenticate": lambda: (key.mac_key("info"), SET.mac_key("info")),
     }
 
 
@@ -380,6 +381,18 @@ def test_fingerprints() -> None:
     same = KeySet(shuffle=SECRET, np=SECRET, ffx=SECRET)
     assert same.fingerprint == Key(SECRET).fingerprint
     assert same.replace(np=bytes(32)).fingerprint != same.replace(ffx=bytes(32)).fingerprint
+
+
+def test_authentication_keys() -> None:
+    """Equal keys have equal ones; a key set's depend on every member, and on its place."""
+    key, other = Key(SECRET), Key(bytes(32))
+    alike = KeySet(shuffle=key, np=key, ffx=key)
+    assert key.mac_key("blockenc/a") == reference.hkdf_sha256(SECRET, b"blockenc/a")
+    assert alike.mac_key("blockenc/a") == key.mac_key("blockenc/a")
+    assert key.mac_key("blockenc/b") != key.mac_key("blockenc/a")
+    choices = [KeySet(shuffle=a, np=b, ffx=c) for a, b, c in itertools.product((key, other), repeat=3)]
+    choices.append(KeySet.from_seed(1, "p"))
+    assert len({keys.mac_key("blockenc/a") for keys in choices}) == 9
 
 
 def test_generated_and_derived_keys() -> None:
