@@ -159,16 +159,17 @@ class Key(_Secret):
         of a salt, is brought into Unicode's composed form (NFC), then encoded as UTF-8, so that it does
         not matter how a keyboard spells an accented letter.
         """
-        from blockenc.keyfile import check_password, composed, scrypt
+        from blockenc import keyfile
 
         text = hide(text)
         if not isinstance(salt, (bytes, str)):
             raise TypeError(f"salt: expected bytes or str, got {type(salt).__name__}")
-        check_password(text, "text")
-        salt_bytes = composed(salt).encode() if isinstance(salt, str) else salt
+        keyfile.check_password(text, "text")
+        salt_bytes = keyfile.composed(salt).encode() if isinstance(salt, str) else salt
         if len(salt_bytes) < 8:
             raise ValueError(f"salt: expected at least 8 bytes, got {len(salt_bytes)}")
-        return cls(scrypt(composed(text), salt_bytes))
+        cost = keyfile.SCRYPT_N, keyfile.SCRYPT_R, keyfile.SCRYPT_P
+        return cls(keyfile.scrypt(keyfile.composed(text), salt_bytes, *cost))
 
     def save(self, path: str | os.PathLike[str], password: str, overwrite: bool = False) -> None:
         """Write a key file: AES-256-GCM under a scrypt of `password`, mode 0600, atomically.

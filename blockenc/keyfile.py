@@ -46,7 +46,7 @@ SALT_BYTES = 16
 NONCE_BYTES, TAG_BYTES = 12, 16  # of AES-GCM
 
 
-def scrypt(password: str, salt: bytes, n: int = SCRYPT_N, r: int = SCRYPT_R, p: int = SCRYPT_P) -> bytes:
+def scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     """32 bytes from a password (RFC 7914)."""
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
@@ -99,7 +99,7 @@ def save(
         "kdf": {"name": "scrypt", "n": SCRYPT_N, "r": SCRYPT_R, "p": SCRYPT_P, "salt": _encode(salt)},
         "cipher": {"name": "AES-256-GCM", "nonce": _encode(nonce)},
     }
-    cipher = AESGCM(scrypt(composed(password), salt))
+    cipher = AESGCM(scrypt(composed(password), salt, SCRYPT_N, SCRYPT_R, SCRYPT_P))
     sealed = cipher.encrypt(nonce, reveal(secret), _associated_data(header))
     text = json.dumps({**header, "ciphertext": _encode(sealed)}, indent=2) + "\n"
     atomic_write(path, text.encode(), mode=0o600, overwrite=overwrite)
