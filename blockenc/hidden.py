@@ -30,10 +30,7 @@ class NotPickled:
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         self._refuse()
 
-    def __reduce__(self) -> NoReturn:
-        self._refuse()
-
-    def __getstate__(self) -> NoReturn:
+    def __getstate__(self) -> NoReturn:  # what object.__reduce__ asks, too
         self._refuse()
 
     def __copy__(self) -> Any:
