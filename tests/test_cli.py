@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import cli, files
+from blockenc import cli, files, keyfile
 from blockenc.data import engine
 from blockenc.data.manifest import Manifest
 from blockenc.text import printable
@@ -40,14 +40,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_keys(keys: Path):
     """Loading a key costs half a second of scrypt: the two of these tests are opened once each."""
     opened = {str(path): blockenc.Key.load(path, PASSWORD) for path in keys.glob("*.key")}
-    load = blockenc.Key.load
+    load = keyfile.load_key
 
     def quick(path, password):
         known = opened.get(str(path)) if password == PASSWORD else None
         return known or load(path, password)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blockenc.Key, "load", quick)
+        patch.setattr(keyfile, "load_key", quick)
         yield
 
 
@@ -369,6 +369,19 @@ def test_errors_name_what_was_asked_for_not_a_temporary_file(photos: Path, tmp_p
     refused("encrypt", photos, tmp_path / "closed/enc", *args, says="closed/enc: Permission denied")
 
 
+def test_a_key_set_is_a_key(photos: Path, tmp_path: Path):
+    path = tmp_path / "three.key"
+    said = run("keygen", path, "--set")
+    keys = keyfile.load_key(path, PASSWORD)
+    assert said == f"wrote key set {keys.fingerprint} to {path}\n"
+    assert "key-set file" in run("inspect", path)
+    run("encrypt", photos, tmp_path / "enc", "--key", path)
+    run("decrypt", tmp_path / "enc", tmp_path / "dec", "--key", path)
+    for name in ("a.png", "deep/er/b.png", "deep/c.png"):
+        source = photos / name.replace("c.png", "c.PNG")
+        assert np.array_equal(pixels(tmp_path / "dec" / name), pixels(source))
+
+
 def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: Path, keys: Path):
     enc = tmp_path / "enc"
     run("encrypt", photos, enc, "--key", keys / "good.key")
@@ -674,7 +687,7 @@ def test_control_sequences_are_never_shown_raw(photos: Path, tmp_path: Path, key
         said.append(CliRunner().invoke(cli.app, ["inspect", str(path)]).output)
     key = json.loads((keys / "good.key").read_text())
     (tmp_path / "evil.key").write_text(json.dumps({**key, "fingerprint": EVIL}))
-    said.append(run("inspect", tmp_path / "evil.key"))
+    said.append(CliRunner().invoke(cli.app, ["inspect", str(tmp_path / "evil.key")]).output)
     said.append(refused("inspect", tmp_path / f"none{EVIL}", says="No such file"))
     said.append(refused("encrypt", src, src / "a", *args, EVIL, says="owned", code=2))
     said.append(refused(EVIL, says="owned", code=2))

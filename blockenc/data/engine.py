@@ -60,12 +60,11 @@ from blockenc.data.units import (
 )
 from blockenc.data.work import Job, Result, Unit, do
 from blockenc.files import Folder, file_mode, folder_mode
-from blockenc.key import Key
+from blockenc.key import Key, KeySet
 from blockenc.scheme import Scheme
 from blockenc.text import printable
 
 VERIFY = ("none", "sample", "all")
-JOURNAL_INFO = "blockenc/journal"  # names the subkey that authenticates journals
 WAITING = 4  # units handed out for each worker, so that none of them idles
 
 
@@ -179,7 +178,7 @@ def hand_out(
 def encrypt_files(
     src: Path,
     dst: Path | str,
-    key: Key,
+    key: Key | KeySet,
     scheme: Scheme,
     *,
     fit: str = "error",
@@ -252,7 +251,7 @@ def encrypt_files(
         for unit in units:
             check_target(place, unit._replace(replace=force or unit.replace), resuming)
         head = {"job": "encrypt", **manifest.head()}
-        with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
+        with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
             channels = check_headers(root, units, scheme.block_size, fit, damaged)
@@ -296,7 +295,7 @@ def _merged(log: journal.Journal, old: Manifest, place: Folder) -> Iterator[Item
 def decrypt_files(
     src: Path,
     dst: Path | str,
-    key: Key,
+    key: Key | KeySet,
     *,
     backend: str | None = None,
     force: bool = False,
@@ -383,7 +382,7 @@ def decrypt_files(
         skip_damaged=skip_damaged,
     )
     head = {"job": "decrypt", **manifest.head()}
-    with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
+    with journal.opened(work, head, key, folder_mode(root)) as log:
 
         def todo() -> Iterator[Unit]:
             for unit in units():
@@ -404,7 +403,7 @@ def decrypt_files(
 def decrypt_unlisted(
     src: Path,
     dst: Path | str,
-    key: Key,
+    key: Key | KeySet,
     scheme: Scheme,
     *,
     size: tuple[int, int] | None = None,
@@ -458,7 +457,7 @@ def decrypt_unlisted(
             **Manifest(plain, key.fingerprint, fit).head(),
             "size": size and list(size),
         }
-        with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
+        with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
             channels = check_headers(root, units, scheme.block_size, "error", damaged, size or (1, 1))
@@ -634,7 +633,7 @@ def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) ->
     return [path] if path in there else []
 
 
-def _ciphers(key: Key, scheme: Scheme, channels: set[int], backend: str | None) -> dict[int, Cipher]:
+def _ciphers(key: Key | KeySet, scheme: Scheme, channels: set[int], backend: str | None) -> dict[int, Cipher]:
     """A cipher for each count of channels; for several, those that the block size admits."""
     ciphers = {}
     for count in sorted(channels):

@@ -27,6 +27,8 @@ from blockenc.data.manifest import Item, ManifestError, Picture, Pictures
 from blockenc.data.work import Unit
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import TEMPORARY, Folder, make_folders, sync_folder
+from blockenc.hidden import hide, reveal
+from blockenc.key import Key, KeySet
 
 # done: one row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
 # spilled, the file in the work folder that lists them, and the SHA-256 of that file. mac: the tag of all
@@ -37,6 +39,7 @@ _TABLES = {
     "count INT, pictures TEXT, spilled TEXT, sha256 TEXT, mac BLOB) WITHOUT ROWID",
     "skipped": "CREATE TABLE skipped (source BLOB PRIMARY KEY, reason TEXT) WITHOUT ROWID",
 }
+MAC_INFO = "blockenc/journal"  # names the subkey of the tags
 _FILES = ("journal", "journal-wal", "journal-shm", "journal-journal")
 _MAX_VALUE = 1 << 20  # bytes of a value that is read from it
 
@@ -48,11 +51,11 @@ class Journal:
     """
 
     def __init__(
-        self, dst: Folder, name: str, database: sqlite3.Connection, key: bytes, head: dict[str, Any]
+        self, dst: Folder, name: str, database: sqlite3.Connection, key: Key | KeySet, head: dict[str, Any]
     ) -> None:
         self._dst, self._name, self._database = dst, name, database
         self._head = json.dumps(head)
-        self._key = hmac.digest(key, self._head.encode(), "sha256")
+        self._key = hide(hmac.digest(key.mac_key(MAC_INFO), self._head.encode(), "sha256"))
         self.folder = dst.path / name
 
     def __contains__(self, target: str) -> bool:
@@ -88,7 +91,7 @@ class Journal:
 
     def _tag(self, row: list[Any]) -> bytes:
         values = [value.hex() if isinstance(value, bytes) else value for value in row]
-        return hmac.digest(self._key, json.dumps(values).encode(), "sha256")
+        return hmac.digest(reveal(self._key), json.dumps(values).encode(), "sha256")
 
     def add(self, unit: Unit, item: Item, images: int) -> None:
         """Note that a unit's output is in place; a process killed after this call has noted it."""
@@ -175,7 +178,7 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, head: dict[str, Any], key: bytes, mode: int = 0o777) -> Iterator[Journal]:
+def opened(folder: Path, head: dict[str, Any], key: Key | KeySet, mode: int = 0o777) -> Iterator[Journal]:
     """The journal in the work folder `folder`, a new one or that of a run that was cut off.
 
     head: what kind of run this is. key: authenticates it. mode: of the folders above it that are missing.

@@ -31,7 +31,7 @@ from blockenc.files import Folder, temporary_name
 from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:
-    from blockenc.key import Key
+    from blockenc.key import Key, KeySet
 
 MANIFEST = "blockenc.json"
 FORMAT = "blockenc-manifest"
@@ -228,7 +228,7 @@ class Manifest:
         return next((item for item in self.items() if item.name == name), None)
 
     def write(
-        self, path: Path, items: Iterable[Item], key: Key, *, within: str = "", mode: int = 0o666
+        self, path: Path, items: Iterable[Item], key: Key | KeySet, *, within: str = "", mode: int = 0o666
     ) -> None:
         """Write it to `path` with these items, in the order of their names, and a tag made with `key`.
 
@@ -251,7 +251,7 @@ class Manifest:
             put(b"\n" + _ITEMS_END)
             file.write(f' "mac": "{tag.hexdigest()}"\n}}\n'.encode())
 
-    def authenticate(self, key: Key, warn: Callable[[str], object]) -> None:
+    def authenticate(self, key: Key | KeySet, warn: Callable[[str], object]) -> None:
         """Check that whoever wrote the manifest had the key; `warn` is told of a file too old to have a tag.
 
         Raises WrongKeyError if the manifest names another key; ManifestError if it was altered.
@@ -268,7 +268,7 @@ class Manifest:
                     "write to it may have changed what it says"
                 )
             else:
-                _authenticate(path, key.mac_key(MAC_INFO))
+                _authenticate(path, key)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -327,9 +327,9 @@ def _line_of(file: BinaryIO) -> bytes:
     return line
 
 
-def _authenticate(path: Path, key: bytes) -> None:
+def _authenticate(path: Path, key: Key | KeySet) -> None:
     """Raise ManifestError unless the tag at the end of the file is that of all before it."""
-    tag = hmac.new(key, digestmod=hashlib.sha256)
+    tag = hmac.new(key.mac_key(MAC_INFO), digestmod=hashlib.sha256)
     with open(path, "rb") as file, _damage(path):
         tag.update(_head(file))
         while (line := _line_of(file)) != _ITEMS_END:
