@@ -54,6 +54,11 @@ class Fit(str, enum.Enum):
     pad = "pad"
 
 
+class Mode(str, enum.Enum):
+    rgb = "rgb"
+    keep = "keep"
+
+
 class Verify(str, enum.Enum):
     none = "none"
     sample = "sample"
@@ -121,6 +126,13 @@ RayOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="ADDRESS", help="Ray cluster to join; default: RAY_ADDRESS, else a local one."),
 ]
+MEMORY = 256
+MemoryOption = Annotated[
+    int,
+    typer.Option(
+        metavar="MB", min=1, help="What one picture, row, member or batch may take once it is unpacked."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 
 
@@ -170,6 +182,29 @@ def encrypt(
     fit: Annotated[
         Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
     ] = Fit.error,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Picture files: encrypt the RGB that loaders see, or keep 1, 3 or 4 channels."),
+    ] = Mode.rgb,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Accept what 8-bit RGB loses: 16 bits, CMYK, further frames.")
+    ] = False,
+    resize: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|WxH", help="Resize pictures first: the shorter side to N, or to W x H."),
+    ] = None,
+    crop: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|WxH", help="Then cut N x N, or W x H, from their middle."),
+    ] = None,
+    copy: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="PATTERN",
+            help="Copy unencrypted, whatever it is: files, or shard.tar/member, table.parquet/column.",
+        ),
+    ] = None,
+    max_memory: MemoryOption = MEMORY,
     verify: Annotated[
         Verify, typer.Option(help="Decrypt again and compare: no file, a sample of 100, or all.")
     ] = Verify.none,
@@ -190,11 +225,20 @@ def encrypt(
     Arrow tables. A run that was cut off goes on when it is repeated.
     """
     from blockenc.data.engine import encrypt_files
+    from blockenc.data.reading import Reading, parse_edges
     from blockenc.scheme import Scheme
 
     names = tuple(step.strip() for step in steps.split(",") if step.strip())
     scheme = Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
     part = _shard(shard)
+    reading = Reading(
+        mode=mode.value,
+        convert=convert,
+        resize=parse_edges("resize", resize),
+        crop=parse_edges("crop", crop),
+        copy=tuple(copy or ()),
+        max_bytes=max_memory << 20,
+    )
     secret = _load_key(key, password_file)
     start = time.perf_counter()
     summary = encrypt_files(
@@ -203,6 +247,7 @@ def encrypt(
         secret,
         scheme,
         fit=fit.value,
+        reading=reading,
         backend=backend,
         force=force,
         verify=verify.value,
@@ -219,6 +264,7 @@ def decrypt(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted folder, or one file of it.")],
     dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
+    max_memory: MemoryOption = MEMORY,
     workers: WorkersOption = None,
     engine: EngineOption = Engines.threads,
     ray_address: RayOption = None,
@@ -235,6 +281,7 @@ def decrypt(
         src,
         dst,
         secret,
+        max_bytes=max_memory << 20,
         backend=backend,
         force=force,
         workers=workers,
@@ -356,11 +403,11 @@ def _scheme_rows(manifest: Manifest) -> dict[str, str]:
 
 
 def _file_rows(path: Path, kind: Format) -> dict[str, str]:
-    from blockenc.data import manifest, pixels
+    from blockenc.data import manifest, pictures
 
     rows = {"kind": kind.name}
     if kind.name == "image":
-        size, mode = pixels.image_header(path)
+        size, mode = pictures.image_header(path)
         rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
     found = manifest.find_manifest(path)
     if found is None:
@@ -449,6 +496,10 @@ def _report(verb: str, summary: Summary, seconds: float, dst: Path) -> None:
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
     resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
     skipped = f"; {summary.skipped} other files left out" if summary.skipped else ""
+    if summary.copied:
+        skipped += f"; {summary.copied} copied unencrypted (--copy)"
+    if summary.metadata:
+        skipped += f"; metadata (EXIF, colour profile, text) of {summary.metadata} left out"
     size = f"{summary.pixels / 1e6:.2f} megapixels"
     typer.echo(f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{skipped}")
 

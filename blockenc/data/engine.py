@@ -22,7 +22,7 @@ import torch
 from blockenc.backends import choose
 from blockenc.cipher import Cipher
 from blockenc.data import journal, pixels
-from blockenc.data.formats import BY_NAME, Format, format_of
+from blockenc.data.formats import BY_NAME, COPIED, Format, format_of
 from blockenc.data.manifest import (
     MANIFEST,
     Item,
@@ -33,6 +33,7 @@ from blockenc.data.manifest import (
     part_name,
     read_folder,
 )
+from blockenc.data.reading import DEFAULT, MAX_BYTES, Reading
 from blockenc.data.units import (
     Units,
     as_folder,
@@ -60,12 +61,16 @@ class Finished(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a run did. resumed: images that an earlier run, cut off, had done. skipped: files left out."""
+    """What a run did. resumed: images that an earlier run, cut off, had done. skipped: files left out.
+    copied: files, members, columns and arrays copied as they are because the user said so. metadata: pictures
+    whose EXIF (but for the orientation), colour profile, text or preview was left out."""
 
     images: int
     pixels: int
     resumed: int = 0
     skipped: int = 0
+    copied: int = 0
+    metadata: int = 0
 
 
 Track = Callable[[Iterable[Finished], int], Iterable[Finished]]  # the units as they finish, and bytes in all
@@ -147,6 +152,7 @@ def encrypt_files(
     scheme: Scheme,
     *,
     fit: str = "error",
+    reading: Reading = DEFAULT,
     backend: str | None = None,
     force: bool = False,
     verify: str = "none",
@@ -157,11 +163,13 @@ def encrypt_files(
 ) -> Summary:
     """Encrypt a file, or the files of a folder tree, of the formats in blockenc.data.formats.
 
-    src: names that start with a dot are left out. EXIF orientation is applied; other metadata is dropped.
+    src: names that start with a dot are left out. Pictures are not turned by EXIF; their
+        metadata but for the orientation is left out and counted.
     dst: a folder; for one file also the file to write, whose manifest is then `<file>.json`.
     scheme: its channels are not used; grey, RGB and RGBA images are encrypted with 1, 3 and 4.
     fit: what becomes of an image that the block size does not divide: an error; cropped at the right and
         bottom; or padded there by repeating the edge, which decryption undoes.
+    reading: how picture files are read, and what is copied as it is (blockenc.data.reading.Reading).
     force: overwrite files in dst that no manifest there lists.
     verify: decrypt what was written and compare it with the source: of no file, of up to SAMPLE files
         picked at random, or of all. A file that fails is not put in place.
@@ -178,16 +186,16 @@ def encrypt_files(
             "use the byte profile here, or blockenc.Cipher from Python"
         )
     choose("cpu", backend)  # raises if there is no such backend
-    folder, manifest_name, single = _destination(src, dst, shard)
+    folder, manifest_name, single = _destination(src, dst, shard, reading)
     root = src if src.is_dir() else src.parent
-    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit)
+    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit, (), reading)
     path = folder / manifest_name
     with contextlib.closing(Units()) as units:
         skipped = 0
         if single:
             units.add(root, src.name, *single)
         else:
-            skipped = units.scan(src)
+            skipped = units.scan(src, reading)
         if shard:
             units.keep_shard(*shard)
         old = dataclasses.replace(manifest, paths=tuple(_manifests_there(folder, path, shard)))
@@ -206,7 +214,7 @@ def encrypt_files(
                 for target, stamp, count in log.done()
                 if (folder / target).is_file() and units.drop(target, stamp)
             )
-            channels = check_headers(root, units, scheme.block_size, fit)
+            channels = check_headers(root, units, scheme.block_size, fit, reading)
             job = Job(
                 decrypt=False,
                 source=root,
@@ -215,6 +223,7 @@ def encrypt_files(
                 ciphers=_ciphers(key, scheme, channels, backend),
                 block_size=scheme.block_size,
                 fit=fit,
+                reading=reading,
             )
             units.choose_verified(verify)
             todo = (
@@ -245,6 +254,7 @@ def decrypt_files(
     dst: Path,
     key: Key,
     *,
+    max_bytes: int = MAX_BYTES,
     backend: str | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -252,6 +262,8 @@ def decrypt_files(
     track: Track = _untracked,
 ) -> Summary:
     """Decrypt what `encrypt_files` wrote, a folder or one file of it; images come out as PNG, to the pixel.
+
+    max_bytes: the most that one picture, row, member or batch may take (blockenc.data.reading.Reading).
 
     Raises WrongKeyError if the manifest names another key; ManifestError; ImageFileError for an image that
     is not as it was encrypted; OSError. As with `encrypt_files`, a run that was cut off is taken up.
@@ -300,7 +312,7 @@ def decrypt_files(
     for unit in units():  # reads the manifest through
         assert unit.expected is not None
         images += len(unit.expected.images)
-        channels.update(picture.channels for picture in unit.expected.images)
+        channels.update(count for picture in unit.expected.images for count in picture.ciphers)
         if not resuming:
             check_target(folder, unit)
     job = Job(
@@ -311,6 +323,7 @@ def decrypt_files(
         ciphers=_ciphers(key, manifest.scheme, channels, backend),
         block_size=manifest.scheme.block_size,
         fit=manifest.fit,
+        reading=Reading(max_bytes=max_bytes),
     )
     with journal.opened(work, {"job": "decrypt", **manifest.head()}) as log:
 
@@ -336,15 +349,20 @@ def _run(
 ) -> Summary:
     """Do the units, noting each in the journal before anyone is told that it is done. total: bytes."""
 
+    copied = metadata = 0
+
     def finished() -> Iterator[Finished]:
+        nonlocal copied, metadata
         for unit, result in engine(job, units, workers):
             log.add(unit, result.item)
+            copied += len(result.item.copied) + (result.item.format == COPIED.name)
+            metadata += result.metadata
             yield Finished(result.images, result.pixels, unit.stamp[0])
 
     images = area = 0
     for one in track(finished(), total):
         images, area = images + one.images, area + one.pixels
-    return Summary(images, area)
+    return Summary(images, area, copied=copied, metadata=metadata)
 
 
 def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None:
@@ -357,7 +375,7 @@ def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None
 
 
 def _destination(
-    src: Path, dst: Path, shard: tuple[int, int] | None
+    src: Path, dst: Path, shard: tuple[int, int] | None, reading: Reading
 ) -> tuple[Path, str, tuple[Format, str] | None]:
     """The folder to write to; the manifest's name in it; of one file, its format and the output's name."""
     if src.is_dir():
@@ -367,7 +385,7 @@ def _destination(
         raise FileNotFoundError(2, "no such file or folder", str(src))
     if shard is not None:
         raise ValueError(f"shard: {src} is one file; shards are parts of a folder")
-    kind = format_of(src)
+    kind = format_of(src, reading.at(src.name))
     if kind is None:
         raise pixels.ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
     folder, name = single_target(src, dst, kind)

@@ -28,7 +28,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS head (json TEXT);
 CREATE TABLE IF NOT EXISTS done (
     target BLOB PRIMARY KEY, size INT, mtime INT, source BLOB, format TEXT,
-    count INT, pictures TEXT, spilled TEXT
+    count INT, pictures TEXT, spilled TEXT, copied TEXT
 ) WITHOUT ROWID;
 """
 
@@ -61,20 +61,20 @@ class Journal:
 
     def items(self) -> Iterator[Item]:
         """What is to stand in the manifest of the finished units, in the order of their names."""
-        query = "SELECT target, source, format, count, pictures, spilled FROM done ORDER BY target"
-        for target, source, kind, count, pictures, spilled in self._database.execute(query):
+        query = "SELECT target, source, format, count, pictures, spilled, copied FROM done ORDER BY target"
+        for target, source, kind, count, pictures, spilled, copied in self._database.execute(query):
             images = (
                 Pictures([], self.folder / spilled, 0, count)
                 if spilled
                 else Pictures([Picture(*fields) for fields in json.loads(pictures)])
             )
-            yield Item(os.fsdecode(target), os.fsdecode(source), kind, images)
+            yield Item(os.fsdecode(target), os.fsdecode(source), kind, images, tuple(json.loads(copied)))
 
     def add(self, unit: Unit, item: Item) -> None:
         """Note that a unit's output is in place; a process killed after this call has noted it."""
         path = item.images.path if unit.expected is None else None  # decrypting, the manifest has them
         self._database.execute(
-            "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 os.fsencode(unit.target),
                 *unit.stamp,
@@ -83,6 +83,7 @@ class Journal:
                 len(item.images),
                 json.dumps(item.images.held),
                 path and path.name,
+                json.dumps(item.copied),
             ),
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from blockenc.data import pixels
 from blockenc.data.formats import BY_NAME, Format, format_of
+from blockenc.data.reading import Reading
 from blockenc.data.work import Unit
 
 SAMPLE = 100  # files that verify="sample" looks at
@@ -63,16 +64,23 @@ class Units:
                 f"{src / other} and {src / source} would both become {target}; rename one"
             ) from None
 
-    def scan(self, src: Path) -> int:
+    def scan(self, src: Path, reading: Reading) -> int:
         """Add the files of a folder tree; how many others it has. Raises ValueError if none holds images."""
         skipped = 0
+        folders = set[str]()
         for source in _files(src):
-            kind = format_of(src / source)
+            kind = format_of(src / source, reading.at(source))
             if kind is None:
                 skipped += 1
             else:
                 self.add(src, source, kind, kind.target(source))
-        if not self._one("SELECT 1 FROM units WHERE format != 'metadata'"):
+                folders.update(path.as_posix() for path in PurePosixPath(source).parents)
+        for folder in folders:
+            if other := self._one("SELECT source FROM units WHERE target = ?", os.fsencode(folder)):
+                raise ValueError(
+                    f"{src / os.fsdecode(other)} would become {folder}, which is a folder; rename one"
+                )
+        if not self._one("SELECT 1 FROM units WHERE format NOT IN ('metadata', 'copied')"):
             raise ValueError(
                 f"{src}: no images here (looked for {' '.join(pixels.SUFFIXES)} "
                 ".tar .npy .npz .parquet .arrow and CIFAR batches)"
@@ -166,17 +174,17 @@ def check_target(folder: Path, unit: Unit) -> None:
             raise NotADirectoryError(20, "is a file, where a folder is needed", str(parent))
 
 
-def check_headers(root: Path, units: Iterable[Unit], block_size: int, fit: str) -> set[int]:
+def check_headers(root: Path, units: Iterable[Unit], block_size: int, fit: str, reading: Reading) -> set[int]:
     """The channel counts that may occur. Raises if a file is no image, or a size does not fit."""
     channels: set[int] = set()
     misfit, more = None, 0
     for unit in units:
         path = root / unit.source
-        known = BY_NAME[unit.format].sizes(path)
+        known = BY_NAME[unit.format].sizes(path, reading.at(unit.source))
         if not known:  # only reading the file through would tell
-            channels |= set(pixels.CHANNELS.values())
-        for size, count in known:
-            channels.add(count)
+            channels |= set(pixels.CHANNELS)
+        for size, counts in known:
+            channels.update(counts)
             if pixels.misfit(size, block_size, fit):
                 more += misfit is not None
                 misfit = misfit or (path, size)
