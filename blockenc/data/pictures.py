@@ -376,8 +376,10 @@ def _palette(image: Image.Image) -> np.ndarray:
 
 def _has_metadata(image: Image.Image) -> bool:
     found = _METADATA & set(image.info)
-    if "exif" in found and not set(image.getexif()) - {ORIENTATION}:
-        found -= {"exif"}
+    with contextlib.suppress(Exception):  # EXIF that cannot be read is there, too
+        # Of an orientation alone EXIF takes 32 bytes; a longer one may hold a preview.
+        if len(image.info["exif"]) < 64 and set(image.getexif()) == {ORIENTATION}:
+            found -= {"exif"}
     tags = set(image.tag_v2) & _TIFF_METADATA if image.format == "TIFF" else set()  # type: ignore[attr-defined]
     return bool(found or tags or getattr(image, "text", None) or image.format == "MPO")
 

@@ -132,11 +132,12 @@ def _unsuspicious(array: _Array, path: Path, reading: Reading) -> Iterator[np.nd
     header, chunks = array.header, array.chunks
     shape, dtype = header.shape, header.dtype
     name = f"{array.title}: {'structured' if dtype.names else dtype} array of shape {list(shape)}"
-    hint = "; pictures are encrypted as uint8" if dtype != np.uint8 else "; flattened ones need reshaping"
+    hint = "flattened ones need reshaping" if dtype == np.uint8 else "others need converting"
+    hint = f" (pictures are encrypted as uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]; {hint})"
 
     def refuse(finding: str | None) -> None:
         copy = f"{reading.file}/{array.member}" if array.member else reading.file
-        suspicion.refuse(name, finding and finding + hint + " [N, H, W, C], [N, C, H, W] or [N, H, W]", copy)
+        suspicion.refuse(name, finding, copy, hint)
 
     if dtype.kind in "SU":
         for chunk in chunks:
@@ -284,7 +285,7 @@ def _write(target: BinaryIO, array: _Array, path: Path, change: Change) -> None:
         shape = (shape[0], *first.shape[1:])  # padding and cropping change it
     _write_header(target, shape, header.dtype)
     for chunk in itertools.chain(() if first is None else (first,), chunks):
-        target.write(np.ascontiguousarray(chunk).data)
+        target.write(chunk.tobytes())
 
 
 def _write_header(target: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -62,12 +62,12 @@ _NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;|:\[\](){{}}]+{_NUMBER}){{{SMALLEST - 
 _UNPRINTABLE = {"Cc", "Cn", "Co", "Cs"}
 
 
-def refuse(name: object, what: str | None, copy: str) -> None:
+def refuse(name: object, what: str | None, copy: str, hint: str = "") -> None:
     """Raise ImageFileError if there is something. copy: the pattern that lets it through."""
     if what:
         raise ImageFileError(
-            f"{name}: {what}, which may be a picture; remove or convert it, or copy it unencrypted "
-            f"with copy (--copy {shlex.quote(glob.escape(copy))})"
+            f"{name}: {what}, which may be a picture{hint}; remove or convert it, or copy it unencrypted "
+            f"with --copy {shlex.quote(glob.escape(copy))}"
         )
 
 

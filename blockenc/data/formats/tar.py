@@ -117,7 +117,9 @@ class _Member(tarfile.TarInfo):
 def _members(path: Path, reading: Reading, mode: str = "r|*") -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """The members and, unless the mode is without streaming, what they hold. Raises ImageFileError."""
     with _damage(path), tarfile.open(path, mode, tarinfo=_Member) as source:  # type: ignore[call-overload]
+        empty = True
         for member in source:
+            empty = False
             source.members = []  # it would remember them all
             title = f"{path}, {member.name}"
             if not (member.isdir() or (member.isreg() and not member.issparse())):
@@ -134,6 +136,8 @@ def _members(path: Path, reading: Reading, mode: str = "r|*") -> Iterator[tuple[
             if file and len(data) != member.size:
                 raise tarfile.ReadError(f"{member.name} is cut off")
             yield member, data
+        if empty:  # what a cut compressed file begins with may be taken for an end mark
+            raise tarfile.ReadError("it has no members")
 
 
 @contextlib.contextmanager
