@@ -63,6 +63,11 @@ class Fit(str, enum.Enum):
     pad = "pad"
 
 
+class Mode(str, enum.Enum):
+    rgb = "rgb"
+    keep = "keep"
+
+
 class Verify(str, enum.Enum):
     none = "none"
     sample = "sample"
@@ -161,6 +166,13 @@ RayOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="ADDRESS", help="Ray cluster to join; default: RAY_ADDRESS, else a local one."),
 ]
+MEMORY = 256
+MemoryOption = Annotated[
+    int,
+    typer.Option(
+        metavar="MB", min=1, help="What one picture, row, member or batch may take once it is unpacked."
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 IncludeOption = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -230,6 +242,29 @@ def encrypt(
     fit: Annotated[
         Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
     ] = Fit.error,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Picture files: encrypt the RGB that loaders see, or keep 1, 3 or 4 channels."),
+    ] = Mode.rgb,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Accept what 8-bit RGB loses: 16 bits, CMYK, further frames.")
+    ] = False,
+    resize: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|WxH", help="Resize pictures first: the shorter side to N, or to W x H."),
+    ] = None,
+    crop: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|WxH", help="Then cut N x N, or W x H, from their middle."),
+    ] = None,
+    copy: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="PATTERN",
+            help="Copy unencrypted, whatever it is: files, or shard.tar/member, table.parquet/column.",
+        ),
+    ] = None,
+    max_memory: MemoryOption = MEMORY,
     verify: Annotated[
         Verify, typer.Option(help="Decrypt again and compare: no file, a sample of 100, or all.")
     ] = Verify.none,
@@ -257,9 +292,18 @@ def encrypt(
     Arrow tables. A run that was cut off goes on when it is repeated.
     """
     from blockenc.data.engine import encrypt_files
+    from blockenc.data.reading import Reading, parse_edges
 
     scheme = _scheme(block_size, steps, ffx)
     part = _shard(shard)
+    reading = Reading(
+        mode=mode.value,
+        convert=convert,
+        resize=parse_edges("resize", resize),
+        crop=parse_edges("crop", crop),
+        copy=tuple(copy or ()),
+        max_bytes=max_memory << 20,
+    )
     secret = _load_key(key, password_file)
     start = time.perf_counter()
     summary = encrypt_files(
@@ -268,6 +312,7 @@ def encrypt(
         secret,
         scheme,
         fit=fit.value,
+        reading=reading,
         backend=backend,
         force=force,
         verify=verify.value,
@@ -288,6 +333,7 @@ def decrypt(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted folder, or one file of it.")],
     dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
+    max_memory: MemoryOption = MEMORY,
     workers: WorkersOption = None,
     engine: EngineOption = Engines.threads,
     ray_address: RayOption = None,
@@ -306,6 +352,7 @@ def decrypt(
         Optional[str],  # noqa: UP045
         typer.Option(help="Without a manifest: steps of the encryption, as they were given there."),
     ] = None,
+    mode: Annotated[Mode, typer.Option(help="Without a manifest: --mode of the encryption.")] = Mode.rgb,
     size: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="WxH", help="Without a manifest: size before padding; default: all of it."),
@@ -327,6 +374,7 @@ def decrypt(
     secret = _load_key(key, password_file)
     start = time.perf_counter()
     options: dict[str, Any] = {
+        "max_bytes": max_memory << 20,
         "backend": backend,
         "force": force,
         "workers": workers,
@@ -339,7 +387,7 @@ def decrypt(
     if scheme is None:
         summary = decrypt_files(src, dst, secret, **options)
     else:
-        summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, **options)
+        summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, mode=mode.value, **options)
     _report("decrypted", summary, time.perf_counter() - start, dst)
 
 
@@ -483,11 +531,11 @@ def _scheme_rows(manifest: Manifest) -> dict[str, str]:
 
 
 def _file_rows(path: Path, kind: Format) -> dict[str, str]:
-    from blockenc.data import manifest, pixels
+    from blockenc.data import manifest, pictures
 
     rows = {"kind": kind.name}
     if kind.name == "image":
-        size, mode = pixels.image_header(path)
+        size, mode = pictures.image_header(path)
         rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
     found = manifest.find_manifest(path)
     if found is None:
@@ -578,7 +626,11 @@ def _report(verb: str, summary: Summary, seconds: float, dst: str) -> None:
 
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
     resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
-    copied = f"; {summary.copied} files without images copied" if summary.copied else ""
+    copied = f"; {summary.without} files without images copied" if summary.without else ""
+    if summary.copied:
+        copied += f"; {summary.copied} copied unencrypted (--copy)"
+    if summary.metadata:
+        copied += f"; metadata (EXIF, colour profile, text) of {summary.metadata} left out"
     size = f"{summary.pixels / 1e6:.2f} megapixels"
     lines = [f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{copied}"]
     for line in lines + described(summary.left_out):

@@ -253,7 +253,7 @@ def test_a_row_of_another_run_is_not_believed(src: Path, tmp_path: Path) -> None
     with contextlib.closing(sqlite3.connect(paths[0])) as database:
         rows = database.execute("SELECT * FROM done").fetchall()
     with contextlib.closing(sqlite3.connect(paths[1], isolation_level=None)) as database:
-        database.executemany(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 10)})", rows)
+        database.executemany(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})", rows)
     with pytest.raises(ManifestError, match="altered, or written with another key"):
         encrypt_files(src, tmp_path / "three", KEY, SCHEME, fit="pad")
 

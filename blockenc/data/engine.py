@@ -29,7 +29,7 @@ import torch
 from blockenc.backends import choose
 from blockenc.cipher import Cipher
 from blockenc.data import journal, pixels
-from blockenc.data.formats import BY_NAME, Format, format_of
+from blockenc.data.formats import BY_NAME, COPIED, Format, format_of
 from blockenc.data.manifest import (
     MANIFEST,
     Item,
@@ -42,6 +42,7 @@ from blockenc.data.manifest import (
     read_folder,
 )
 from blockenc.data.pixels import ImageFileError
+from blockenc.data.reading import DEFAULT, MAX_BYTES, Reading
 from blockenc.data.units import (
     DAMAGED,
     EXCLUDED,
@@ -79,14 +80,18 @@ class Finished(NamedTuple):
 class Summary(NamedTuple):
     """What a run did.
 
-    resumed: images that an earlier run, cut off, had done. copied: files without images, as they were.
-    left_out: what was not done, by kind (blockenc.data.units), with a count and the first names.
+    resumed: images that an earlier run, cut off, had done. copied: files, members, columns and arrays copied
+    as they are because the user said so. metadata: pictures whose EXIF (but for the orientation), colour
+    profile, text or preview was left out. without: files that hold no images, copied. left_out: what was not
+    done, by kind (blockenc.data.units), with a count and the first names.
     """
 
     images: int
     pixels: int
     resumed: int = 0
     copied: int = 0
+    metadata: int = 0
+    without: int = 0
     left_out: LeftOut = LeftOut()
 
 
@@ -182,6 +187,7 @@ def encrypt_files(
     scheme: Scheme,
     *,
     fit: str = "error",
+    reading: Reading = DEFAULT,
     backend: str | None = None,
     force: bool = False,
     verify: str = "none",
@@ -196,12 +202,14 @@ def encrypt_files(
 ) -> Summary:
     """Encrypt a file, or the files of a folder tree, of the formats in blockenc.data.formats.
 
-    src: names that start with a dot are left out. EXIF orientation is applied; other metadata is dropped.
+    src: names that start with a dot are left out. Pictures are not turned by EXIF; their
+        metadata but for the orientation is left out and counted.
     dst: a folder; for one file also the file to write, whose manifest is then `<file>.json`. A slash at the
         end says that it is a folder.
     scheme: its channels are not used; grey, RGB and RGBA images are encrypted with 1, 3 and 4.
     fit: what becomes of an image that the block size does not divide: an error; cropped at the right and
         bottom; or padded there by repeating the edge, which decryption undoes.
+    reading: how picture files are read, and what is copied as it is (blockenc.data.reading.Reading).
     force: overwrite files in dst that no manifest there lists.
     verify: decrypt what was written and compare it with the source: of no file, of up to SAMPLE files
         picked at random, or of all. A file that fails is not put in place.
@@ -224,9 +232,10 @@ def encrypt_files(
         )
     choose("cpu", backend)  # raises if there is no such backend
     _check_tree_options(src, selection, skip_damaged)
-    folder, manifest_name, single = _destination(src, dst, shard)
+    folder, manifest_name, single = _destination(src, dst, shard, reading)
     root = src if single is None else src.parent
-    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit, shard=shard)
+    plain = dataclasses.replace(scheme, channels=1)
+    manifest = Manifest(plain, key.fingerprint, fit, (), reading, shard)
     path, place = folder / manifest_name, Folder(folder)
     if not again and (listed := manifest_of(src)):
         raise encrypted_already(src, listed)
@@ -235,7 +244,7 @@ def encrypt_files(
         if single:
             units.add(root, src.name, *single)
         else:
-            left_out = units.scan(src, folder, selection, again)
+            left_out = units.scan(src, folder, selection, again, reading)
         if shard:
             units.keep_shard(*shard)
         there = [path.name for path in manifests(folder)] if folder.is_dir() else []
@@ -254,7 +263,7 @@ def encrypt_files(
         with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
-            channels = check_headers(root, units, scheme.block_size, fit, damaged)
+            channels = check_headers(root, units, scheme.block_size, fit, reading, damaged)
             job = Job(
                 decrypt=False,
                 source=root,
@@ -263,6 +272,7 @@ def encrypt_files(
                 ciphers=_ciphers(key, scheme, channels, backend),
                 block_size=scheme.block_size,
                 fit=fit,
+                reading=reading,
                 skip_damaged=skip_damaged,
             )
             units.choose_verified(verify)
@@ -297,6 +307,7 @@ def decrypt_files(
     dst: Path | str,
     key: Key | KeySet,
     *,
+    max_bytes: int = MAX_BYTES,
     backend: str | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -308,6 +319,7 @@ def decrypt_files(
 ) -> Summary:
     """Decrypt what `encrypt_files` wrote, a folder or one file of it; images come out as PNG, to the pixel.
 
+    max_bytes: the most that one picture, row, member or batch may take (blockenc.data.reading.Reading).
     selection, skip_damaged: as with `encrypt_files`, of the files that the manifest lists; an altered file
     counts as damaged. A manifest too old to be authenticated is told to `warn`.
 
@@ -367,7 +379,7 @@ def decrypt_files(
     for unit in units():  # reads the manifest through
         assert unit.expected is not None
         images += len(unit.expected.images)
-        channels.update(picture.channels for picture in unit.expected.images)
+        channels.update(count for picture in unit.expected.images for count in picture.ciphers)
         if not only and not selection.follow_links:
             _check_inside(real, root / unit.source)
         check_target(place, unit, resuming)
@@ -379,6 +391,7 @@ def decrypt_files(
         ciphers=_ciphers(key, manifest.scheme, channels, backend),
         block_size=manifest.scheme.block_size,
         fit=manifest.fit,
+        reading=Reading(max_bytes=max_bytes),
         skip_damaged=skip_damaged,
     )
     head = {"job": "decrypt", **manifest.head()}
@@ -407,6 +420,8 @@ def decrypt_unlisted(
     scheme: Scheme,
     *,
     size: tuple[int, int] | None = None,
+    mode: str = "rgb",
+    max_bytes: int = MAX_BYTES,
     backend: str | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -420,7 +435,8 @@ def decrypt_unlisted(
 
     Nothing tells whether key and scheme are those of the encryption: with others, noise comes out, without
     an error. `warn` is told so. size: width and height that every image had before it was padded; default:
-    images come out as large as they are. The other arguments are those of `decrypt_files`.
+    images come out as large as they are. mode: that of the encryption (blockenc.data.reading.Reading). The
+    other arguments are those of `decrypt_files`.
 
     Raises ValueError for JPEG files, which do not keep encrypted pixels, for an image that the block size
     does not divide or that is smaller than `size`, and if a manifest is there; ImageFileError; OSError.
@@ -429,7 +445,8 @@ def decrypt_unlisted(
     if listed := manifest_of(src):
         whole = f"decrypt {listed.parent}" if src.is_dir() else "decrypt it"
         raise ValueError(f"{src}: listed in {listed}, which tells the scheme and sizes; {whole} without them")
-    folder, manifest_name, single = _destination(src, dst, None)
+    reading = Reading(mode=mode, max_bytes=max_bytes).of_output()
+    folder, manifest_name, single = _destination(src, dst, None, reading)
     root = src if single is None else src.parent
     name = manifest_name.removesuffix(".json")
     place = Folder(folder)
@@ -438,7 +455,7 @@ def decrypt_unlisted(
         if single:
             units.add(root, src.name, *single)
         else:
-            left_out = units.scan(src, folder, selection, again=True)
+            left_out = units.scan(src, folder, selection, True, reading)
             _check_own_names(place, _skipped_name(MANIFEST))
         work = journal.work_folder(folder, name)
         resuming = place.is_file(f"{work.name}/journal")
@@ -454,13 +471,15 @@ def decrypt_unlisted(
         plain = dataclasses.replace(scheme, channels=1)
         head = {
             "job": "decrypt without a manifest",
-            **Manifest(plain, key.fingerprint, fit).head(),
+            **Manifest(plain, key.fingerprint, fit, (), reading).head(),
             "size": size and list(size),
         }
         with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
-            channels = check_headers(root, units, scheme.block_size, "error", damaged, size or (1, 1))
+            channels = check_headers(
+                root, units, scheme.block_size, "error", reading, damaged, size or (1, 1)
+            )
             job = Job(
                 decrypt=True,
                 source=root,
@@ -469,6 +488,7 @@ def decrypt_unlisted(
                 ciphers=_ciphers(key, scheme, channels, backend),
                 block_size=scheme.block_size,
                 fit=fit,
+                reading=reading,
                 skip_damaged=skip_damaged,
                 size=size,
             )
@@ -491,10 +511,10 @@ def _run(
     left_out: LeftOut,
 ) -> Summary:
     """Do the units, noting each in the journal before anyone is told that it is done. total: bytes."""
-    images = area = copied = 0
+    images = area = copied = metadata = without = 0
 
     def finished() -> Iterator[Finished]:
-        nonlocal copied
+        nonlocal copied, metadata, without
         for unit, result in engine(job, units, workers):
             if isinstance(result, ImageFileError):
                 log.skip(unit.source, str(result))
@@ -502,12 +522,14 @@ def _run(
                 yield Finished(0, 0, unit.stamp[0])
                 continue
             log.add(unit, result.item, result.images)
-            copied += not result.images
+            copied += len(result.item.copied) + (result.item.format == COPIED.name)
+            metadata += result.metadata
+            without += not result.images and result.item.format != COPIED.name
             yield Finished(result.images, result.pixels, unit.stamp[0])
 
     for one in track(finished(), total):
         images, area = images + one.images, area + one.pixels
-    return Summary(images, area, copied=copied, left_out=left_out)
+    return Summary(images, area, copied=copied, metadata=metadata, without=without, left_out=left_out)
 
 
 def _resumed(log: journal.Journal, place: Folder, units: Units) -> int:
@@ -586,7 +608,7 @@ def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None
 
 
 def _destination(
-    src: Path, dst: Path | str, shard: tuple[int, int] | None
+    src: Path, dst: Path | str, shard: tuple[int, int] | None, reading: Reading
 ) -> tuple[Path, str, tuple[Format, str] | None]:
     """The folder to write to; the manifest's name in it; of one file, its format and the output's name."""
     slash, dst = _ends_in_slash(dst), Path(dst)
@@ -595,7 +617,7 @@ def _destination(
     _check_file(src)
     if shard is not None:
         raise ValueError(f"shard: {src} is one file; shards are parts of a folder")
-    kind = format_of(src)
+    kind = format_of(src, reading.at(src.name))
     if kind is None:
         raise ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
     folder, name = single_target(src, dst, kind, slash)

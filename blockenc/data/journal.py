@@ -31,12 +31,13 @@ from blockenc.hidden import hide, reveal
 from blockenc.key import Key, KeySet
 
 # done: one row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
-# spilled, the file in the work folder that lists them, and the SHA-256 of that file. mac: the tag of all
-# that. Names are bytes, which sort as manifests do. skipped: the damaged files that a run has left out.
+# spilled, the file in the work folder that lists them, and the SHA-256 of that file. copied: names, as JSON.
+# mac: the tag of all that. Names are bytes, which sort as manifests do. skipped: the damaged files that a run
+# has left out.
 _TABLES = {
     "head": "CREATE TABLE head (json TEXT)",
     "done": "CREATE TABLE done (target BLOB PRIMARY KEY, size INT, mtime INT, source BLOB, format TEXT, "
-    "count INT, pictures TEXT, spilled TEXT, sha256 TEXT, mac BLOB) WITHOUT ROWID",
+    "count INT, pictures TEXT, spilled TEXT, sha256 TEXT, copied TEXT, mac BLOB) WITHOUT ROWID",
     "skipped": "CREATE TABLE skipped (source BLOB PRIMARY KEY, reason TEXT) WITHOUT ROWID",
 }
 MAC_INFO = "blockenc/journal"  # names the subkey of the tags
@@ -74,13 +75,14 @@ class Journal:
 
     def items(self) -> Iterator[Item]:
         """What is to stand in the manifest of the finished units, in the order of their names."""
-        for target, _, _, source, kind, count, pictures, spilled, _ in self._rows("ORDER BY target"):
+        for row in self._rows("ORDER BY target"):
+            target, _, _, source, kind, count, pictures, spilled, _, copied = row
             images = (
                 Pictures([], self.folder / spilled, 0, count)
                 if spilled
                 else Pictures([Picture(*fields) for fields in json.loads(pictures)])
             )
-            yield Item(os.fsdecode(target), os.fsdecode(source), kind, images)
+            yield Item(os.fsdecode(target), os.fsdecode(source), kind, images, tuple(json.loads(copied)))
 
     def _rows(self, which: str = "", *values: object) -> Iterator[tuple[Any, ...]]:
         """Rows of `done` without their tags. Raises ManifestError for one that we did not write."""
@@ -105,8 +107,9 @@ class Journal:
             json.dumps(item.images.held),
             path and path.name,
             path and self._sha256(path.name),
+            json.dumps(item.copied),
         ]
-        self._write(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 10)})", *row, self._tag(row))
+        self._write(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})", *row, self._tag(row))
 
     def skip(self, source: str, reason: str) -> None:
         """Note that a damaged file is left out."""
@@ -145,7 +148,7 @@ class Journal:
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 sync_folder(self.folder)
             self._database.execute("DELETE FROM skipped")
-            for *_, name, sha256 in self._rows():
+            for *_, name, sha256, _ in self._rows():
                 if name is None:
                     continue
                 if not TEMPORARY.fullmatch(name) or self._sha256(name) != sha256:

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from blockenc.data.formats import BY_NAME, IMAGE
+from blockenc.data.pictures import BESIDE
 from blockenc.data.pixels import CHANNELS, FITS
+from blockenc.data.reading import DEFAULT, FORMER, Reading
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import Folder, temporary_name
 from blockenc.scheme import Scheme
@@ -53,20 +55,48 @@ class ManifestError(BlockencError, ValueError):
 
 
 class Picture(NamedTuple):
-    """One encrypted image: its original size, and the digest of its encrypted pixels."""
+    """One encrypted image: its original size, and the digest of its encrypted pixels.
+
+    channels: of the encrypted pixels. mode: Pillow's of the stored picture, where this is more or less than
+    the encrypted pixels are: "1" and "L" are encrypted as they are or as RGB; of "LA", "RGBA" and "P" the
+    fourth channel, alpha or the numbers of the palette, is encrypted apart. orientation: EXIF's. palette: of
+    "P", encrypted.
+    """
 
     width: int
     height: int
     channels: int
     sha256: str
+    mode: str = ""
+    orientation: int = 1
+    palette: str = ""
+
+    @property
+    def ciphers(self) -> tuple[int, ...]:
+        """The channels of the ciphers that decrypt it."""
+        return (3, 1) if self.mode in BESIDE else (self.channels,)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that are not at their defaults."""
+        return {k: v for k, v in self._asdict().items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
 
     def check(self) -> Picture:
         """Itself; raises ValueError where a field is not what it should be."""
         if any(type(n) is not int or n < 1 for n in self[:2]):
             raise ValueError("width or height")
-        if self.channels not in CHANNELS.values() or not isinstance(self.sha256, str):
+        if self.channels not in CHANNELS or not isinstance(self.sha256, str):
             raise ValueError("channels or sha256")
+        if self.channels not in _CHANNELS_OF_MODES.get(self.mode, ()):
+            raise ValueError("mode")
+        if type(self.orientation) is not int or not 1 <= self.orientation <= 8:
+            raise ValueError("orientation")
+        if not isinstance(self.palette, str) or bool(self.palette) != (self.mode == "P"):
+            raise ValueError("palette")
         return self
+
+
+_DEFAULTS = Picture._field_defaults
+_CHANNELS_OF_MODES = {"": CHANNELS, "1": (1, 3), "L": (3,), **dict.fromkeys(BESIDE, (4,))}
 
 
 class Pictures:
@@ -128,12 +158,13 @@ class PictureLog:
 
 class Item(NamedTuple):
     """One encrypted file: its name below the manifest, with forward slashes; the file it comes from; its
-    format (blockenc.data.formats); its images."""
+    format (blockenc.data.formats); its images; what in it was copied as it is because the user said so."""
 
     name: str
     source: str
     format: str
     images: Pictures
+    copied: tuple[str, ...] = ()
 
     @property
     def key(self) -> bytes:
@@ -145,9 +176,10 @@ class Item(NamedTuple):
         name = f"  {json.dumps(self.name)}: ".encode()
         if self.format == IMAGE.name:
             (picture,) = self.images
-            yield name + json.dumps({"source": self.source, **picture._asdict()}).encode()
+            yield name + json.dumps({"source": self.source, **picture.fields()}).encode()
             return
-        head = json.dumps({"source": self.source, "format": self.format})
+        copied = {"copied": self.copied} if self.copied else {}
+        head = json.dumps({"source": self.source, "format": self.format, **copied})
         yield name + head[:-1].encode() + b", " + _MANY
         separator = b"\n"
         for picture in self.images:
@@ -166,11 +198,15 @@ class Item(NamedTuple):
         no_name = b"\0" in self.key or not isinstance(self.source, str)
         if path.anchor or ".." in path.parts or foreign or hidden or no_name:
             raise ValueError(f"path {self.name!r}")
+        if not all(isinstance(name, str) for name in self.copied):
+            raise ValueError("copied")
         return self
 
 
 def _line(picture: Picture) -> bytes:
-    return json.dumps(picture).encode()
+    fields = picture.fields()
+    names = [name for name in Picture._fields if name in fields]
+    return json.dumps(picture[: Picture._fields.index(names[-1]) + 1]).encode()
 
 
 @contextlib.contextmanager
@@ -189,13 +225,15 @@ class Manifest:
     """What decryption needs besides the key; the items stay in their files.
 
     scheme: its channels are not used; each image has its own. paths: where it was read, of several shards
-    or of one run. shard: (i, n), of the manifest of one shard. version: of the file that was read.
+    or of one run. reading: how picture files were read. shard: (i, n), of the manifest of one shard. version:
+    of the file that was read.
     """
 
     scheme: Scheme
     fingerprint: str
     fit: str
     paths: tuple[Path, ...] = ()
+    reading: Reading = DEFAULT
     shard: tuple[int, int] | None = None
     version: int = FORMAT_VERSION
 
@@ -209,6 +247,7 @@ class Manifest:
             "scheme": scheme,
             "fingerprint": self.fingerprint,
             "fit": self.fit,
+            "reading": self.reading.to_dict(),
             **({"shard": list(self.shard)} if self.shard else {}),
         }
 
@@ -291,10 +330,11 @@ class Manifest:
             fingerprint, fit = fields["fingerprint"], fields["fit"]
             if not _FINGERPRINT.fullmatch(fingerprint) or fit not in FITS:
                 raise ValueError("fingerprint or fit")
+            reading = Reading.from_dict(fields["reading"]) if "reading" in fields else FORMER
             shard = part_of(path.name)
             if version != UNTAGGED and fields.get("shard") != (shard and list(shard)):
                 raise ValueError("its name is that of another shard")
-        return cls(scheme, fingerprint, fit, (path,), shard, version)
+        return cls(scheme, fingerprint, fit, (path,), reading, shard, version)
 
     def check_same(self, other: Manifest) -> None:
         """Raise WrongKeyError or ManifestError unless `other` has our key, scheme and fit."""
@@ -306,6 +346,11 @@ class Manifest:
         if (other.scheme, other.fit) != (self.scheme, self.fit):
             raise ManifestError(
                 f"{other.paths[0]}: this folder was encrypted with another scheme or fit; give another DST"
+            )
+        if (theirs := other.reading.to_dict()) != (ours := self.reading.to_dict()):
+            raise ManifestError(
+                f"{other.paths[0]}: this folder was encrypted with other options, {theirs} "
+                f"instead of {ours}; give those (--mode, --resize, --crop) or another DST"
             )
 
 
@@ -369,7 +414,9 @@ def _items(path: Path, version: int) -> Iterator[Item]:
                     while not _line_of(file).startswith(b"  ]}"):
                         count += 1
                     images = Pictures([], path.absolute(), offset, count)
-                    item = Item(name, fields["source"], fields["format"], images)
+                    item = Item(
+                        name, fields["source"], fields["format"], images, tuple(fields.get("copied", ()))
+                    )
                 else:
                     source = fields.pop("source")
                     item = Item(name, source, IMAGE.name, Pictures([Picture(**fields).check()]))

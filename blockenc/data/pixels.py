@@ -1,69 +1,28 @@
-"""Image files to pixels and back: what Pillow reads, as uint8 [H, W, C] with C = 1, 3 or 4, and PNG."""
+"""Pixels as arrays, uint8 [H, W, C] with C = 1, 3 or 4: fit to blocks, digests, PNG files of them."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from blockenc.errors import BlockencError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 FITS = ("error", "crop", "pad")
-CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
+CHANNELS = (1, 3, 4)
 STORED_BLOCK = 0xFFFF  # bytes; what deflate admits in one
 COLOUR_TYPES = {1: 0, 3: 2, 4: 6}  # in PNG files, by channels
 
 Size = tuple[int, int]  # width, height
-Source = str | os.PathLike[str] | bytes  # an image file, or its contents
+Source = str | os.PathLike[str] | bytes  # a picture file, or its contents
 
 
 class ImageFileError(BlockencError, ValueError):
     """An image or data file cannot be read, or is not what the manifest says it is."""
-
-
-def header(source: Source, name: object) -> tuple[Size, str]:
-    """The size of an image file and the Pillow mode of its pixels here. Raises ImageFileError naming it.
-
-    EXIF orientation, which would cost decoding, is not needed: it only swaps width and height.
-    """
-    with reading(name), Image.open(_opened(source)) as image:
-        return image.size, _target_mode(image, name)
-
-
-def image_header(path: Path) -> tuple[Size, str]:
-    """The size and Pillow mode of an image file as it is. Raises ImageFileError."""
-    with reading(path), Image.open(path) as image:
-        return image.size, image.mode
-
-
-def read(source: Source, name: object) -> np.ndarray:
-    """The pixels [H, W, C] of an image, upright; of 16-bit grey the high byte. Raises ImageFileError."""
-    with reading(name), Image.open(_opened(source)) as image:
-        # A photo with an embedded preview is an MPO of two frames: the first is the photo.
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise ImageFileError(f"{name}: several frames; only still images are encrypted")
-        mode, wide = _target_mode(image, name), _is_16_bit(image)
-        upright = ImageOps.exif_transpose(image)
-        if wide:
-            return _channels_last((np.asarray(upright) >> 8).astype(np.uint8))
-        return _channels_last(np.array(upright.convert(mode)))
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of pixels [H, W, C]."""
-    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
 
 
 def stored_png(pixels: np.ndarray) -> bytes:
@@ -128,42 +87,3 @@ def fitted(images: np.ndarray, block_size: int, fit: str) -> np.ndarray:
 
 def digest(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-
-
-@contextlib.contextmanager
-def reading(name: object) -> Iterator[None]:
-    """Name the file in every error of a decoder; on damaged data Pillow raises much besides OSError."""
-    try:
-        yield
-    except (BlockencError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise ImageFileError(f"{name}: not an image, or a damaged one") from None
-    except Exception as error:
-        raise ImageFileError(f"{name}: cannot be read as an image ({error})") from None
-
-
-def _opened(source: Source) -> str | os.PathLike[str] | io.BytesIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _target_mode(image: Image.Image, name: object) -> str:
-    """The mode of `CHANNELS` that an image is converted to."""
-    mode = image.mode
-    if mode in CHANNELS:
-        return mode
-    if mode == "1" or _is_16_bit(image):
-        return "L"
-    if mode in ("I", "F"):
-        raise ImageFileError(f"{name}: pixels of mode {mode} have no 8-bit form; convert them first")
-    if mode in ("LA", "PA") or (mode == "P" and "transparency" in image.info):
-        return "RGBA"
-    return "RGB"
-
-
-def _is_16_bit(image: Image.Image) -> bool:
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-
-
-def _channels_last(array: np.ndarray) -> np.ndarray:
-    return array if array.ndim == 3 else array[:, :, None]

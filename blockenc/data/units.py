@@ -24,6 +24,7 @@ from blockenc.data.manifest import (
     manifests,
     part_of,
 )
+from blockenc.data.reading import Reading
 from blockenc.data.work import Unit, too_small
 from blockenc.files import Folder
 
@@ -131,7 +132,7 @@ class Units:
                 f"{src / other} and {src / source} would both become {target}; rename one"
             ) from None
 
-    def scan(self, src: Path, dst: Path, selection: Selection, again: bool) -> LeftOut:
+    def scan(self, src: Path, dst: Path, selection: Selection, again: bool, reading: Reading) -> LeftOut:
         """Add the files of a folder tree; tell what is left out of it.
 
         Raises ValueError if none holds images, if a name is taken, if a link leads into `dst`, and, unless
@@ -142,14 +143,14 @@ class Units:
             if not selection.admits(source):
                 left_out.add(EXCLUDED, source)
                 continue
-            kind = format_of(src / source)
+            kind = format_of(src / source, reading.at(source))
             if kind is None:
                 if not again and _is_manifest(src / source):
                     raise encrypted_already(src, src / source)
                 left_out.add(OTHER, source)
             else:
                 self.add(src, source, kind, kind.target(source))
-        if not self._one("SELECT 1 FROM units WHERE format != 'metadata'"):
+        if not self._one("SELECT 1 FROM units WHERE format NOT IN ('metadata', 'copied')"):
             found = "".join(f"; {line}" for line in described(left_out))
             raise ValueError(
                 f"{src}: no images here (looked for {' '.join(pixels.SUFFIXES)} "
@@ -391,6 +392,7 @@ def check_headers(
     units: Iterable[Unit],
     block_size: int,
     fit: str,
+    reading: Reading,
     damaged: Callable[[Unit, pixels.ImageFileError], object] | None = None,
     least: pixels.Size = (1, 1),
 ) -> set[int]:
@@ -403,16 +405,16 @@ def check_headers(
     for unit in units:
         path = root / unit.source
         try:
-            known = BY_NAME[unit.format].sizes(path)
+            known = BY_NAME[unit.format].sizes(path, reading.at(unit.source))
         except pixels.ImageFileError as error:
             if damaged is None:
                 raise
             damaged(unit, error)
             continue
         if not known:  # only reading the file through would tell
-            channels |= set(pixels.CHANNELS.values())
-        for size, count in known:
-            channels.add(count)
+            channels |= set(pixels.CHANNELS)
+        for size, counts in known:
+            channels.update(counts)
             if size[0] < least[0] or size[1] < least[1]:
                 raise too_small(path, size, least)
             if pixels.misfit(size, block_size, fit):

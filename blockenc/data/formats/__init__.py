@@ -1,9 +1,9 @@
 """The formats of data sets: one module each, all behind one small interface.
 
 A file of SRC becomes one file of DST, whatever its format, and a format knows nothing of keys: it finds
-the images in a file, and copies the file with every image replaced by what `change` makes of it. The same
-`rewrite` therefore encrypts and decrypts. What holds no image is copied; what might be an image and is
-not understood is an error, for a data set must not leave with pictures that nobody encrypted.
+the pictures in a file, and copies the file with every one replaced by what `change` makes of it. The same
+`rewrite` therefore encrypts and decrypts. What is known to hold no picture is copied; what might be one and
+is not understood is an error (blockenc.data.formats.suspicion), unless the user lets it through by name.
 
 Adding a format is adding its module and its line in `FORMATS`.
 """
@@ -19,23 +19,34 @@ import numpy as np
 from blockenc.data.formats.arrays import Arrays
 from blockenc.data.formats.arrow import ArrowTables
 from blockenc.data.formats.cifar import CifarBatches
+from blockenc.data.formats.copied import CopiedFiles
+from blockenc.data.formats.idx import IdxFiles
 from blockenc.data.formats.image import ImageFiles
 from blockenc.data.formats.metadata import Metadata
 from blockenc.data.formats.tar import TarShards
-from blockenc.data.pixels import Size
+from blockenc.data.pictures import Encoded
+from blockenc.data.pixels import Size, Source
+from blockenc.data.reading import DEFAULT, Reading
 
 
 class Change(Protocol):
-    """What becomes of images [N, H, W, C] uint8, called in the order of `images`."""
+    """What becomes of pictures, called in the order of `images`."""
 
-    def png(self, pixels: np.ndarray, /) -> bytes:
-        """A PNG file of pixels [H, W, C], written as suits what comes out."""
+    @property
+    def reading(self) -> Reading: ...
 
-    def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray, /) -> np.ndarray:
+        """Of images [N, H, W, C] uint8."""
+
+    def picture(self, source: Source, name: object, /) -> bytes:
+        """Of a picture file; the contents of a PNG file."""
+
+    def copies(self, member: str, /) -> bool:
+        """Whether something in the file is to be copied as it is, whatever it is; this is noted."""
 
 
 class Format(Protocol):
-    """How one kind of file holds images."""
+    """How one kind of file holds pictures."""
 
     @property
     def name(self) -> str:
@@ -50,21 +61,35 @@ class Format(Protocol):
     def target(self, name: str) -> str:
         """The name of the output for a file of this name; for an output, its own name."""
 
-    def sizes(self, path: Path) -> list[tuple[Size, int]]:
-        """Size and channels of the images, as far as the header of the file tells cheaply."""
+    def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
+        """Size of the pictures, and channels of the ciphers they need, as far as headers tell cheaply.
 
-    def images(self, path: Path) -> Iterator[np.ndarray]:
-        """All images in order, as batches uint8 [N, H, W, C]."""
+        Raises ImageFileError for all that can be refused before the file is read through.
+        """
+
+    def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
+        """All pictures in order: batches uint8 [N, H, W, C], or picture files."""
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
-        """Copy the file with its images changed, in memory that does not grow with the file."""
+        """Copy the file with its pictures changed, in memory that does not grow with the file."""
 
 
 IMAGE = ImageFiles()
-FORMATS: tuple[Format, ...] = (IMAGE, CifarBatches(), TarShards(), Arrays(), ArrowTables(), Metadata())
-BY_NAME = {kind.name: kind for kind in FORMATS}
+COPIED = CopiedFiles()
+FORMATS: tuple[Format, ...] = (
+    IMAGE,
+    CifarBatches(),
+    TarShards(),
+    Arrays(),
+    ArrowTables(),
+    IdxFiles(),
+    Metadata(),
+)
+BY_NAME: dict[str, Format] = {kind.name: kind for kind in (*FORMATS, COPIED)}
 
 
-def format_of(path: Path) -> Format | None:
-    """The format that a file is of, if any."""
+def format_of(path: Path, reading: Reading = DEFAULT) -> Format | None:
+    """The format that a file is of, if any. reading: of this file (Reading.at)."""
+    if reading.copies():
+        return COPIED
     return next((kind for kind in FORMATS if kind.names(path.name) and kind.claims(path)), None)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from blockenc.data.formats import plain_pickle, suspicion
+from blockenc.data.pictures import Encoded, too_large
 from blockenc.data.pixels import ImageFileError, Size
+from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
 SHAPE = (3, 32, 32)
+LONGEST = 255  # characters of a file name or label
 _NAMES = re.compile(r"data_batch_\d+|test_batch|train|test")
-# All that NumPy arrays in pickles of either Python need; a pickle can name any function there is.
-_ALLOWED = {
-    (f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")
-} | {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-}
 
 
 class CifarBatches:
@@ -44,46 +35,136 @@ class CifarBatches:
     def target(self, name: str) -> str:
         return name
 
-    def sizes(self, path: Path) -> list[tuple[Size, int]]:
-        return [((32, 32), 3)]
+    def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
+        if reading.resize is not None or reading.crop is not None:
+            raise ImageFileError(
+                f"{path}: pictures in CIFAR batches are 32 x 32; they cannot be resized or cropped"
+            )
+        _load(path, reading)
+        return [((32, 32), (3,))]
 
-    def images(self, path: Path) -> Iterator[np.ndarray]:
-        batch = _load(path)
-        yield _images(batch[_key(batch)])
+    def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
+        batch, key = _load(path, reading)
+        yield _images(batch[key])
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
-        batch = _load(source)
-        key = _key(batch)
+        batch, key = _load(source, change.reading)
+        for name in map(_name, batch):
+            if name not in _BATCH:
+                change.copies(name)
         images = _images(batch[key])
         changed = change(images)
         if changed.shape != images.shape:
             raise ValueError(f"{source}: CIFAR images are 32 x 32; the block size must divide 32")
         batch[key] = np.ascontiguousarray(changed.transpose(0, 3, 1, 2)).reshape(len(images), -1)
-        pickle.dump(batch, target, protocol=4)
+        plain_pickle.dump(batch, target)
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no CIFAR batch needs")
-        return super().find_class(module, name)
+def check_meta(path: Path, data: bytes, reading: Reading) -> None:
+    """Raise ImageFileError unless this is the file of the labels' names."""
+    _, names = _read(path, data)
+    _check(path, names, _META, 0, reading)
 
 
-def _load(path: Path) -> dict[Any, Any]:
-    try:
-        batch = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except OSError:
-        raise
-    except Exception as error:
-        raise ImageFileError(f"{path}: not a CIFAR batch, or a damaged one ({error})") from None
-    data = batch.get(_key(batch)) if isinstance(batch, dict) else None
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
+def _load(path: Path, reading: Reading) -> tuple[dict[Any, Any], Any]:
+    """A batch and the key of its pictures; all else in it is known to hold none. Raises ImageFileError."""
+    if path.stat().st_size > reading.max_bytes:
+        raise too_large(path, "the batch", reading)
+    keys, batch = _read(path, path.read_bytes())
+    data = plain_pickle.array_of(batch[keys["data"]]) if "data" in keys else None
+    if data is None or data.dtype != np.uint8 or data.shape[1:] != (3072,):
         raise ImageFileError(f"{path}: not a CIFAR batch (no uint8 data of 3072 columns)")
-    return batch  # type: ignore[no-any-return]
+    _check(path, batch, _BATCH, len(data), reading)
+    batch[keys["data"]] = data
+    return batch, keys["data"]
 
 
-def _key(batch: dict[Any, Any]) -> Any:
-    return b"data" if b"data" in batch else "data"
+def _read(path: Path, data: bytes) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The keys by their names, and the dict of a pickle."""
+    try:
+        batch = plain_pickle.load(data)
+    except plain_pickle.PickleError as error:
+        raise ImageFileError(f"{path}: not a CIFAR batch, or a damaged one ({error})") from None
+    if not isinstance(batch, dict):
+        raise ImageFileError(f"{path}: not a CIFAR batch (no dict)")
+    keys: dict[str, Any] = {}
+    for key in batch:
+        name = _name(key)
+        if name in keys:
+            raise ImageFileError(f"{path}: the key {name!r} is there twice, as text and as bytes")
+        keys[name] = key
+    return keys, batch
+
+
+def _name(key: str | bytes) -> str:
+    return key.decode("latin-1") if isinstance(key, bytes) else key
+
+
+def _check(path: Path, batch: dict[Any, Any], known: dict[str, _Check], count: int, reading: Reading) -> None:
+    if reading.trusted:
+        return
+    for key, value in batch.items():
+        name = _name(key)
+        if reading.copies(name):
+            continue
+        if name not in known:
+            what = f"the key {name[:80]!r} is none of {', '.join(known)}"
+            suspicion.refuse(path, what, f"{reading.file}/{name}")
+        if not known[name](value, count):
+            suspicion.refuse(
+                path, f"what the key {name!r} holds is not what CIFAR has there", f"{reading.file}/{name}"
+            )
+
+
+def _are_labels(value: Any, count: int) -> bool:
+    array = plain_pickle.array_of(value)
+    if array is not None:
+        return array.shape == (count,) and array.dtype.kind in "iu"
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(type(n) is int and -1 <= n < 1 << 31 for n in value)
+    )
+
+
+def _are_texts(value: Any, count: int) -> bool:
+    """As many as there are pictures, or of a list of classes at most 1,000."""
+    return (
+        isinstance(value, list)
+        and (len(value) == count if count else len(value) <= 1000)
+        and all(_is_text(item) for item in value)
+    )
+
+
+def _is_text(value: Any, count: int = 0) -> bool:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return False
+    return isinstance(value, str) and len(value) <= LONGEST and not suspicion.text(value)
+
+
+def _is_number(value: Any, count: int) -> bool:
+    return type(value) is int and value.bit_length() < 64
+
+
+_Check = Callable[[Any, int], bool]
+_BATCH: dict[str, _Check] = {
+    "data": lambda value, count: True,  # checked before
+    "labels": _are_labels,
+    "fine_labels": _are_labels,
+    "coarse_labels": _are_labels,
+    "filenames": _are_texts,
+    "batch_label": _is_text,
+}
+_META: dict[str, _Check] = {
+    "label_names": _are_texts,
+    "fine_label_names": _are_texts,
+    "coarse_label_names": _are_texts,
+    "num_cases_per_batch": _is_number,
+    "num_vis": _is_number,
+}
 
 
 def _images(data: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One image a file: folder trees of PNG, JPEG and the like, such as torchvision's ImageFolder reads."""
+"""One picture a file: folder trees of PNG, JPEG and the like, such as torchvision's ImageFolder reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from blockenc.data import pixels
+from blockenc.data import pictures, pixels
+from blockenc.data.pictures import Encoded
+from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from blockenc.data.formats import Change
@@ -26,13 +28,11 @@ class ImageFiles:
     def target(self, name: str) -> str:
         return PurePosixPath(name).with_suffix(".png").as_posix()
 
-    def sizes(self, path: Path) -> list[tuple[pixels.Size, int]]:
-        size, mode = pixels.header(path, path)
-        return [(size, pixels.CHANNELS[mode])]
+    def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[pixels.Size, tuple[int, ...]]]:
+        return [pictures.header(path, path, reading)]
 
-    def images(self, path: Path) -> Iterator[np.ndarray]:
-        yield pixels.read(path, path)[None]
+    def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
+        yield Encoded(path, str(path))
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
-        (image,) = change(pixels.read(source, source)[None])
-        target.write(change.png(image))
+        target.write(change.picture(source, source))

@@ -1,15 +1,17 @@
-"""Files without images that readers of the other formats need: copied."""
+"""Small files without pictures that readers of the other formats need. What they hold is checked."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from blockenc.data.formats import cifar, suspicion
+from blockenc.data.pictures import Encoded, too_large
 from blockenc.data.pixels import Size
+from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from blockenc.data.formats import Change
@@ -36,12 +38,25 @@ class Metadata:
     def target(self, name: str) -> str:
         return name
 
-    def sizes(self, path: Path) -> list[tuple[Size, int]]:
+    def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
+        _checked(path, reading)
         return []
 
-    def images(self, path: Path) -> Iterator[np.ndarray]:
+    def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
         return iter(())
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
-        with open(source, "rb") as file:
-            shutil.copyfileobj(file, target)
+        target.write(_checked(source, change.reading))
+
+
+def _checked(path: Path, reading: Reading) -> bytes:
+    """The contents of a file, which are known to be no picture. Raises ImageFileError."""
+    if path.stat().st_size > reading.max_bytes:
+        raise too_large(path, "the file", reading)
+    data = path.read_bytes()
+    if not reading.trusted:
+        if path.suffix == ".json":
+            suspicion.refuse(path, suspicion.data(data), reading.file)
+        else:
+            cifar.check_meta(path, data, reading)
+    return data

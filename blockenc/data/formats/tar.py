@@ -1,25 +1,34 @@
-"""Tar shards as webdataset reads them: images and labels as members, in order; all but the pixels stays."""
+"""Tar shards as webdataset reads them: pictures and labels as members, in order; all but the pixels stays."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import numpy as np
 
-from blockenc.data import pixels
+from blockenc.data import pictures, pixels
+from blockenc.data.formats import suspicion
+from blockenc.data.pictures import Encoded
+from blockenc.data.pixels import ImageFileError
+from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
-# Members that hold no pictures. Others are refused: a kind of image unknown here would pass unencrypted.
-COPIED = re.compile(r".*\.(cls\d*|id|index|json|jsonl|txt|text|csv|tsv|label|caption|target|transcript)")
 _SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
+# Names of pictures that are not read here, and of what may hold some: refused even where they hold nothing.
+_FOREIGN = re.compile(
+    r".*\.(gif|avif|heic|heif|jp2|j2k|jxl|ico|psd|svg|tga|dds|exr|hdr|npy|npz|pyd|pickle|pkl|pt|pth|mp4|webm|avi|mov)",
+    re.IGNORECASE | re.DOTALL,
+)
+_STANDARD = {"path", "linkpath", "size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"}
 
 
 class TarShards:
@@ -34,49 +43,110 @@ class TarShards:
     def target(self, name: str) -> str:
         return _SUFFIX.sub(".tar", name)
 
-    def sizes(self, path: Path) -> list[tuple[pixels.Size, int]]:
+    def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[pixels.Size, tuple[int, ...]]]:
+        # Without compression the members' headers are found without reading the members.
+        with _damage(path), open(path, "rb") as file:
+            packed = file.read(512)[257:262] != b"ustar"
+        names: set[str] = set()
+        for member, _ in () if packed else _members(path, reading, "r:"):
+            _note(names, _new_name(member, reading), path)
         return []
 
-    def images(self, path: Path) -> Iterator[np.ndarray]:
-        for member, data in _members(path):
-            if _is_image(member):
-                yield pixels.read(data, f"{path}, {member.name}")[None]
+    def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
+        for member, data in _members(path, reading):
+            if _is_picture(member, reading):
+                yield Encoded(data, f"{path}, {member.name}")
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
+        reading = change.reading
         written: set[str] = set()
         with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as out:
-            for member, data in _members(source):
+            for member, data in _members(source, reading):
+                title = f"{source}, {member.name}"
                 new = copy.copy(member)
-                if _is_image(member):
-                    (image,) = change(pixels.read(data, f"{source}, {member.name}")[None])
-                    data = change.png(image)
-                    new.name = re.sub(r"\.\w+$", ".png", member.name)
-                    new.pax_headers = {
-                        k: v for k, v in member.pax_headers.items() if k not in ("path", "size")
-                    }
-                if new.name in written:
-                    raise ValueError(f"{source}: several members would become {new.name}; rename one")
-                written.add(new.name)
+                new.name = _new_name(member, reading)
+                _note(written, new.name, source)
+                new.pax_headers = {k: v for k, v in member.pax_headers.items() if k not in _STANDARD}
+                if _is_picture(member, reading):
+                    data = change.picture(data, title)
+                elif not change.copies(member.name) and not reading.trusted:
+                    what = suspicion.data(data) or (_FOREIGN.fullmatch(member.name) and "its name")
+                    suspicion.refuse(title, what or None, f"{reading.file}/{member.name}")
+                if not reading.trusted:
+                    suspicion.refuse(title, suspicion.plain(new.pax_headers), reading.file)
+                if member.isreg():
+                    new.type = tarfile.REGTYPE
                 new.size = len(data)
                 out.addfile(new, io.BytesIO(data))
 
 
-def _is_image(member: tarfile.TarInfo) -> bool:
-    return member.isreg() and member.name.lower().endswith(pixels.SUFFIXES)
+def _is_picture(member: tarfile.TarInfo, reading: Reading) -> bool:
+    return (
+        member.isreg() and member.name.lower().endswith(pixels.SUFFIXES) and not reading.copies(member.name)
+    )
 
 
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _new_name(member: tarfile.TarInfo, reading: Reading) -> str:
+    return re.sub(r"\.\w+\Z", ".png", member.name) if _is_picture(member, reading) else member.name
+
+
+def _note(names: set[str], name: str, path: Path) -> None:
+    if name in names:
+        raise ImageFileError(f"{path}: several members would become {name}; rename one")
+    names.add(name)
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is damaged, or cut off, is an error: tarfile takes it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        def fail(what: str) -> NoReturn:
+            raise tarfile.ReadError(f"{what} at byte {archive.offset}")
+
+        try:
+            return super().fromtarfile(archive)  # type: ignore[return-value]
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            fail("it ends without an end mark")
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            fail(str(error))
+
+
+def _members(path: Path, reading: Reading, mode: str = "r|*") -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """The members and, unless the mode is without streaming, what they hold. Raises ImageFileError."""
+    with _damage(path), tarfile.open(path, mode, tarinfo=_Member) as source:  # type: ignore[call-overload]
+        empty = True
+        for member in source:
+            empty = False
+            source.members = []  # it would remember them all
+            title = f"{path}, {member.name}"
+            if not (member.isdir() or (member.isreg() and not member.issparse())):
+                raise ImageFileError(
+                    f"{title}: a link, device or sparse file; plain files and folders are expected"
+                )
+            if member.size > reading.max_bytes:
+                raise pictures.too_large(title, f"a member of {member.size} bytes", reading)
+            if mode == "r:":
+                yield member, b""
+                continue
+            file = source.extractfile(member)
+            data = file.read() if file else b""
+            if file and len(data) != member.size:
+                raise tarfile.ReadError(f"{member.name} is cut off")
+            yield member, data
+        if empty:  # what a cut compressed file begins with may be taken for an end mark
+            raise tarfile.ReadError("it has no members")
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Name the file in what tarfile and the decompressors raise on damaged data: nearly anything."""
     try:
-        with tarfile.open(path, "r|*") as source:
-            for member in source:
-                source.members = []  # type: ignore[attr-defined]  # it would remember them all
-                copied = member.isdir() or (member.isreg() and COPIED.fullmatch(member.name.lower()))
-                if not copied and not _is_image(member):
-                    raise pixels.ImageFileError(
-                        f"{path}: do not know whether {member.name} holds a picture; images end in "
-                        f"{' '.join(pixels.SUFFIXES)}, other members in .cls, .json, .txt or the like"
-                    )
-                file = source.extractfile(member)
-                yield member, file.read() if file else b""
-    except (tarfile.TarError, EOFError) as error:
-        raise pixels.ImageFileError(f"{path}: not a tar file, or a damaged one ({error})") from None
+        yield
+    except (ImageFileError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        raise ImageFileError(f"{path}: not a tar file, or a damaged one ({text})") from None
