@@ -207,40 +207,38 @@ def test_cropping_loses_the_right_and_bottom(tmp_path: Path, keys: Path):
     np.testing.assert_array_equal(pixels(tmp_path / "y.png"), image[:8, :12])
 
 
-def converted(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB"))
-
-
-@pytest.mark.parametrize(
-    "name, make, expected",
-    [
-        ("p.png", lambda rgb: rgb.quantize(16), converted),
-        ("bw.png", lambda rgb: rgb.convert("1"), lambda image: np.asarray(image.convert("L"))),
-        ("la.png", lambda rgb: rgb.convert("LA"), lambda image: np.asarray(image.convert("RGBA"))),
-        ("cmyk.jpg", lambda rgb: rgb.convert("CMYK"), converted),
-        (
-            "wide.png",
-            lambda rgb: Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000),
-            lambda image: (np.arange(64).reshape(8, 8) * 1000 >> 8).astype(np.uint8),
-        ),
-    ],
-)
-def test_modes(tmp_path: Path, keys: Path, name: str, make, expected):
-    rgb = Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8))
-    make(rgb).save(tmp_path / name)
-    run("encrypt", tmp_path / name, tmp_path / "x.png", "--key", keys / "good.key")
+@pytest.mark.parametrize("mode, channels", [("rgb", 3), ("keep", 1)])
+def test_mode(tmp_path: Path, keys: Path, mode: str, channels: int):
+    image = save(tmp_path / "in.png", (8, 12))
+    run("encrypt", tmp_path / "in.png", tmp_path / "x.png", "--key", keys / "good.key", "--mode", mode)
+    assert np.atleast_3d(pixels(tmp_path / "x.png")).shape == (8, 12, channels)
     run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
-    with Image.open(tmp_path / name) as image:
-        np.testing.assert_array_equal(pixels(tmp_path / "y.png"), expected(image))
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), image)
 
 
-def test_exif_orientation_is_applied(tmp_path: Path, keys: Path):
+def test_what_8_bits_would_lose_is_refused_or_named(tmp_path: Path, keys: Path):
+    wide = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    arguments = ("encrypt", tmp_path / "wide.png", tmp_path / "x.png", "--key", keys / "good.key")
+    assert "--convert" in refused(*arguments, says="wide.png: more than 8 bits")
+    run(*arguments, "--convert")
+    run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), wide >> 8)
+
+
+def test_resize_crop_copy_and_metadata(tmp_path: Path, keys: Path):
+    (tmp_path / "in").mkdir()
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a quarter turn clockwise
-    image = save(tmp_path / "in.png", (8, 12, 3), exif=exif)
-    run("encrypt", tmp_path / "in.png", tmp_path / "x.png", "--key", keys / "good.key")
-    run("decrypt", tmp_path / "x.png", tmp_path / "y.png", "--key", keys / "good.key")
-    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), np.rot90(image, -1))
+    exif[0x010E] = "a description"
+    save(tmp_path / "in/a.png", (40, 60, 3), exif=exif)
+    (tmp_path / "in/b.gif").write_bytes(b"GIF89a")
+    arguments = ("encrypt", tmp_path / "in", tmp_path / "x", "--key", keys / "good.key")
+    said = run(*arguments, "--resize", "20", "--crop", "16x12", "--copy", "*.gif")
+    assert pixels(tmp_path / "x/a.png").shape == (12, 16, 3)
+    assert (tmp_path / "x/b.gif").read_bytes() == b"GIF89a"
+    assert "1 copied unencrypted" in said
+    assert "metadata (EXIF, colour profile, text) of 1 left out" in said
+    refused(*arguments, "--resize", "big", says="resize: expected N or WxH")
 
 
 def test_encrypting_again_overwrites_and_extends(photos: Path, tmp_path: Path, keys: Path):

@@ -19,7 +19,6 @@ from PIL import (
     BmpImagePlugin,
     Image,
     JpegImagePlugin,
-    MpoImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
@@ -31,11 +30,10 @@ from blockenc.data.pixels import ImageFileError, Size, Source
 from blockenc.data.reading import Edges, Reading
 from blockenc.errors import BlockencError
 
-# All that is opened: Pillow knows others, of which one (EPS) starts a program.
+# All that is opened: Pillow knows others, of which one (EPS) starts a program. A JPEG may turn out an MPO.
 PLUGINS = {
     "PNG": PngImagePlugin,
     "JPEG": JpegImagePlugin,
-    "MPO": MpoImagePlugin,
     "BMP": BmpImagePlugin,
     "WEBP": WebPImagePlugin,
     "TIFF": TiffImagePlugin,
