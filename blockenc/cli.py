@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -506,6 +507,8 @@ def _report(verb: str, summary: Summary, seconds: float, dst: Path) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; exits."""
+    # Pillow warns of pictures that are refused for their size, or that the user means.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     # So that a terminated run, too, takes its temporary files with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     app(args=None if args is None else list(args), prog_name="blockenc")
