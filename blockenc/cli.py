@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -639,6 +640,8 @@ def _report(verb: str, summary: Summary, seconds: float, dst: str) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; exits."""
+    # Pillow warns of pictures that are refused for their size, or that the user means.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     # So that a terminated run, too, takes its temporary files with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     for stream in (sys.stdout, sys.stderr):

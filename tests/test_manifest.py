@@ -37,6 +37,13 @@ def as_version_2(text: str) -> str:
     return head.removesuffix(" },\n") + " }\n}\n"
 
 
+def sealed(text: str) -> str:
+    """A manifest with the tag that it must have under KEY."""
+    head = text.partition(' "mac"')[0]
+    tag = hmac.digest(KEY.mac_key("blockenc/manifest"), head.encode(), "sha256")
+    return f'{head} "mac": "{tag.hex()}"\n}}\n'
+
+
 def rewrite(path: Path, change: Change) -> None:
     text = path.read_text()
     assert change(text) != text

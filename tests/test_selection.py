@@ -15,6 +15,7 @@ from blockenc.data.engine import decrypt_files, decrypt_unlisted, encrypt_files
 from blockenc.data.formats import BY_NAME
 from blockenc.data.manifest import ManifestError, read_folder
 from blockenc.data.pixels import ImageFileError
+from blockenc.data.reading import Reading
 from blockenc.data.units import Selection
 from blockenc.errors import BlockencError
 from tests.test_datasets import (
@@ -100,7 +101,7 @@ def test_damaged_files_are_skipped_and_listed(src: Path, tmp_path: Path) -> None
     assert summary.left_out[units.DAMAGED].files == 3
     lines = (tmp_path / "enc/blockenc.skipped.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["a\\tb\\x1b.tar", "class0/0.png", "class1/big.png"]
-    assert "0.png: not an image, or a damaged one" in lines[1]
+    assert "0.png: not an image" in lines[1]
     assert sum(1 for _ in read_folder(tmp_path / "enc").items()) == 6
     decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
     assert len(contents(tmp_path / "dec")) == 6
@@ -142,8 +143,8 @@ def test_only_what_cannot_be_read_is_skipped(src: Path, tmp_path: Path) -> None:
 def test_files_without_images_are_counted(tmp_path: Path) -> None:
     make_cifar(tmp_path / "src")
     np.save(tmp_path / "src/labels.npy", np.arange(9))
-    assert encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME).copied == 2
-    assert decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY).copied == 2
+    assert encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME).without == 2
+    assert decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY).without == 2
 
 
 # --- encrypted already ---
@@ -262,7 +263,7 @@ def test_a_target_that_is_a_folder_of_another_target(src: Path, tmp_path: Path) 
     encrypt_files(src, tmp_path / "fine", KEY, SCHEME)
     (src / "a.png").mkdir()
     (src / "a.png/b.png").write_bytes(encoded(noise(8, 8, 3)))
-    with pytest.raises(ValueError, match=r"a\.jpg would become a\.png, where .*a\.png/b\.png needs a folder"):
+    with pytest.raises(ValueError, match=r"a\.jpg would become a\.png, which is a folder \(.*a\.png/b\.png"):
         encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
     assert not (tmp_path / "enc").exists()
 
@@ -344,6 +345,21 @@ def test_one_file_without_its_manifest(tmp_path: Path) -> None:
     assert padded.shape == (8, 16, 3)
     np.testing.assert_array_equal(padded[:7, :13], image)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "x.png", "y.png", "z.png"}
+
+
+@pytest.mark.parametrize("mode", ("rgb", "keep"))
+@pytest.mark.parametrize("channels", (1, 3, 4))
+def test_modes_without_a_manifest(tmp_path: Path, mode: str, channels: int) -> None:
+    """Colours and alpha come back, if the mode is that of the encryption."""
+    image = np.squeeze(noise(8, 12, channels))
+    (tmp_path / "a.png").write_bytes(encoded(image))
+    encrypt_files(tmp_path / "a.png", tmp_path / "x.png", KEY, SCHEME, reading=Reading(mode))
+    (tmp_path / "x.png.json").unlink()
+    unlisted(tmp_path / "x.png", tmp_path / "y.png", mode=mode)
+    back = decoded((tmp_path / "y.png").read_bytes())
+    if channels == 1 and mode == "rgb":
+        image = np.repeat(image[..., None], 3, axis=2)
+    np.testing.assert_array_equal(back, image)
 
 
 def test_what_cannot_be_decrypted_without_a_manifest(tmp_path: Path) -> None:

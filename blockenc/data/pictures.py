@@ -27,7 +27,7 @@ from PIL import (
 )
 
 from blockenc.data.pixels import ImageFileError, Size, Source
-from blockenc.data.reading import Edges, Reading
+from blockenc.data.reading import MAX_BYTES, Edges, Reading
 from blockenc.errors import BlockencError
 
 # All that is opened: Pillow knows others, of which one (EPS) starts a program. A JPEG may turn out an MPO.
@@ -204,6 +204,9 @@ def opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Ima
 
 @contextlib.contextmanager
 def _opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Image]:
+    if reading.max_bytes > MAX_BYTES and Image.MAX_IMAGE_PIXELS is not None:
+        # The user has raised the limit; Pillow's is one for the whole process.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, reading.max_bytes // 3)
     with named(name):
         try:
             with Image.open(
@@ -212,8 +215,8 @@ def _opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Im
                 if image.width * image.height * 3 > reading.max_bytes:
                     raise too_large(name, f"{image.width} x {image.height} pixels", reading)
                 yield image
-        except Image.DecompressionBombError:
-            raise too_large(name, "the picture", reading) from None
+        except Image.DecompressionBombError as error:
+            raise ImageFileError(f"{name}: {error}; raise max_bytes (--max-memory) if it is none") from None
 
 
 def too_large(name: object, what: str, reading: Reading) -> ImageFileError:

@@ -169,7 +169,7 @@ class Units:
             file, below = (src / os.fsdecode(name) for name in row)
             raise ValueError(
                 f"{file} would become {BY_NAME[self._format_of(row[0])].target(file.name)}, "
-                f"where {below} needs a folder of that name; rename one"
+                f"which is a folder ({below} is in it); rename one"
             )
         for (name,) in self._database.execute("SELECT target FROM units WHERE instr(target, x'2f') = 0"):
             target = os.fsdecode(name)
