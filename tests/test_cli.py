@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import blockenc
 from blockenc import cli, files, keyfile
 from blockenc.data import engine
-from blockenc.data.manifest import Manifest
+from blockenc.data.manifest import MAX_LINE, Manifest
 from blockenc.text import printable
 
 PASSWORD = "correct horse battery"
@@ -614,7 +614,7 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
         (lambda text: text.replace('"mac": "', '"mac": "0'), "no tag at its end"),
         (lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'), "fingerprint or fit"),
         (lambda text: text.replace("{", "{" + " " * (1 << 20), 1), "not JSON"),
-        (lambda text: text.replace('"a.png":', '"a.png":' + " " * (1 << 20)), "a line is too long"),
+        (lambda text: text.replace('"a.png":', '"a.png":' + " " * MAX_LINE), "a line is too long"),
     ],
 )
 def test_a_manifest_that_is_not_whole(photos: Path, tmp_path: Path, keys: Path, change, says: str):

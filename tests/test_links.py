@@ -239,7 +239,7 @@ def test_a_journal_that_is_not_ours(src: Path, tmp_path: Path, statement: str, s
 def test_a_journal_with_huge_values(src: Path, tmp_path: Path) -> None:
     cut_off(src, tmp_path / "enc", 2)
     path = tmp_path / "enc/.blockenc-run/journal"
-    altered_journal(path, "UPDATE done SET pictures = replace(hex(zeroblob(8000000)), '0', '[')")
+    altered_journal(path, "UPDATE done SET pictures = replace(hex(zeroblob(40000000)), '0', '[')")
     with pytest.raises(ManifestError, match="cannot be read"):
         encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
 

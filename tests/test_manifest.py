@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
+import io
 import json
+import tarfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import blockenc
 from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.manifest import HELD, Manifest, ManifestError, part_of, read_folder
+from blockenc.data.manifest import HELD, Manifest, ManifestError, PictureLog, part_of, read_folder
 from blockenc.errors import WrongKeyError
 from tests import oracle
 from tests.test_datasets import KEY, SCHEME, contents, encoded, images_of, make_images, noise
@@ -132,6 +136,37 @@ def test_a_list_of_many_images(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="altered"):
         decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
     assert not (tmp_path / "dec").exists()
+
+
+def test_many_large_palettes(tmp_path: Path) -> None:
+    """In blocks of 256 a palette takes 350 kB: those of a shard are not all held in memory."""
+    data = io.BytesIO()
+    Image.fromarray(noise(256, 256, 3)).quantize(16).save(data, "PNG")
+    (tmp_path / "src").mkdir()
+    with tarfile.open(tmp_path / "src/a.tar", "w") as tar:
+        for n in range(2):
+            info = tarfile.TarInfo(f"{n}.png")
+            info.size = len(data.getvalue())
+            tar.addfile(info, io.BytesIO(data.getvalue()))
+    scheme = dataclasses.replace(SCHEME, block_size=256, steps=("np",))
+    held = []
+    add = PictureLog.add
+
+    def look(self, pictures):
+        add(self, pictures)
+        held.append(len(self._held))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PictureLog, "add", look)
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, scheme)
+    assert held == [0, 0]
+    decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+    with tarfile.open(tmp_path / "dec/a.tar") as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            with Image.open(file) as got, Image.open(data) as want:
+                np.testing.assert_array_equal(np.asarray(got.convert("RGB")), np.asarray(want.convert("RGB")))
 
 
 def test_shards(tmp_path: Path) -> None:

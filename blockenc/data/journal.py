@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockenc.data.manifest import Item, ManifestError, Picture, Pictures
+from blockenc.data.manifest import MAX_LINE, Item, ManifestError, Picture, Pictures
 from blockenc.data.work import Unit
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import TEMPORARY, Folder, make_folders, sync_folder
@@ -42,7 +42,6 @@ _TABLES = {
 }
 MAC_INFO = "blockenc/journal"  # names the subkey of the tags
 _FILES = ("journal", "journal-wal", "journal-shm", "journal-journal")
-_MAX_VALUE = 1 << 20  # bytes of a value that is read from it
 
 
 class Journal:
@@ -229,7 +228,7 @@ def _locked(dst: Folder, name: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
         if hasattr(database, "setlimit"):  # Python 3.11 has it
-            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LINE)
         database.execute("PRAGMA trusted_schema = OFF")
         # In this mode a write-ahead log needs no shared memory, which network file systems do not have.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -40,8 +40,10 @@ FORMAT = "blockenc-manifest"
 FORMAT_VERSION = 3
 UNTAGGED = 2  # the version before, which is still read
 MAC_INFO = "blockenc/manifest"  # names the subkey of the tag
-MAX_LINE = 1 << 20  # bytes of a line; a name has a few thousand at most
+MAX_LINE = 1 << 26  # bytes of a line; the names of what was copied in one file are the longest
+MAX_HEAD_LINE = 1 << 14  # bytes of a line before the items
 HELD = 256  # pictures of one file that are held in memory
+HELD_BYTES = 1 << 18  # of their palettes, which are large where blocks are
 _PART = re.compile(r"blockenc\.(\d+)of(\d+)\.json")
 _ITEMS = b' "items": {\n'
 _MANY = b'"images": ['  # ends the line of a file whose images follow, one a line
@@ -124,7 +126,7 @@ class Pictures:
 
 
 class PictureLog:
-    """Pictures as they are noted: if there are more than HELD, they go to a file in `folder`."""
+    """Pictures as they are noted: if they are more than HELD, or large, they go to a file in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._held, self._count = folder, list[Picture](), 0
@@ -132,7 +134,7 @@ class PictureLog:
 
     def add(self, pictures: Iterable[Picture]) -> None:
         self._held += pictures
-        if len(self._held) > HELD:
+        if len(self._held) > HELD or sum(len(picture.palette) for picture in self._held) > HELD_BYTES:
             self._spill()
 
     def _spill(self) -> None:
@@ -277,6 +279,8 @@ class Manifest:
         with Folder(path.parent).atomic_file(path.name, within=within, mode=mode) as file:
 
             def put(data: bytes) -> None:
+                if len(data) > MAX_LINE:
+                    raise ManifestError(f"{path}: more than {MAX_LINE} bytes of names of one file's contents")
                 tag.update(data)
                 file.write(data)
 
@@ -358,8 +362,8 @@ def _head(file: BinaryIO) -> bytes:
     """The lines up to the items."""
     lines = []
     for _ in range(100):
-        lines.append(file.readline(MAX_LINE // 100))
-        if lines[-1] in (_ITEMS, b""):
+        lines.append(file.readline(MAX_HEAD_LINE))
+        if lines[-1] == _ITEMS or not lines[-1].endswith(b"\n"):
             break
     return b"".join(lines)
 
