@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from blockenc.hidden import hide
 from blockenc.key import AnyKey, as_key_set
 from blockenc.ops import FLOATS, check_no_derivative, is_traced
 from blockenc.plan import Plan, compile_plan
@@ -73,7 +74,8 @@ class Cipher:
         otherwise transformed like any number.
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
-    the pickle can encrypt and decrypt under this scheme, and learns nothing about the key's other uses.
+    the pickle can encrypt and decrypt under this scheme and, in scheme version 1, under every other one of
+    the same key, block size and channels that has no other steps. Keep data apart by different keys.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Cipher:
         check_values: bool = True,
         **fields: Any,
     ) -> None:
+        key = hide(key)
         if scheme is not None and fields:
             raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(fields))})")
         if scheme is not None and not isinstance(scheme, Scheme):
@@ -92,7 +95,8 @@ class Cipher:
         self.scheme = scheme or Scheme(**fields)
         self.backend = backend
         self.check_values = check_values
-        self.fingerprint = as_key_set(key).fingerprint
+        key = as_key_set(key)
+        self.fingerprint = key.fingerprint
         self._plans = {decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)}
         self._compiled: dict[tuple, _Compiled] = {}
 
@@ -138,6 +142,8 @@ class Cipher:
         return self._plans[decrypt]
 
     def __repr__(self) -> str:
+        if "_plans" not in vars(self):  # shown by the traceback of an error within __init__
+            return "Cipher(unfinished)"
         return f"Cipher(fingerprint={self.fingerprint!r}, scheme={self.scheme!r})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,11 +216,13 @@ def encrypt(x: Any, key: AnyKey, **options: Any) -> Any:
     key: a Key, a KeySet or 32 bytes. options: the fields of a Scheme (block_size, steps, ffx; channels
     come from x unless given), `backend`, and dtype, mean, std and out of `Cipher.encrypt`.
     """
+    key = hide(key)
     return _one_call(x, key, options, ("out", "dtype", "mean", "std"), Cipher.encrypt)
 
 
 def decrypt(y: Any, key: AnyKey, **options: Any) -> Any:
     """Decrypt images; `Cipher.decrypt` in one call. The arguments are those of `encrypt`."""
+    key = hide(key)
     return _one_call(y, key, options, ("out", "dtype"), Cipher.decrypt)
 
 
