@@ -263,7 +263,13 @@ def _shown(image: Image.Image) -> tuple[object, ...]:
     if image.mode == "P":
         palette, numbers = _palette(image), np.asarray(image)
         colours = np.asarray(image.convert("RGBA"))
-        return "P", orientation, numbers.tobytes(), colours.tobytes(), palette[: numbers.max() + 1].tobytes()
+        return (
+            "P",
+            orientation,
+            numbers.tobytes(),
+            colours.tobytes(),
+            palette[: int(numbers.max()) + 1].tobytes(),
+        )
     if "transparency" in image.info:
         image = image.convert(_with_alpha(image.mode))
     return image.mode, image.size, orientation, image.tobytes()

@@ -116,7 +116,8 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
             def batches(columns: list[str] | None) -> Iterator[Any]:
                 # Each row group by itself: one reader for all of them keeps what it has read.
                 for n in range(file.num_row_groups):
-                    yield from _guarded(path, file.iter_batches(ROWS, row_groups=[n], columns=columns))
+                    rows = _rows(file.metadata.row_group(n), reading)
+                    yield from _guarded(path, file.iter_batches(rows, row_groups=[n], columns=columns))
         else:
             with _damage(path):
                 memory = stack.enter_context(pa.memory_map(str(path)))
@@ -134,6 +135,17 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                         yield chosen.slice(k, ROWS)
 
         yield schema, batches
+
+
+def _rows(group: Any, reading: Reading) -> int:
+    """The rows of a row group to read at once: a value that is stored once may stand in all of them."""
+    chunks = (group.column(k) for k in range(group.num_columns))
+    squeezed = [
+        chunk.total_uncompressed_size
+        for chunk in chunks
+        if chunk.total_uncompressed_size > SQUEEZED * chunk.total_compressed_size
+    ]
+    return int(min(ROWS, max(1, reading.max_bytes // max(squeezed, default=1))))
 
 
 def _guarded(path: Path, batches: Iterator[Any]) -> Iterator[Any]:

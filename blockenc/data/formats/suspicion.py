@@ -57,8 +57,8 @@ _ADDRESS = re.compile(r"(?!data:)[a-z][a-z0-9+.-]*://[\x21-\x7e]{1,2048}", re.IG
 _PATH = re.compile(r"/?(?:[^/=+\s]{1,64}/){2,}[^/=+\s]{0,64}")
 _WORD = re.compile(r"\S{257,}")
 _BASE85 = 70  # different characters in a word: more than other long words have
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,;|:\[\](){{}}]+{_NUMBER}){{{SMALLEST - 1},}}")
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # matched in one way only, so that none takes long
+_NUMBERS = re.compile(rf"(?<![\d.]){_NUMBER}(?:[\s,;|:\[\](){{}}]+{_NUMBER}){{{SMALLEST - 1},}}")
 _UNPRINTABLE = {"Cc", "Cn", "Co", "Cs"}
 
 
