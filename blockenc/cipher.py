@@ -196,10 +196,11 @@ class Cipher:
             if not dtype.is_floating_point:
                 return torch.ops.blockenc.apply(exact, *compiled, dtype, self.backend)  # type: ignore[no-any-return]
             integers = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
-            y = torch.ops.blockenc.apply(exact, *compiled, integers, self.backend).double() / plan.out_scale
+            y: torch.Tensor = torch.ops.blockenc.apply(exact, *compiled, integers, self.backend)
+            y = y.double() / plan.out_scale
         else:
             # No image, of the same kind: the operator's checks without its work.
-            none = x.float().reshape(-1, *x.shape[-3:])[:0]
+            none = (x if x.dim() == 4 else x[None])[:0].float()
             torch.ops.blockenc.apply(none, *compiled, None if dtype == torch.float64 else dtype, self.backend)
             y = aten.transform(x.double(), plan, torch.float64)
         if mean is not None and std is not None:

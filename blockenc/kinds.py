@@ -93,7 +93,8 @@ def as_tensor(x: Any, channels: int) -> tuple[torch.Tensor, Callable[[torch.Tens
     if hasattr(x, "getbands"):  # a PIL image; Pillow is not imported for this
         if x.mode not in PIL_MODES:
             raise ValueError(
-                f"x: expected a PIL image of mode {', '.join(PIL_MODES)}, got {x.mode!r}; {mode_advice(x.mode)}"
+                f"x: expected a PIL image of mode {', '.join(PIL_MODES)}, got {x.mode!r}; "
+                + mode_advice(x.mode)
             )
         array = np.asarray(x)
         tensor, back = _from_numpy(array if array.ndim == 3 else array[:, :, None]), _pil_like(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -170,15 +171,15 @@ class EncryptCollate:
 
     def _encrypt(self, samples: Sequence[Any], place: str) -> torch.Tensor:
         stacked = self._stack(samples, place)
-        stage = {"mean": self.mean, "std": self.std}
+        encrypt = functools.partial(self.cipher.encrypt, stacked, mean=self.mean, std=self.std)
         if torch.float64 in (stacked.dtype, self.dtype):
-            result: torch.Tensor = self.cipher.encrypt(stacked, dtype=self.dtype, **stage)
+            result: torch.Tensor = encrypt(dtype=self.dtype)
             return result.contiguous(memory_format=self.memory_format)
         dtype = result_dtype(stacked.dtype, self.cipher.plan().flags, self.dtype)
         block_size, fit = self.cipher.scheme.block_size, self.cipher.fit
         height, width = (fitted_side(side, block_size, fit) for side in stacked.shape[2:])
         out = _empty((*stacked.shape[:2], height, width), dtype, self.memory_format)
-        result = self.cipher.encrypt(stacked, out=out, **stage)
+        result = encrypt(out=out)
         return result
 
     def _stack(self, samples: Sequence[Any], place: str) -> torch.Tensor:
