@@ -21,6 +21,7 @@ Field = int | str
 Path = tuple[Any, ...]
 # Sequences that hold no fields.
 NO_CONTAINERS = (str, bytes, bytearray, memoryview, range)
+NUMBERS = (int, float, bool, type(None))
 
 
 def given_fields(given: Field | Sequence[Field], name: str) -> tuple[Field, ...]:
@@ -41,10 +42,12 @@ def is_array(value: Any) -> bool:
 
 def children(value: Any) -> list[tuple[Any, Any]] | None:
     """What a container holds, with keys or positions; None for what is none."""
+    if type(value) in (str, bytes, *NUMBERS):  # most of what there is; the rest of this takes longer
+        return None
+    if isinstance(value, tuple):
+        return list(zip(value._fields, value)) if hasattr(value, "_fields") else list(enumerate(value))
     if isinstance(value, Mapping):
         return list(value.items())
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return list(zip(value._fields, value))
     if isinstance(value, Sequence) and not isinstance(value, NO_CONTAINERS):
         return list(enumerate(value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -57,7 +60,7 @@ def children(value: Any) -> list[tuple[Any, Any]] | None:
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Everything in value that is no container, with its path. Lists of numbers are not taken apart."""
     inside = children(value)
-    if inside is None or (isinstance(value, list) and all(type(item) in (int, float) for item in value)):
+    if inside is None or (type(value) is list and all(type(item) in NUMBERS for item in value)):
         yield path, value
         return
     for key, item in inside:
@@ -83,7 +86,7 @@ def find(sample: Any, name: str) -> Path | None:
 def at(sample: Any, path: Path) -> Any:
     """The value at a path. Raises KeyError, IndexError, TypeError or AttributeError where there is none."""
     for key in path:
-        indexed = isinstance(sample, (Mapping, Sequence)) and not hasattr(sample, "_fields")
+        indexed = isinstance(sample, (tuple, Mapping, Sequence)) and not hasattr(sample, "_fields")
         sample = sample[key] if indexed else getattr(sample, key)
     return sample
 
@@ -93,17 +96,17 @@ def put(sample: Any, path: Path, value: Any) -> Any:
     if not path:
         return value
     key, rest = path[0], path[1:]
-    new = put(at(sample, (key,)), rest, value)
+    new = put(at(sample, (key,)), rest, value) if rest else value
+    if hasattr(sample, "_fields"):
+        return sample._replace(**{key: new})
+    if isinstance(sample, tuple):
+        return (*sample[:key], new, *sample[key + 1 :])
     if isinstance(sample, (MutableMapping, MutableSequence)):
         result: Any = copy.copy(sample)
         result[key] = new
         return result
     if isinstance(sample, Mapping):
         return {**sample, key: new}
-    if hasattr(sample, "_fields"):
-        return sample._replace(**{key: new})
-    if isinstance(sample, tuple):
-        return (*sample[:key], new, *sample[key + 1 :])
     if isinstance(sample, types.SimpleNamespace):
         return types.SimpleNamespace(**{**vars(sample), key: new})
     return dataclasses.replace(sample, **{key: new})
@@ -140,10 +143,9 @@ def _pictures(value: Any, channels: int, path: Path) -> Iterator[tuple[Path, Any
     if looks_like_image(value, channels):
         yield path, value
         return
-    if isinstance(value, list) and all(type(item) in (int, float) for item in value):
-        return
     for key, item in children(value) or ():
-        yield from _pictures(item, channels, (*path, key))
+        if type(item) not in NUMBERS:
+            yield from _pictures(item, channels, (*path, key))
 
 
 def within(path: Path, fields: Sequence[Path]) -> bool:
