@@ -11,7 +11,7 @@ import torch
 from blockenc.backends import aten
 from blockenc.key import AnyKey, as_key_set
 from blockenc.kinds import FITS, as_tensor, channels_of, cut_back, fitted
-from blockenc.plan import DECIMAL_VALUES, Plan, compile_plan
+from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan, compile_plan
 from blockenc.scheme import Scheme
 
 # The output stage computes in float32: beyond the first a number is infinite, up to the second it is 0.
@@ -191,8 +191,11 @@ class Cipher:
     ) -> torch.Tensor:
         """What the operator does not do: images in float64, or results in it."""
         plan, compiled = self._plans[decrypt], self._compile(decrypt, None, None, x.device)
-        if plan.quantises or not x.is_floating_point():  # then float32 is as good, up to the integers
-            exact = x.float() if x.dtype == torch.float64 else x
+        if plan.quantises or not x.is_floating_point():
+            exact = x
+            if x.dtype == torch.float64:  # float32 is as good, up to the integers
+                byte = plan.in_values == plan.out_values == BYTE_VALUES
+                exact = (x * 255).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8) if byte else x.float()
             if not dtype.is_floating_point:
                 return torch.ops.blockenc.apply(exact, *compiled, dtype, self.backend)  # type: ignore[no-any-return]
             integers = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8

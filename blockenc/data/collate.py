@@ -24,6 +24,7 @@ from blockenc.data.fields import (
     leaves,
     put,
     refuse_images,
+    within,
 )
 from blockenc.kinds import PIL_MODES, as_tensor, channels_error, describe, fitted_side, mode_advice
 from blockenc.ops import result_dtype
@@ -160,12 +161,12 @@ class EncryptCollate:
         left = [_path(sample, field, 0) for field in (*self.keep, *self.plain)]
         found = image_paths(sample, channels, left)
         usual = _path(sample, _usual_field(sample), 0)
-        if children(at(sample, usual)) is None:
+        if children(at(sample, usual)) is None and not within(usual, left):
             return list(dict.fromkeys((usual, *found)))
         if not found:
             raise ValueError(
-                f"images: say which field is the image, the first one, {label(usual)}, holds none that a "
-                f"cipher of {channels} channels takes"
+                f"images: say which field is the image; {label(usual)} holds none that a cipher of "
+                f"{channels} channels takes"
             )
         return found
 

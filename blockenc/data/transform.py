@@ -33,7 +33,7 @@ from blockenc.data.fields import (
     refuse_images,
     within,
 )
-from blockenc.kinds import describe
+from blockenc.kinds import as_tensor, describe
 
 
 class EncryptTransform(v2.Transform):  # type: ignore[misc]
@@ -102,7 +102,9 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         if isinstance(inpt, PIL.Image.Image):
             if self.dtype is None:
                 return self.cipher.encrypt(inpt)
-            inpt = tv_tensors.Image(inpt)
+            # Not tv_tensors.Image(inpt), which would go to torch's default device.
+            tensor = self._encrypt(as_tensor(inpt, self.cipher.scheme.channels)[0])
+            return tensor.as_subclass(tv_tensors.Image)
         if not isinstance(inpt, torch.Tensor):
             batch = inpt.reshape(-1, *inpt.shape[-3:]) if len(getattr(inpt, "shape", ())) > 4 else inpt
             encrypted = self._encrypt(batch)
