@@ -261,7 +261,7 @@ def test_channels_may_be_said() -> None:
         ValueError, match=r"expected 3 channels.*got 8.*\[H, W, C\]; this one looks channels-first"
     ):
         Cipher(oracle.KEY).encrypt(bands[:3].numpy())
-    with pytest.raises(ValueError, match="expected 3 channels.*this one looks channels-last"):
+    with pytest.raises(ValueError, match=r"expected 3 channels.*this one looks channels-last"):
         Cipher(oracle.KEY).encrypt(bands[:3].permute(1, 2, 0))
 
 
