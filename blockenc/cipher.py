@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +12,32 @@ import torch
 from blockenc.backends import aten
 from blockenc.key import AnyKey, as_key_set
 from blockenc.kinds import FITS, as_tensor, channels_of, cut_back, fitted
+from blockenc.ops import check_no_derivative, is_traced
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan, compile_plan
 from blockenc.scheme import Scheme
+from blockenc.value_range import within_unit_range
 
 # The output stage computes in float32: beyond the first a number is infinite, up to the second it is 0.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_ZERO = 2.0**-150
+
+
+# Plans that a cipher keeps, and ciphers that a key keeps: a new normalisation for each batch must not fill
+# memory.
+MOST_KEPT = 32
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Adds to a cache, from which the oldest entry goes where it is full."""
+    while len(kept) >= MOST_KEPT:
+        with contextlib.suppress(KeyError):  # another thread was faster
+            del kept[next(iter(kept))]
+    kept[key] = value
+
+
+def _torch_operations() -> contextlib.AbstractContextManager[None]:
+    """What torch's own operations, which may start threads, are done in. A trace cannot enter it."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else aten.one_thread_if_forked()
 
 
 class _Compiled(NamedTuple):
@@ -48,9 +69,11 @@ class Cipher:
     key: a Key, a KeySet, or 32 bytes. It is used here and not kept.
     scheme: a Scheme; or give its fields as keywords (block_size=, steps=, channels=, ffx=).
     backend: "cuda", "native", "numba" or "aten"; default: BLOCKENC_BACKEND, else the fastest there is.
-    check_values: look for NaN, infinities and values outside [0, 1] in floating images on the CPU (one
-        more pass over them), raising ValueError. Without it they are clamped, NaN becoming 0, where an
-        ffx step quantises, and otherwise transformed like any number.
+    check_values: look for values outside [0, 1] in floating images on the CPU (one more pass over them; not
+        in a compiled graph or inside of torch.func). Those beyond by up to half a step of a byte, 0.5/255,
+        are rounding errors of earlier transforms and are clamped; farther ones, infinities and NaN raise
+        ValueError. Without the check they are clamped, NaN becoming 0, where an ffx step quantises, and
+        otherwise transformed like any number.
     fit: what `encrypt` does with images whose height or width is no multiple of the block size, the words
         of the command line: "error", "pad" (the last row and column are repeated at the bottom and the
         right, up to the next multiple; `decrypt` takes `size` to cut that off again) or "crop".
@@ -151,11 +174,15 @@ class Cipher:
         if out is not None and not isinstance(x, torch.Tensor):
             raise TypeError(f"out: goes with torch tensors only, x is {type(x).__name__}")
         tensor, back = as_tensor(x, self.scheme.channels)
-        if not decrypt:
-            tensor = fitted(tensor, self.scheme.block_size, self.fit)
+        if not decrypt and self.fit != "error":
+            with _torch_operations():
+                tensor = fitted(tensor, self.scheme.block_size, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
-        if self.check_values and tensor.is_floating_point() and tensor.device.type == "cpu":
-            _check_range(tensor)
+        if tensor.is_floating_point() and not torch.compiler.is_compiling():
+            check_no_derivative("x", tensor)
+            # A graph cannot branch on values, and traced tensors have none.
+            if self.check_values and tensor.device.type == "cpu" and not is_traced(tensor):
+                tensor = within_unit_range(tensor)
         compiled = self._compile(decrypt, mean, std, tensor.device)
         if (mean is not None or std is not None) and not (
             want or (out.dtype if out is not None else tensor.dtype)
@@ -166,7 +193,8 @@ class Cipher:
                 raise TypeError(f"dtype: expected that of out, {out.dtype}, got {want}")
             target = out.unsqueeze(-3) if tensor.dim() > x.dim() else out
             if torch.float64 in (tensor.dtype, out.dtype):
-                result = self._in_float64(tensor, decrypt, out.dtype, mean, std)
+                with _torch_operations():
+                    result = self._in_float64(tensor, decrypt, out.dtype, mean, std)
                 if target.shape != result.shape:
                     raise ValueError(f"out: expected shape {tuple(result.shape)}, got {tuple(out.shape)}")
                 target.copy_(result)
@@ -174,7 +202,8 @@ class Cipher:
                 torch.ops.blockenc.apply_out(tensor, *compiled, target, self.backend)
             return out if size is None else cut_back(out, size, self.scheme.block_size)
         if torch.float64 in (tensor.dtype, want):
-            result = self._in_float64(tensor, decrypt, want or torch.float64, mean, std)
+            with _torch_operations():
+                result = self._in_float64(tensor, decrypt, want or torch.float64, mean, std)
         else:
             result = torch.ops.blockenc.apply(tensor, *compiled, want, self.backend)
         if size is not None:
@@ -228,7 +257,8 @@ class Cipher:
             key = (decrypt, device, mean, std)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = _pack(self._plans[decrypt], mean, std, device)
+            compiled = _pack(self._plans[decrypt], mean, std, device)
+            _keep(self._compiled, key, compiled)
         return compiled
 
 
@@ -274,7 +304,8 @@ def _one_call(
     if isinstance(key, Key):
         cipher = key._ciphers.get((scheme, *rest.items()))
         if cipher is None:
-            cipher = key._ciphers[(scheme, *rest.items())] = Cipher(key, scheme, **rest)
+            cipher = Cipher(key, scheme, **rest)
+            _keep(key._ciphers, (scheme, *rest.items()), cipher)
     else:
         cipher = Cipher(key, scheme, **rest)
     return method(cipher, x, **call)
@@ -315,14 +346,3 @@ def _per_channel(
             )
         values.append(numbers)
     return values[0], values[1]
-
-
-def _check_range(x: torch.Tensor) -> None:
-    if torch.compiler.is_compiling() or not x.numel():
-        return  # a graph cannot branch on values
-    low, high = (value.item() for value in torch.aminmax(x.detach()))
-    if not (low >= 0 and high <= 1):  # NaN compares false
-        raise ValueError(
-            f"x: floating images hold values in [0, 1], got values from {low:g} to {high:g}; scale, clamp, "
-            "or encrypt before normalising (check_values=False skips this check)"
-        )

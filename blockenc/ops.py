@@ -4,17 +4,22 @@
     torch.ops.blockenc.apply_out(x, plan, block_size, tables, flags, out, backend=None) -> ()
 
 `plan` is `Plan.packed` as a tensor on x's device: a key enters a graph neither as a constant nor at all.
-Operators have no derivative; an input that requires grad is an error.
+It may come from anyone (an exported program, a pickle), so its form is checked here, and what it holds by
+every backend. Operators have no derivative: differentiating them is an error in every mode (autograd,
+torch.func, forward mode).
 """
 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from blockenc.backends import Request, choose
-from blockenc.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES
+from blockenc.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES, check_sizes
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -50,20 +55,44 @@ def result_dtype(x: torch.dtype, flags: int, dtype: torch.dtype | None) -> torch
     return dtype
 
 
-def _check(x: torch.Tensor, plan: torch.Tensor, block_size: int) -> None:
-    if x.dim() not in (3, 4):
-        raise ValueError(f"x: expected [N, C, H, W] or [C, H, W], got shape {tuple(x.shape)}")
+def check_size(x: torch.Tensor, block_size: int) -> None:
+    """Raises ValueError unless x has whole blocks."""
     h, w = x.shape[-2], x.shape[-1]
     if h % block_size or w % block_size:
         raise ValueError(
             f"x: height and width must be multiples of the block size {block_size}, got {h} x {w}"
         )
+
+
+def _check(x: torch.Tensor, plan: torch.Tensor, block_size: int, tables: int, flags: int) -> None:
+    if x.dim() not in (3, 4):
+        raise ValueError(f"x: expected [N, C, H, W] or [C, H, W], got shape {tuple(x.shape)}")
+    size = check_sizes(block_size, int(x.shape[-3]), tables, flags)
+    check_size(x, block_size)
     if plan.device != x.device:
         raise ValueError(f"plan: expected on the device of x, {x.device}, got {plan.device}")
-    if x.requires_grad and torch.is_grad_enabled():
-        raise RuntimeError(
-            "x: requires grad, but encryption has no derivative; pass x.detach(), or use torch.no_grad()"
+    if plan.dtype != torch.uint8 or plan.shape != (size,) or not plan.is_contiguous():
+        raise ValueError(
+            f"plan: expected {size} contiguous bytes for this scheme, got {plan.dtype} of shape "
+            f"{tuple(plan.shape)} and strides {plan.stride()}"
         )
+
+
+def _check_memory(name: str, tensor: torch.Tensor) -> None:
+    """A tensor's storage may have been resized under it (FSDP frees memory so); kernels get addresses."""
+    if name == "plan" and tensor.data_ptr() % 4:
+        raise ValueError("plan: expected memory that is aligned to 4 bytes")
+    needed = tensor.storage_offset() + _span(tensor)
+    held = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if needed > held:
+        raise ValueError(
+            f"{name}: its storage holds {held} elements, and its shape and strides need {needed}"
+        )
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """How many elements of memory a tensor reaches over. Strides of torch tensors are >= 0."""
+    return sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride())) + 1
 
 
 def _fake_apply(
@@ -75,7 +104,7 @@ def _fake_apply(
     dtype: torch.dtype | None = None,
     backend: str | None = None,
 ) -> torch.Tensor:
-    _check(x, plan, block_size)
+    _check(x, plan, block_size, tables, flags)
     return torch.empty_like(x, dtype=result_dtype(x.dtype, flags, dtype))
 
 
@@ -92,6 +121,8 @@ def _apply(
     if out.nbytes >= HUGE_PAGES_FROM and out.device.type == "cpu":
         _use_huge_pages(out)
     if x.numel():
+        _check_memory("x", x)
+        _check_memory("plan", plan)
         choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
     return out
 
@@ -113,8 +144,6 @@ def _check_out(x: torch.Tensor, out: torch.Tensor, flags: int) -> None:
         raise ValueError(
             f"out: expected shape {tuple(x.shape)} on {x.device}, got {tuple(out.shape)} on {out.device}"
         )
-    if out.requires_grad and torch.is_grad_enabled():
-        raise RuntimeError("out: requires grad, but encryption has no derivative; pass out.detach()")
     try:
         result_dtype(x.dtype, flags, out.dtype)
     except TypeError as error:
@@ -122,9 +151,8 @@ def _check_out(x: torch.Tensor, out: torch.Tensor, flags: int) -> None:
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses that a tensor's elements lie in: first byte, one past the last. Strides are >= 0."""
-    span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride())) + 1
-    return tensor.data_ptr(), tensor.data_ptr() + span * tensor.element_size()
+    """The addresses that a tensor's elements lie in: first byte, one past the last."""
+    return tensor.data_ptr(), tensor.data_ptr() + _span(tensor) * tensor.element_size()
 
 
 def _shares_itself(tensor: torch.Tensor) -> bool:
@@ -147,7 +175,7 @@ def _fake_apply_out(
     out: torch.Tensor,
     backend: str | None = None,
 ) -> None:
-    _check(x, plan, block_size)
+    _check(x, plan, block_size, tables, flags)
     _check_out(x, out, flags)
 
 
@@ -163,6 +191,9 @@ def _apply_out(
     _fake_apply_out(x, plan, block_size, tables, flags, out)
     if not x.numel():
         return
+    _check_memory("x", x)
+    _check_memory("out", out)
+    _check_memory("plan", plan)
     (x_first, x_last), (out_first, out_last) = _extent(x), _extent(out)
     if x_first < out_last and out_first < x_last:
         raise ValueError("out: must not share memory with x: blocks are read after others are written")
@@ -171,10 +202,51 @@ def _apply_out(
     choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
 
 
+def is_traced(x: torch.Tensor) -> bool:
+    """Whether x, or what is made of it, has no memory: in a trace, or inside of torch.func."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._is_functional_tensor(x)
+        or hasattr(x, "fake_mode")
+    )
+
+
+def check_no_derivative(name: str, tensor: torch.Tensor) -> None:
+    """Raises RuntimeError where autograd, torch.func or forward mode would differentiate by `tensor`."""
+    wanted = tensor.requires_grad and torch.is_grad_enabled()
+    if not wanted and forward_ad._current_level >= 0:
+        wanted = torch._VF._unpack_dual(tensor, level=0)[1] is not None  # type: ignore[attr-defined]
+    if wanted:
+        raise RuntimeError(
+            f"{name}: requires grad (or has a forward-mode tangent), but encryption has no derivative; "
+            f"pass {name}.detach(), or use torch.no_grad()"
+        )
+
+
+def _without_derivative(operator: Any, implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """What an operator does in the place of autograd, whose own fallback would let derivatives be zeros."""
+
+    def autograd(x: torch.Tensor, *arguments: Any) -> Any:
+        check_no_derivative("x", x)
+        if len(arguments) > 4 and isinstance(arguments[4], torch.Tensor):
+            check_no_derivative("out", arguments[4])
+        # Nothing that traces or wraps tensors can be at work: what remains of the dispatch is skipped.
+        if type(x) is torch.Tensor and x.device.type in ("cpu", "cuda") and not is_traced(x):
+            return implementation(x, *arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(x, *arguments)
+
+    return autograd
+
+
 for _name, _implementation, _fake in (
     ("apply", _apply, _fake_apply),
     ("apply_out", _apply_out, _fake_apply_out),
 ):
     # One implementation for every device: the choice of a backend is Python's (blockenc.backends).
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
+    _library.impl(
+        _name, _without_derivative(getattr(torch.ops.blockenc, _name).default, _implementation), "Autograd"
+    )
     torch.library.register_fake(f"blockenc::{_name}", _fake, lib=_library)

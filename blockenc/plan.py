@@ -6,31 +6,57 @@ A plan is four small arrays over the positions p of a block vector, the tables, 
 Backends apply plans; nothing below this module knows about steps or keys.
 
 Value domains. An image is made of *integers* 0..values-1 (values = 256, or 1000 in the decimal
-profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers first
-(`trunc(clamp(v) * in_scale)`, or to nearest when decrypting, which makes decryption exact).
+profile), or of floats in [0, 1]. A plan with an ffx step *quantises*: floats become integers. Floats are
+treated in one of two ways (docs/scheme.md, "Value types"):
+
+- `nearest`, the byte profile, and decryption where there is an ffx step: floats become the nearest integers
+  of clamp(v) * in_scale before anything else is done; where nothing quantises, the negative of a byte k/255
+  is the byte (255 - k)/255.
+- as published, the decimal profile: the negative is 1 - v, and after that integers are made, by truncation.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from blockenc.key import AnyKey, StepUse, as_key_set
-from blockenc.scheme import Scheme
+from blockenc.scheme import MAX_BLOCK_LENGTH, Scheme
 
 BYTE_VALUES = 256
 DECIMAL_VALUES = 1000
 
 # What a backend is told beside the packed arrays (csrc/plan.h has the same list).
 QUANTISES = 1  # float input becomes integers
-NEAREST = 2  # ... by rounding to nearest instead of truncating
+NEAREST = 2  # floats k/255 are the bytes k; without it they are treated as published
 DECIMAL_IN = 4  # integers in are below 1000, not 256
 DECIMAL_OUT = 8  # integers out are below 1000, not 256
 NORMALISES = 16  # float output is (v - mean) / std
+ALL_FLAGS = 31
+
+MAX_TABLES = 255  # table_of is a byte
+
+
+class _computed_once:  # noqa: N801 - used like functools.cached_property
+    """A property that is kept when first read. Unlike functools.cached_property before Python 3.12 it has no
+    lock, which a fork could copy while another thread holds it: the child would wait for ever."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +64,9 @@ class Plan:
     """A compiled transform of block vectors. Immutable; holds secrets' consequences, so never printed.
 
     source: int32 [L], the position each output position reads.
-    flips: uint8 [L], how often the value read is replaced by its negative (255 - v, or 1 - v), before
-        it is quantised. (1 - (1 - v) is not v for floats, so the number counts, not its parity.)
+    flips: uint8 [L], how often the value read is replaced by its negative: 255 - v of integers, 1 - v of
+        floats (but see `nearest` above). 1 - (1 - v) is not v for all floats, so the number counts, not its
+        parity.
     table_of: uint8 [L], 0 for no substitution, else 1 + the row of `tables`.
     tables: uint16 [T, in_values].
     """
@@ -63,7 +90,7 @@ class Plan:
     def length(self) -> int:
         return len(self.source)
 
-    @functools.cached_property
+    @_computed_once
     def flags(self) -> int:
         return (
             QUANTISES * self.quantises
@@ -73,7 +100,7 @@ class Plan:
             | NORMALISES * (self.mean is not None)
         )
 
-    @functools.cached_property
+    @_computed_once
     def output(self) -> np.ndarray:
         """float32 [C, out_values]: the output stage of every integer, each operation rounded to float32.
 
@@ -90,7 +117,7 @@ class Plan:
         std = self.std or (1.0,) * self.channels
         return np.array([mean, std], np.float32)
 
-    @functools.cached_property
+    @_computed_once
     def packed(self) -> np.ndarray:
         """The arrays as one uint8 vector, the form in which a plan enters a graph or a GPU.
 
@@ -108,28 +135,31 @@ class Plan:
 
     @classmethod
     def unpack(cls, packed: np.ndarray, block_size: int, channels: int, tables: int, flags: int) -> Plan:
-        """The plan in `packed`. The output stage is kept as mean and std. Raises ValueError on a bad size."""
+        """The plan in `packed`. The output stage is kept as mean and std.
+
+        A packed plan may come from anyone: raises ValueError unless every index in it lies inside what it
+        indexes.
+        """
+        size = check_sizes(block_size, channels, tables, flags)
+        if packed.shape != (size,) or packed.dtype != np.uint8:
+            raise ValueError(
+                f"plan: expected {size} bytes for this scheme, got {packed.dtype} {packed.shape}"
+            )
+        packed = np.ascontiguousarray(packed)
         length = block_size * block_size * channels
-        in_values = DECIMAL_VALUES if flags & DECIMAL_IN else BYTE_VALUES
-        out_values = DECIMAL_VALUES if flags & DECIMAL_OUT else BYTE_VALUES
-        shapes: list[tuple[Any, tuple[int, ...]]] = [
-            (np.float32, (1 + 2 * channels,)),
-            (np.int32, (length,)),
-            (np.uint8, (length,)),
-            (np.uint8, (length,)),
-            (np.uint16, (tables, in_values)),
-            (np.float32, (channels, out_values)),
-        ]
+        in_values, out_values = _value_counts(flags)
         arrays, start = [], 0
-        for dtype, shape in shapes:
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            arrays.append(packed[start : start + size])
-            start += size + -size % SECTION
-        if start != packed.size:
-            raise ValueError(f"plan: expected {start} bytes for this scheme, got {packed.size}")
-        floats, source, flips, table_of, table_rows, output = (
-            array.view(dtype).reshape(shape) for array, (dtype, shape) in zip(arrays, shapes)
-        )
+        for dtype, shape in _sections(block_size, channels, tables, flags):
+            count = math.prod(shape) * np.dtype(dtype).itemsize
+            arrays.append(packed[start : start + count].view(dtype).reshape(shape))
+            start += _padded_size(count)
+        floats, source, flips, table_of, table_rows, output = arrays
+        if not 0 <= floats[0] <= in_values - 1:  # NaN fails
+            raise ValueError("plan: the scale of its float input is out of range")
+        if source.min() < 0 or source.max() >= length or table_of.max() > tables:
+            raise ValueError("plan: an index in it is out of range")
+        if tables and table_rows.max() >= out_values:
+            raise ValueError("plan: a table value in it is out of range")
         normalised = bool(flags & NORMALISES)
         plan = cls(
             block_size=block_size,
@@ -164,6 +194,49 @@ class Plan:
 SECTION = 64  # a cache line, so that every section may be read with aligned vectors
 
 
+@functools.lru_cache(maxsize=256)  # every call asks
+def check_sizes(block_size: int, channels: int, tables: int, flags: int) -> int:
+    """How many bytes a packed plan has. Raises ValueError for numbers that no plan has."""
+    if not (block_size >= 1 and channels >= 1 and block_size * block_size * channels <= MAX_BLOCK_LENGTH):
+        raise ValueError(
+            f"plan: expected a block of 1 to {MAX_BLOCK_LENGTH} values, got {block_size} x {block_size} x "
+            f"{channels}"
+        )
+    if not 0 <= tables <= MAX_TABLES:
+        raise ValueError(f"plan: expected 0 to {MAX_TABLES} tables, got {tables}")
+    if not 0 <= flags <= ALL_FLAGS:
+        raise ValueError(f"plan: expected flags from 0 to {ALL_FLAGS}, got {flags}")
+    return sum(
+        _padded_size(math.prod(shape) * np.dtype(dtype).itemsize)
+        for dtype, shape in _sections(block_size, channels, tables, flags)
+    )
+
+
+def _value_counts(flags: int) -> tuple[int, int]:
+    return (
+        DECIMAL_VALUES if flags & DECIMAL_IN else BYTE_VALUES,
+        DECIMAL_VALUES if flags & DECIMAL_OUT else BYTE_VALUES,
+    )
+
+
+def _sections(block_size: int, channels: int, tables: int, flags: int) -> list[tuple[Any, tuple[int, ...]]]:
+    """dtype and shape of each section of a packed plan."""
+    in_values, out_values = _value_counts(flags)
+    length = block_size * block_size * channels
+    return [
+        (np.float32, (1 + 2 * channels,)),
+        (np.int32, (length,)),
+        (np.uint8, (length,)),
+        (np.uint8, (length,)),
+        (np.uint16, (tables, in_values)),
+        (np.float32, (channels, out_values)),
+    ]
+
+
+def _padded_size(size: int) -> int:
+    return size + -size % SECTION
+
+
 def _padded(array: np.ndarray) -> np.ndarray:
     data = np.ascontiguousarray(array).view(np.uint8).ravel()
     return np.concatenate([data, np.zeros(-data.size % SECTION, np.uint8)])
@@ -190,6 +263,7 @@ def _step_plan(scheme: Scheme, key: AnyKey, n: int) -> Plan:
         flips=zeros,
         table_of=zeros,
         tables=np.zeros((0, BYTE_VALUES), np.uint16),
+        nearest=scheme.ffx != "decimal",
     )
     if step == "shuffle":
         return dataclasses.replace(plan, source=secret.permutation(use).astype(np.int32))
@@ -249,7 +323,7 @@ def invert(plan: Plan) -> Plan:
         out_values=plan.in_values,
         in_scale=plan.out_scale,
         out_scale=plan.in_scale,
-        nearest=True,
+        nearest=plan.nearest or plan.quantises,
         mean=None,
         std=None,
     )
@@ -289,8 +363,8 @@ def _with_rows(plan: Plan, rows: list[np.ndarray], row_of: np.ndarray) -> Plan:
         if number > len(tables):
             tables.append(data)
         numbers[n] = number
-    if len(tables) > 255:
-        raise ValueError(f"steps: this order needs {len(tables)} substitution tables, more than 255")
+    if len(tables) > MAX_TABLES:
+        raise ValueError(f"steps: this order needs {len(tables)} substitution tables, more than {MAX_TABLES}")
     return dataclasses.replace(
         plan,
         table_of=numbers[row_of].astype(np.uint8),

@@ -170,6 +170,20 @@ def round_to(v: np.ndarray, dtype: str) -> np.ndarray:
         return v.astype(dtype).astype(np.float32)
 
 
+def clamped(v: np.ndarray) -> np.ndarray:
+    """float32 values limited to [0, 1]; NaN gives 0."""
+    limited: np.ndarray = np.clip(np.nan_to_num(v, nan=0.0), np.float32(0), np.float32(1))
+    return limited
+
+
+def negative_of_floats(v: np.ndarray, dtype: str) -> np.ndarray:
+    """np of float images: 1 - v; but where v is a byte, k/255 rounded to `dtype`, the byte (255 - k)/255."""
+    k = np.rint(clamped(v) * np.float32(255))
+    is_byte = round_to(k / np.float32(255), dtype) == v
+    of_byte = round_to((np.float32(255) - k) / np.float32(255), dtype)
+    return np.where(is_byte, of_byte, round_to(np.float32(1) - v, dtype))
+
+
 def run(
     x: np.ndarray,
     secrets: Sequence[tuple],
@@ -185,9 +199,10 @@ def run(
     whose values come as float32. Returns the values and their scale: integers in 0..scale, or float32
     values of the float type, scale 1.
 
-    A float image becomes integers at the first ffx step it meets: trunc(clamp(v, 0, 1) * 255) when
-    encrypting, the nearest integer to v * scale when decrypting (scale = 255, or the decimal m), so
-    that decryption is exact. From there on the steps work on integers.
+    Where there is an ffx step, a float image becomes integers first: the nearest ones to
+    clamp(v, 0, 1) * scale (scale = 255; the decimal m when decrypting), so that the floats k/255 are the
+    bytes k. Under the decimal profile it is as published instead: np is 1 - v, and when encrypting, floats
+    become integers at the first ffx step they meet, as trunc(clamp(v, 0, 1) * 255).
     """
     channels = x.shape[3]
     enciphered_max = 255
@@ -198,20 +213,27 @@ def run(
     integers = dtype in ("uint8", "uint16")
     v: Any = to_block_vectors(x, block_size).astype(np.int64 if integers else np.float32)
     scale = enciphered_max if decrypt else 255
+    quantises = any(step == "ffx" for step, *_ in secrets)
+    published = ffx == "decimal" and not decrypt
+    if quantises and not published and not integers:
+        v, integers = np.rint(clamped(v) * np.float32(scale)).astype(np.int64), True
     for step, *secret in reversed(secrets) if decrypt else secrets:
         if step == "shuffle":
             a = np.array(secret[0])
             v = v[..., np.argsort(a)] if decrypt else v[..., a]
         elif step == "np":
             b = np.array(secret[0])
-            v = np.where(b, 255 - v if integers else round_to(np.float32(1) - v, dtype), v)
+            if integers:
+                negative = 255 - v
+            elif ffx == "decimal":
+                negative = round_to(np.float32(1) - v, dtype)
+            else:
+                negative = negative_of_floats(v, dtype)
+            v = np.where(b, negative, v)
         else:
             g = np.array(secret[0])
             if not integers:
-                clamped = np.clip(np.nan_to_num(v, nan=0.0), np.float32(0), np.float32(1))
-                v = clamped * np.float32(scale)
-                v = (np.rint(v) if decrypt else np.trunc(v)).astype(np.int64)
-                integers = True
+                v, integers = np.trunc(clamped(v) * np.float32(scale)).astype(np.int64), True
             table = np.array(secret[1])
             if decrypt:
                 # Values that no image value enciphers to (a wrong key, a damaged image) decrypt to 255.

@@ -8,6 +8,7 @@
 
 #include "kernels.h"
 #include "pool.h"
+#include "state_lock.h"
 
 namespace blockenc {
 namespace {
@@ -50,8 +51,11 @@ const Level& choose(int level) {
   return *std::find_if(all, all + count, [](const Level& candidate) { return candidate.supported(); });
 }
 
-// A plan comes from outside: indices it holds must lie inside what they index.
+// A plan comes from outside: what indexes, or is an index, must lie inside what it indexes.
 void check(const Plan& plan) {
+  if (!(*plan.in_scale >= 0 && *plan.in_scale <= plan.in_values - 1)) {  // not a number fails
+    throw std::invalid_argument("plan: the scale of its float input is out of range");
+  }
   for (int p = 0; p < plan.length; ++p) {
     if (plan.source[p] < 0 || plan.source[p] >= plan.length || plan.table_of[p] > plan.table_count) {
       throw std::invalid_argument("plan: an index in it is out of range");
@@ -98,17 +102,11 @@ void run(const Kernel& kernel, const Job& job, int threads) {
 
 }  // namespace
 
-void apply(const Job& job, int threads, int level) {
-  check(job.plan);
-  run(*choose(level).make(job.plan, job.in_type, job.out_type, layout_of(job)), job, threads);
-}
-
 // A copy of a plan, and the kernels made for it so far.
 struct Applier::Ready {
   std::vector<char> packed;
   Plan plan;
-  std::mutex mutex;
-  std::map<std::tuple<const Level*, Type, Type, Layout>, std::shared_ptr<const Kernel>> kernels;
+  std::map<std::tuple<const Level*, Type, Type, Layout>, std::shared_ptr<const Kernel>> kernels;  // locked
 
   Ready(const Plan& given, const char* from, int64_t bytes) : packed(from, from + bytes) {
     unpack_plan(packed.data(), given.block_size, given.channels, given.table_count, given.flags, &plan);
@@ -121,12 +119,17 @@ struct Applier::Ready {
            static_cast<int64_t>(packed.size()) == bytes && std::memcmp(packed.data(), from, bytes) == 0;
   }
 
+  // Two threads that need a kernel at once may both make it; the first one's is kept.
   std::shared_ptr<const Kernel> kernel(const Job& job, const Level& level) {
-    const Layout layout = layout_of(job);
-    std::lock_guard<std::mutex> lock(mutex);
-    auto& kernel = kernels[{&level, job.in_type, job.out_type, layout}];
-    if (!kernel) kernel = level.make(plan, job.in_type, job.out_type, layout);
-    return kernel;
+    const std::tuple key{&level, job.in_type, job.out_type, layout_of(job)};
+    {
+      const std::lock_guard<std::mutex> lock(state_lock());
+      const auto found = kernels.find(key);
+      if (found != kernels.end()) return found->second;
+    }
+    std::shared_ptr<const Kernel> made = level.make(plan, job.in_type, job.out_type, layout_of(job));
+    const std::lock_guard<std::mutex> lock(state_lock());
+    return kernels.emplace(key, std::move(made)).first->second;
   }
 };
 
@@ -134,11 +137,14 @@ void Applier::apply(Job job, int64_t plan_bytes, int threads, int level) {
   const char* packed = reinterpret_cast<const char*>(job.plan.in_scale);  // where a packed plan begins
   std::shared_ptr<Ready> ready;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!ready_ || !ready_->holds(job.plan, packed, plan_bytes)) {
-      ready_ = std::make_shared<Ready>(job.plan, packed, plan_bytes);
-    }
+    const std::lock_guard<std::mutex> lock(state_lock());
     ready = ready_;
+  }
+  if (!ready || !ready->holds(job.plan, packed, plan_bytes)) {
+    ready = std::make_shared<Ready>(job.plan, packed, plan_bytes);
+    std::shared_ptr<Ready> before = ready;
+    const std::lock_guard<std::mutex> lock(state_lock());
+    ready_.swap(before);  // `before` outlives the lock: to free a plan takes longer than a moment
   }
   job.plan = ready->plan;
   run(*ready->kernel(job, choose(level)), job, threads);

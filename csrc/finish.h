@@ -235,7 +235,10 @@ class FloatFinish {
   static constexpr int columns = 0;
 
   FloatFinish(const Side& in, const Side& out, const Plan& plan)
-      : plan_(plan), rows_(plan, false), columns_(out.lines * out.columns), order_(column_order(in, out)) {
+      : plan_(plan),
+        rows_(plan, plan.flags & kNearest),
+        columns_(out.lines * out.columns),
+        order_(column_order(in, out)) {
     const int64_t column_bytes = int64_t{group_blocks(in_bytes, out_bytes)} * in_bytes;
     each_column(out, [&](int index, int p) {
       if (p >= 0) columns_[index] = {in.column_of(plan.source[p]) * column_bytes, p};

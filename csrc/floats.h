@@ -14,14 +14,30 @@
 namespace blockenc {
 namespace {
 
+// What np makes of a float, as published.
+template <class T>
+float published_negative(float v) {
+  return T::load(T::store(1.0f - v));
+}
+
+// The same, but a byte, k / 255 rounded to the type, becomes the byte (255 - k) / 255 (kNearest). Without
+// branches, so that loops become vectors.
+template <class T>
+float negative(float v) {
+  constexpr float kTop = kByteValues - 1;
+  const float inside = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // of NaN, 0
+  const float k = static_cast<float>(static_cast<int32_t>(inside * kTop + 0.5f));
+  const float of_byte = T::load(T::store((kTop - k) / kTop)), other = published_negative<T>(v);
+  return T::load(T::store(k / kTop)) == v ? of_byte : other;
+}
+
 // At position p: put(k, ...) of get(k) for each k below `count`. `rows` holds what becomes of quantised
 // values. What is the same for all of them is decided outside of the loop.
 template <class In, class Out, class Get, class Put>
 __attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRows<Out>& rows, int p,
                                                int64_t count, Get&& get, Put&& put) {
   const int channel = p % plan.channels, flips = plan.flips[p];
-  auto flip = [](float v) { return In::load(In::store(1.0f - v)); };
-  auto each = [&](int64_t from, int64_t to, auto&& value) {  // value(k, the flipped one)
+  auto each = [&](int64_t from, int64_t to, auto&& flip, auto&& value) {  // value(k, the flipped one)
     if (flips == 0) {
       for (int64_t k = from; k < to; ++k) value(k, In::load(get(k)));
     } else if (flips == 1) {
@@ -43,20 +59,30 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRo
     int32_t at[kPart];
     for (int64_t from = 0; from < count; from += kPart) {
       const int64_t to = std::min(from + kPart, count);
-      if (plan.flags & kNearest) {
-        each(from, to,
-             [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(std::nearbyintf(scaled(v))); });
+      if (plan.flags & kNearest) {  // the rows flip
+        for (int64_t k = from; k < to; ++k) {
+          at[k - from] = static_cast<int32_t>(std::nearbyintf(scaled(In::load(get(k)))));
+        }
       } else {
-        each(from, to, [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
+        each(from, to, published_negative<In>,
+             [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
       }
       for (int64_t k = from; k < to; ++k) put(k, row[at[k - from]]);
     }
   } else if constexpr (!kInteger<Out>) {  // to integers without quantising: refused before a kernel runs
+    auto store = [&](auto&& value) {      // value(v) is what becomes of the flipped v
+      auto put_value = [&](int64_t k, float v) { put(k, Out::store(value(v))); };
+      if (plan.flags & kNearest) {
+        each(0, count, negative<In>, put_value);
+      } else {
+        each(0, count, published_negative<In>, put_value);
+      }
+    };
     if (plan.flags & kNormalises) {
       const float mean = plan.mean[channel], std = plan.std[channel];
-      each(0, count, [&](int64_t k, float v) { put(k, Out::store((v - mean) / std)); });
+      store([=](float v) { return (v - mean) / std; });
     } else {
-      each(0, count, [&](int64_t k, float v) { put(k, Out::store(v)); });
+      store([](float v) { return v; });
     }
   }
 }

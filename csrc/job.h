@@ -31,6 +31,15 @@ inline Job make_job(uintptr_t in, uintptr_t out, int in_type, int out_type, cons
     throw std::invalid_argument("block_size: expected a divisor of height and width, got " +
                                 std::to_string(block_size));
   }
+  if (sizes[1] < 1 || int64_t{block_size} * block_size > kMaxBlockLength ||
+      int64_t{block_size} * block_size * sizes[1] > kMaxBlockLength) {
+    throw std::invalid_argument("plan: expected a block of 1 to " + std::to_string(kMaxBlockLength) +
+                                " values");
+  }
+  if (tables < 0 || tables > kMaxTables || flags < 0 || flags > kAllFlags) {
+    throw std::invalid_argument("plan: no plan has " + std::to_string(tables) + " tables and the flags " +
+                                std::to_string(flags));
+  }
   job.in = reinterpret_cast<const void*>(in);
   job.out = reinterpret_cast<void*>(out);
   job.in_type = static_cast<Type>(in_type);

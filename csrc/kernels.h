@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <tuple>
 #include <vector>
 
@@ -38,20 +37,17 @@ std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Lay
 // The levels this build has, the fastest first; `count` of them.
 const Level* levels(int* count);
 
-// Applies the plan on at most `threads` threads. level: an index into levels(), or -1 for the fastest
-// supported. Throws std::invalid_argument where the plan or the level cannot be used.
-void apply(const Job& job, int threads, int level);
-
-// `apply` for one plan after another, that keeps what it made ready of the last plan: a job whose plan holds
-// the same bytes finds it again. Many threads may use one.
+// Applies plans, and keeps what it made ready of the last one: a job whose plan holds the same bytes finds it
+// again. Many threads may use one Applier, and processes may fork meanwhile.
 class Applier {
  public:
+  // On at most `threads` threads. level: an index into levels(), or -1 for the fastest supported. Throws
+  // std::invalid_argument where the plan or the level cannot be used.
   void apply(Job job, int64_t plan_bytes, int threads, int level);
 
  private:
   struct Ready;
-  std::mutex mutex_;
-  std::shared_ptr<Ready> ready_;
+  std::shared_ptr<Ready> ready_;  // under state_lock()
 };
 
 }  // namespace blockenc

@@ -26,22 +26,28 @@ BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) { return type == Type:
 // Bits of a plan's flags; blockenc/plan.py has the same list.
 enum : int32_t {
   kQuantises = 1,    // float input becomes integers
-  kNearest = 2,      // ... by rounding to nearest instead of truncating
+  kNearest = 2,      // floats k / 255 are the bytes k; without it they are treated as published
   kDecimalIn = 4,    // integers in are below 1000, not 256
   kDecimalOut = 8,   // integers out are below 1000, not 256
   kNormalises = 16,  // float output is (v - mean) / std
+  kAllFlags = 31,
 };
 
 constexpr int kByteValues = 256;
 constexpr int kDecimalValues = 1000;
 constexpr int64_t kSection = 64;
+constexpr int kMaxTables = 255;               // table_of is a byte
+constexpr int64_t kMaxBlockLength = 1 << 20;  // blockenc/scheme.py, MAX_BLOCK_LENGTH
 
 // One output position p of a block vector is made like this (see blockenc/plan.py):
 //
 //   v = in[source[p]]                      position (i*M + j)*C + c is row i, column j, channel c
 //   integers in: k = min(v, in_values - 1), then 255 - k if flips[p] is odd
-//   floats in:   v = 1 - v, flips[p] times, each rounded to the input type;
-//                quantising plans: k = trunc or nearest(clamp(v, 0, 1) * in_scale), NaN giving 0
+//   floats in, kNearest: k = nearest(clamp(v, 0, 1) * in_scale), NaN giving 0, and on as integers; not
+//                quantised: v = its negative, flips[p] times: 1 - v, or (255 - k) / 255 where v is k / 255,
+//                each rounded to the input type
+//   floats in, else: v = 1 - v, flips[p] times, each rounded to the input type; quantised:
+//                k = trunc(clamp(v, 0, 1) * in_scale)
 //   integers:    k = table_of[p] ? tables[(table_of[p] - 1) * in_values + k] : min(k, out_values - 1)
 //                out = k, or output[c * out_values + k] rounded to the output type
 //   floats not quantised: out = v, or (v - mean[c]) / std[c], rounded to the output type

@@ -140,11 +140,15 @@ class Pool {
 
 std::atomic<Pool*> pool{nullptr};
 
-// Never freed: threads wait in it until the process ends. A forked child has none of them, so it leaves
-// their pool, whatever its state, for one of its own.
+// A forked child has none of the threads of a pool, so it leaves that, whatever its state, for one of its
+// own. Registered when the extension is loaded: a fork could cut a registration at the first call in two.
+const bool child_leaves_pool = [] {
+  pthread_atfork(nullptr, nullptr, [] { pool = nullptr; });
+  return true;
+}();
+
+// Never freed: threads wait in it until the process ends.
 Pool& the_pool() {
-  static std::once_flag registered;
-  std::call_once(registered, [] { pthread_atfork(nullptr, nullptr, [] { pool = nullptr; }); });
   Pool* here = pool;
   if (!here) {
     auto* made = new Pool;

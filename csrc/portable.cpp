@@ -29,7 +29,8 @@ struct Offsets {
 template <class In, class Out>
 class PortableKernel : public Kernel {
  public:
-  explicit PortableKernel(const Plan& plan) : plan_(plan), rows_(plan, kInteger<In>) {}
+  explicit PortableKernel(const Plan& plan)
+      : plan_(plan), rows_(plan, kInteger<In> || plan.flags & kNearest) {}
 
   // Stores of bytes may change whatever is referred to, so what is fixed comes by value.
   void run(const Job& job, int64_t first, int64_t last) const override {

@@ -83,7 +83,7 @@ typename Out::Storage finish(const Plan& plan, int channel, int k) {
 }
 
 // All that happens to an integer between load and store, as tables: one row for each distinct
-// (flip, table, channel), and the row of each position. flips: without them for floats, flipped before.
+// (flip, table, channel), and the row of each position. flips: whether the values have yet to be flipped.
 template <class Out>
 class IntegerRows {
  public:

@@ -154,7 +154,7 @@ def pack_record(batch: list) -> Record:
     ],
 )
 def test_every_view_is_encrypted(pack, options: dict) -> None:
-    """Two images of a sample, wherever they lie: what comes out is the default collation of encrypted samples."""
+    """Two images of a sample, wherever they lie: out comes the default collation of encrypted samples."""
     other = IMAGES.flip(-1)
     batch = [pack(x, y) for x, y in zip(IMAGES, other)]
     encrypted = [pack(x, y) for x, y in zip(CIPHER.encrypt(IMAGES), CIPHER.encrypt(other))]
@@ -202,7 +202,7 @@ def test_nothing_that_looks_like_an_image_is_left(name: str, place: str) -> None
         "named": (lambda x, p: {"image": x, "other": p}, "'other'", {"images": "image"}),
     }[place]
     batch = [pack(IMAGES[0], 0), pack(IMAGES[1], PICTURES[name](IMAGES[1]))]
-    with pytest.raises(ValueError, match="looks like an image.*images=.*plain=.*keep=") as caught:
+    with pytest.raises(ValueError, match=r"looks like an image.*images=.*plain=.*keep=") as caught:
         EncryptCollate(CIPHER, **options)(batch)
     assert f"sample 1, field {field[:-1]}" in str(caught.value)
 

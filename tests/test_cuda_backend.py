@@ -35,7 +35,9 @@ def request_of_image(monkeypatch: pytest.MonkeyPatch) -> Request:
     stream = types.SimpleNamespace(cuda_stream=1234)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
     x = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    return Request(x, torch.empty(2, 3, 8, 8), torch.zeros(64, dtype=torch.uint8), 4, 1, 16)
+    plan = blockenc.Cipher(bytes(32)).plan()
+    packed = torch.from_numpy(plan.packed.copy())
+    return Request(x, torch.empty(2, 3, 8, 8), packed, 4, len(plan.tables), plan.flags)
 
 
 def test_arguments_and_stream(monkeypatch: pytest.MonkeyPatch, request_of_image: Request) -> None:
@@ -47,7 +49,7 @@ def test_arguments_and_stream(monkeypatch: pytest.MonkeyPatch, request_of_image:
     assert call == (
         *(x.data_ptr(), out.data_ptr(), TYPES[torch.uint8], TYPES[torch.float32]),
         *((2, 3, 8, 8), (192, 1, 24, 3), (192, 64, 8, 1)),
-        *(plan.data_ptr(), 64, 4, 1, 16, None, 1234),
+        *(plan.data_ptr(), plan.numel(), *request_of_image[3:], None, 1234),
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import blockenc
+from blockenc.cipher import MOST_KEPT
 from tests import oracle
 
 CIPHER = blockenc.Cipher(oracle.KEY)
@@ -81,15 +85,164 @@ def test_requires_grad_is_refused() -> None:
         assert torch.equal(CIPHER.encrypt(x), CIPHER.encrypt(x.detach()))
 
 
-def test_bad_plans_are_refused(backend: str) -> None:
-    x, plan, *rest = operands(X)
-    with pytest.raises(ValueError, match="plan: expected"):
-        torch.ops.blockenc.apply(x, plan[:-64], *rest, None, backend)
-    if backend == "native":
-        damaged = plan.clone()
-        damaged[64:68] = 255  # the first source index
-        with pytest.raises(ValueError, match="plan: an index"):
-            torch.ops.blockenc.apply(x, damaged, *rest, None, backend)
+DERIVATIVES = {
+    "autograd": lambda f, x: f(x.clone().requires_grad_()),
+    "torch.func.grad": lambda f, x: torch.func.grad(lambda v: f(v).sum())(x),
+    "torch.func.vjp": lambda f, x: torch.func.vjp(f, x),
+    "torch.func.jvp": lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),)),
+    "torch.func.jacfwd": lambda f, x: torch.func.jacfwd(f)(x),
+    "torch.func.jacrev": lambda f, x: torch.func.jacrev(f)(x),
+    "torch.func.hessian": lambda f, x: torch.func.hessian(lambda v: f(v).sum())(x),
+    "of a vmap": lambda f, x: torch.func.grad(lambda v: torch.func.vmap(f)(v).sum())(x),
+    "forward mode": lambda f, x: forward_mode(f, x),
+}
+
+
+def forward_mode(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    with forward_ad.dual_level():
+        return f(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+FORMS = {
+    "Cipher.encrypt": CIPHER.encrypt,
+    "Cipher.decrypt": CIPHER.decrypt,
+    "unchecked": blockenc.Cipher(oracle.KEY, check_values=False).encrypt,
+    "torch.ops": lambda x: torch.ops.blockenc.apply(*operands(x)),
+    "out": lambda x: CIPHER.encrypt(x, out=torch.empty(x.shape)),
+}
+
+
+# torch.func.vmap refuses any operator that writes to `out`.
+MODES_AND_FORMS = [(m, f) for m in DERIVATIVES for f in FORMS if (m, f) != ("of a vmap", "out")]
+
+
+@pytest.mark.parametrize("mode, form", MODES_AND_FORMS)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_no_mode_differentiates(mode: str, form: str) -> None:
+    """Each is the same error, where a missing derivative would be taken for zeros."""
+    with pytest.raises(RuntimeError, match=r"^x: requires grad.*no derivative; pass x\.detach\(\)"):
+        DERIVATIVES[mode](FORMS[form], X[:, :, :8, :8].float() / 255)
+
+
+def test_what_needs_no_derivative_of_x() -> None:
+    """Gradients by other tensors, vmap, and autograd switched off go on as before."""
+    x = X[:, :, :8, :8].float() / 255
+    weight = torch.ones(3, 1, 1)
+    gradient = torch.func.grad(lambda w: (w * CIPHER.encrypt(x)).sum())(weight)
+    assert torch.allclose(gradient, CIPHER.encrypt(x).sum((0, 2, 3))[:, None, None])
+    assert torch.equal(torch.func.vmap(CIPHER.encrypt)(x), CIPHER.encrypt(x))
+    with torch.no_grad():
+        assert torch.equal(CIPHER.encrypt(x.clone().requires_grad_()), CIPHER.encrypt(x))
+    with torch.inference_mode():
+        assert torch.equal(CIPHER.encrypt(x), CIPHER.encrypt(x))
+
+
+def damaged(offset: int, *values: int) -> torch.Tensor:
+    plan = operands(X)[1].clone()
+    plan[offset : offset + len(values)] = torch.tensor(values, dtype=torch.uint8)
+    return plan
+
+
+def with_scale(scale: float) -> torch.Tensor:
+    return damaged(0, *struct.pack("<f", scale))
+
+
+def resized(size: int) -> torch.Tensor:
+    """The plan, with memory that somebody took away from under it."""
+    plan = operands(X)[1].clone()
+    plan.untyped_storage().resize_(size)
+    return plan
+
+
+PLAN_BYTES = operands(X)[1].numel()
+SOURCE, FLIPS, TABLE_OF, TABLES = 64, 64 + 192, 64 + 192 + 64, 64 + 192 + 128  # M = 4, C = 3: L = 48
+BAD_PLANS = {
+    "too short": (lambda: operands(X)[1][:-64], "expected"),
+    "too long": (lambda: torch.cat([operands(X)[1], torch.zeros(64, dtype=torch.uint8)]), "expected"),
+    "two dimensions": (lambda: operands(X)[1][None], "expected"),
+    "other type": (lambda: operands(X)[1].to(torch.int32), "expected"),
+    "as wide a type": (lambda: operands(X)[1].view(torch.int8), "expected"),
+    "expanded": (lambda: torch.zeros(1, dtype=torch.uint8).expand(PLAN_BYTES), "expected"),
+    "every other byte": (lambda: operands(X)[1].repeat_interleave(2)[::2], "expected"),
+    "not aligned": (
+        lambda: torch.cat([torch.zeros(1).byte(), operands(X)[1]])[1:],
+        "expected memory that is aligned",
+    ),
+    "no memory": (lambda: resized(0), "its storage holds 0"),
+    "too little memory": (lambda: resized(64), "its storage holds 64"),
+    "source too large": (lambda: damaged(SOURCE, 48, 0, 0, 0), "an index"),
+    "source negative": (lambda: damaged(SOURCE + 4 * 47, 255, 255, 255, 255), "an index"),
+    "no such table": (lambda: damaged(TABLE_OF + 47, 2), "an index"),
+    "table value too large": (lambda: damaged(TABLES + 2 * 255, 0, 1), "a table value"),
+    "scale too large": (lambda: with_scale(255.5), "the scale"),
+    "scale huge": (lambda: with_scale(1e30), "the scale"),
+    "scale negative": (lambda: with_scale(-1.0), "the scale"),
+    "scale not a number": (lambda: with_scale(float("nan")), "the scale"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PLANS)
+def test_bad_plans_are_refused(backend: str, name: str) -> None:
+    """Each backend refuses a plan, which may come from anyone, in the same words; no memory is touched."""
+    make, message = BAD_PLANS[name]
+    for x in (X, X.float() / 255):
+        with pytest.raises(ValueError, match=f"^plan: {message}"):
+            torch.ops.blockenc.apply(x, make(), *operands(X)[2:], None, backend)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(4, -1, 3), (4, 256, 3), (4, 1, 32), (4, 1, -1), (0, 1, 3), (-4, 1, 3), (1 << 31, 1, 3)]
+)
+def test_numbers_of_no_plan_are_refused(backend: str, numbers: tuple[int, int, int]) -> None:
+    plan = operands(X)[1]
+    with pytest.raises(ValueError, match=r"^plan: expected"):
+        torch.ops.blockenc.apply(X, plan, *numbers, None, backend)
+
+
+@pytest.mark.parametrize("name", ["x", "out"])
+def test_images_without_memory_are_refused(backend: str, name: str) -> None:
+    x, out = X.clone(), X.clone()
+    {"x": x, "out": out}[name].untyped_storage().resize_(X.numel() - 1)
+    with pytest.raises(ValueError, match=f"^{name}: its storage holds"):
+        torch.ops.blockenc.apply_out(x, *operands(X)[1:], out, backend)
+
+
+def test_a_plan_written_over_is_checked_again(backend: str) -> None:
+    plan = operands(X)[1].clone()
+    arguments = (*operands(X)[2:], None, backend)
+    torch.ops.blockenc.apply(X, plan, *arguments)
+    plan[SOURCE] = 48
+    with pytest.raises(ValueError, match=r"^plan: an index"):
+        torch.ops.blockenc.apply(X, plan, *arguments)
+
+
+def test_caches_are_bounded() -> None:
+    """A normalisation of its own for each batch, and a scheme for each call: what is kept does not grow."""
+    cipher, key = blockenc.Cipher(oracle.KEY), blockenc.Key(oracle.KEY)
+    x = X[:1, :, :8, :8]
+    for n in range(3 * MOST_KEPT):
+        mean = [0.4 + n / 1000] * 3
+        got = cipher.encrypt(x, dtype=torch.float32, mean=mean, std=[0.5] * 3)
+        want = (cipher.encrypt(x, dtype=torch.float32) - mean[0]) / 0.5
+        assert torch.allclose(got, want)
+        blockenc.encrypt(x, key, steps=("np",) * (n + 1))
+    assert len(cipher._compiled) <= MOST_KEPT
+    assert len(key._ciphers) <= MOST_KEPT
+
+
+@pytest.mark.parametrize("name", ["native", "numba", "aten"])
+def test_the_default_device_is_not_asked(name: str) -> None:
+    """With a GPU as torch's default device, images on the CPU are encrypted there."""
+    for cipher in (blockenc.Cipher(oracle.KEY, backend=name), blockenc.Cipher(oracle.KEY, steps=("np",))):
+        for x in (X, X.float() / 255):
+            want = cipher.encrypt(x, dtype=torch.float32, mean=[0.5] * 3, std=[0.25] * 3)
+            torch.set_default_device("meta")  # as good as a GPU: no value can be read from it
+            try:
+                fresh = blockenc.Cipher(oracle.KEY, cipher.scheme, backend=name)
+                got = fresh.encrypt(x, dtype=torch.float32, mean=[0.5] * 3, std=[0.25] * 3)
+            finally:
+                torch.set_default_device(None)
+            assert torch.equal(got, want)
 
 
 def flags_of_memory(address: int) -> list[str]:

@@ -117,6 +117,24 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a, b)
 
 
+@pytest.mark.parametrize("steps", [*ORDERS, *REPEATS, ("np", "np"), ("ffx", "np")], ids=",".join)
+def test_floats_of_bytes_are_bytes(backend: str, steps: tuple[str, ...]) -> None:
+    """All 256 bytes as floats k/255, as ToTensor makes them: encryption gives what it makes of the bytes, bit
+    for bit, and decryption the very floats."""
+    x = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(2, 3, 1, 1)
+    cipher = blockenc.Cipher(oracle.KEY, steps=steps, backend=backend)
+    for dtype in oracle.FLOATS:
+        floats = x.to(dtype) / 255
+        encrypted = cipher.encrypt(floats)
+        assert same(encrypted, cipher.encrypt(x, dtype=dtype)), dtype
+        assert same(cipher.decrypt(encrypted), floats), dtype
+        assert same(cipher.decrypt(encrypted), cipher.decrypt(cipher.encrypt(x), dtype=dtype)), dtype
+        if "ffx" in steps:
+            assert same(cipher.encrypt(floats, dtype=torch.uint8), cipher.encrypt(x)), dtype
+    output = {"mean": MEAN[:3], "std": STD[:3]}
+    assert same(cipher.encrypt(x.float() / 255, **output), cipher.encrypt(x, dtype=torch.float32, **output))
+
+
 def test_decimal_floats_decrypt_exactly(backend: str) -> None:
     """value / m in any float type wide enough comes back as the very byte."""
     x = oracle.image((4, 3, 32, 32))

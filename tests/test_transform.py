@@ -117,9 +117,9 @@ def test_every_image_of_a_sample_is_encrypted(sample, views: list[tuple], tv) ->
 )
 def test_what_looks_like_an_image_is_named_or_refused(other, tv) -> None:
     sample = {"image": tv.Image(X[0]), "target": [0, other]}
-    with pytest.raises(ValueError, match="field 'target.1'.*looks like an image.*images=.*keep="):
+    with pytest.raises(ValueError, match=r"field 'target.1'.*looks like an image.*images=.*keep="):
         blockenc.EncryptTransform(CIPHER)(sample)
-    with pytest.raises(ValueError, match="field 'target.1'.*looks like an image"):
+    with pytest.raises(ValueError, match=r"field 'target.1'.*looks like an image"):
         blockenc.EncryptTransform(CIPHER, images="image")(sample)
     for keep in ("target", "target.1", "target.-1"):
         got = blockenc.EncryptTransform(CIPHER, keep=keep)(sample)
@@ -250,7 +250,7 @@ def test_layer(form: str, name: str, stage: dict) -> None:
 
 def test_a_decrypting_layer_checks_its_own_direction() -> None:
     Encrypt(CIPHERS["decimal"], dtype=torch.uint16)
-    with pytest.raises(TypeError, match="dtype: expected.*torch.uint16"):
+    with pytest.raises(TypeError, match=r"dtype: expected.*torch.uint16"):
         Encrypt(CIPHERS["decimal"], dtype=torch.uint16, decrypt=True)
     with pytest.raises(TypeError, match="dtype: expected"):
         Encrypt(CIPHERS["decimal"], dtype=torch.uint8)
@@ -427,5 +427,5 @@ def test_a_layer_pads(form: str) -> None:
     layer = Encrypt(cipher, form=form)
     assert torch.equal(layer(odd), cipher.encrypt(odd))
     assert torch.equal(torch.compile(layer, fullgraph=True, backend="eager")(odd), cipher.encrypt(odd))
-    with pytest.raises(ValueError, match="multiples|invalid"):
+    with pytest.raises(ValueError, match="multiples of the block size"):
         Encrypt(cipher, form=form, decrypt=True)(odd)

@@ -6,6 +6,11 @@ wherever torch does and can be written to ONNX.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 
 from blockenc.backends import Request
@@ -14,10 +19,36 @@ from blockenc.plan import BYTE_VALUES, Plan
 DEVICES: tuple[str, ...] | None = None
 
 
+_in_forked_child = False
+
+
+def _forked() -> None:
+    global _in_forked_child
+    _in_forked_child = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def missing() -> str:
     return ""
 
 
+@contextlib.contextmanager
+def one_thread_if_forked() -> Iterator[None]:
+    """For torch's own operations: a forked child would wait for the OpenMP threads of its parent."""
+    threads = torch.get_num_threads()
+    if _in_forked_child and threads > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+@one_thread_if_forked()
 def apply(request: Request) -> None:
     x = request.x
     plan = Plan.unpack(
@@ -48,23 +79,24 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
     if integers:
         v = v.to(torch.int64)
     v = v[..., constant(plan.source).long()]
+    if plan.quantises and plan.nearest and not integers:
+        v, integers = _to_integers(v, plan), True
     flips = constant(plan.flips)
     if integers:
         v = v.clamp(max=plan.in_values - 1)
-        v = torch.where(flips % 2 == 1, BYTE_VALUES - 1 - v, v)
+        v = torch.where(flips % 2 == 1, (BYTE_VALUES - 1 - v).clamp(min=0), v)
     else:
+        negative = _negative if plan.nearest else _published_negative
         for count in range(int(plan.flips.max(initial=0))):
-            v = torch.where(flips > count, 1 - v, v)
+            v = torch.where(flips > count, negative(v), v)
         if plan.quantises:
-            scaled = v.float().nan_to_num(0.0).clamp(0, 1) * plan.in_scale
-            v = (scaled.round() if plan.nearest else scaled).to(torch.int64)
-            integers = True
-    channel = torch.arange(plan.length, device=v.device) % plan.channels
+            v, integers = _to_integers(v, plan), True
+    channel = constant(np.arange(plan.length) % plan.channels)
     if integers:
         if len(plan.tables):
             # Row 0 is the identity, so that table_of indexes rows directly.
-            identity = torch.arange(plan.in_values).clamp(max=plan.out_values - 1)[None]
-            rows = torch.cat([identity, torch.as_tensor(plan.tables.astype("int64"))]).to(v.device)
+            identity = np.minimum(np.arange(plan.in_values), plan.out_values - 1)[None]
+            rows = constant(np.concatenate([identity, plan.tables]).astype(np.int64))
             v = rows.ravel()[v + constant(plan.table_of).long() * plan.in_values]
         else:
             v = v.clamp(max=plan.out_values - 1)
@@ -74,3 +106,20 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         mean, std = (torch.tensor(values, device=v.device)[channel] for values in (plan.mean, plan.std))
         v = (v.float() - mean) / std
     return v.to(dtype)
+
+
+def _to_integers(v: torch.Tensor, plan: Plan) -> torch.Tensor:
+    scaled = v.float().nan_to_num(0.0).clamp(0, 1) * plan.in_scale
+    return (scaled.round() if plan.nearest else scaled).to(torch.int64)
+
+
+def _published_negative(v: torch.Tensor) -> torch.Tensor:
+    return 1 - v
+
+
+def _negative(v: torch.Tensor) -> torch.Tensor:
+    """1 - v; but where v is a byte, k/255 rounded to its type, the byte (255 - k)/255."""
+    top = BYTE_VALUES - 1
+    k = (v.float() * top).round()
+    is_byte = ((k / top).to(v.dtype) == v) & (k >= 0) & (k <= top)
+    return torch.where(is_byte, ((top - k) / top).to(v.dtype), 1 - v)

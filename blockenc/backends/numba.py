@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import threading
 from collections.abc import Callable
 
@@ -88,6 +89,15 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
 @functools.cache
 def _kernel() -> Callable[..., None]:
     import numba
+    from numba.core.compiler_lock import global_compiler_lock
+
+    # A fork waits until no thread compiles: in the child, a lock that one held would be locked for ever.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=global_compiler_lock.acquire,
+            after_in_parent=global_compiler_lock.release,
+            after_in_child=global_compiler_lock.release,
+        )
 
     @numba.njit(nogil=True, cache=True)
     def kernel(x, out, source, lookup, row_of, m, first, last):  # type: ignore[no-untyped-def]

@@ -12,8 +12,8 @@ import torch
 from blockenc.backends import aten
 from blockenc.cipher import Cipher
 from blockenc.data.collate import check_output
-from blockenc.kinds import fitted
-from blockenc.ops import result_dtype
+from blockenc.kinds import as_tensor, fitted
+from blockenc.ops import check_no_derivative, check_size, result_dtype
 
 FORMS = ("op", "aten")
 
@@ -71,8 +71,13 @@ class Encrypt(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The encrypted images. Raises as Cipher.encrypt does, but looks at no values of floats."""
-        x = fitted(x, self.scheme.block_size, self.fit)
+        images, back = as_tensor(x, self.scheme.channels)
+        return back(self._encrypted(fitted(images, self.scheme.block_size, self.fit)))  # type: ignore[no-any-return]
+
+    def _encrypted(self, x: torch.Tensor) -> torch.Tensor:
         if self._constants is not None:
+            check_no_derivative("x", x)
+            check_size(x, self.scheme.block_size)
             return aten.transform(x, self._constants, result_dtype(x.dtype, self._sizes[2], self.dtype))
         # A graph takes the tensor as an input, so that other layers of the same scheme need no other graph.
         plan = self._plan if self._plan.device == x.device else self._plan_on(x.device, self._digest)

@@ -28,16 +28,28 @@ __device__ __forceinline__ int flipped(int k, bool odd) {
   return odd ? (k < kByteValues ? kByteValues - 1 - k : 0) : k;
 }
 
-__device__ __forceinline__ float flipped(float v, int flips, Type type) {
-  for (; flips > 0; --flips) v = to_float(from_float(1.0f - v, type), type);
+__device__ __forceinline__ float rounded(float v, Type type) { return to_float(from_float(v, type), type); }
+
+// csrc/floats.h has the same.
+__device__ __forceinline__ float negative(float v, Type type) {
+  constexpr float kTop = kByteValues - 1;
+  const float k = rintf(fminf(fmaxf(v, 0.0f), 1.0f) * kTop);
+  return rounded(k / kTop, type) == v ? rounded((kTop - k) / kTop, type) : rounded(1.0f - v, type);
+}
+
+// Floats that become the nearest integers are flipped after that, by their value rows.
+__device__ __forceinline__ float flipped(float v, int flips, Type type, int32_t flags) {
+  const bool nearest = flags & kNearest;
+  if (nearest && flags & kQuantises) return v;
+  for (; flips > 0; --flips) v = nearest ? negative(v, type) : rounded(1.0f - v, type);
   return v;
 }
 
 // in_scale and in_values bound the result, whatever the plan holds.
 __device__ __forceinline__ int quantised(float v, float in_scale, const Plan& plan) {
   const float scaled = fminf(fmaxf(v, 0.0f), 1.0f) * in_scale;  // of NaN and a number, fmaxf takes the number
-  const float rounded = plan.flags & kNearest ? rintf(scaled) : scaled;
-  return static_cast<int>(fminf(fmaxf(rounded, 0.0f), static_cast<float>(plan.in_values - 1)));
+  const float whole = plan.flags & kNearest ? rintf(scaled) : scaled;
+  return static_cast<int>(fminf(fmaxf(whole, 0.0f), static_cast<float>(plan.in_values - 1)));
 }
 
 // The bits stored for the integer k after substitution by a table (0: none).
@@ -280,7 +292,7 @@ __device__ __forceinline__ uint32_t substituted(const Job& job, const Tiling& t,
   int k;
   if constexpr (kFloat) {
     const Type type = sizeof(In) == 4 ? Type::f32 : job.in_type;
-    const float v = flipped(to_float(bits, type), flips, type);
+    const float v = flipped(to_float(bits, type), flips, type, plan.flags);
     if (!(plan.flags & kQuantises)) {
       return from_float(normalised(plan, row, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
     }
@@ -419,9 +431,10 @@ __device__ __forceinline__ uint32_t transformed(const Job& job, int p, uint32_t 
     k = static_cast<int>(bits) < plan.in_values ? static_cast<int>(bits) : plan.in_values - 1;
     k = flipped(k, flips & 1);
   } else {
-    const float v = flipped(to_float(bits, job.in_type), flips, job.in_type);
+    const float v = flipped(to_float(bits, job.in_type), flips, job.in_type, plan.flags);
     if (!(plan.flags & kQuantises)) return from_float(normalised(plan, channel, v), job.out_type);
     k = quantised(v, load_global<float>(plan.in_scale), plan);
+    if (plan.flags & kNearest) k = flipped(k, flips & 1);
   }
   return finished(job, load_global<uint8_t>(plan.table_of + p), channel, k);
 }

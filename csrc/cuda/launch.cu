@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 
+#include "../state_lock.h"
 #include "launch.h"
 #include "memory.cuh"
 // (memory.cuh first: the kernels use its names)
@@ -41,9 +41,8 @@ class DeviceGuard {
 // kernel, device and use of shared memory, since asking takes longer than a launch.
 template <class Kernel>
 int64_t resident_blocks(Kernel kernel, int device, int shared_bytes) {
-  static std::mutex mutex;
   static std::map<std::tuple<const void*, int, int>, int64_t> known;
-  const std::lock_guard<std::mutex> lock(mutex);
+  const std::lock_guard<std::mutex> lock(state_lock());
   int64_t& resident = known[{reinterpret_cast<const void*>(kernel), device, shared_bytes}];
   if (!resident) {
     int processors = 0, blocks = 0;

@@ -43,7 +43,7 @@ struct Tiling {
   int log_periods;  // periods of a tile
   int log_columns;  // columns of a tile
   int pitch;        // words from one element of a tile to the next
-  // Value rows are for every table, channel of float output, and parity of flips of integer input. As many
+  // Value rows are for every table, channel of float output, and parity of flips of integers. As many
   // as fit a word form a group, whose words are repeated side by side, so that lanes differ in banks.
   int row_channels;
   int parities;
@@ -125,7 +125,10 @@ inline bool make_tiling(const Job& job, Tiling* t) {
 
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;
   t->row_channels = is_integer(job.out_type) ? 1 : c;
-  t->parities = is_integer(job.in_type) ? 2 : 1;
+  // No step flips before an encrypted image of the decimal profile is deciphered, so its floats need no row
+  // of 1000 values more for each.
+  const bool flips_integers = plan.flags & kNearest && !(plan.flags & kDecimalIn);
+  t->parities = is_integer(job.in_type) || flips_integers ? 2 : 1;
   const int rows = substitutes ? (plan.table_count + 1) * t->row_channels * t->parities : 0;
   const int per_word = 4 / out_item;
   t->groups = (rows + per_word - 1) / per_word;

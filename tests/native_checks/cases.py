@@ -105,6 +105,7 @@ class Case:
     guard: int = GUARD
     refused: bool = False
     packed: np.ndarray | None = None  # in the place of the plan's own
+    numbers: dict[str, int] = dataclasses.field(default_factory=dict)  # in the place of the plan's own
     image: bool = False  # three numbers for a shape, where the batch is one
 
     def encoded(self) -> bytes:
@@ -115,10 +116,9 @@ class Case:
         before = np.where(mine, ~after, after)
         leading = 1 if self.image else 0
         packed = self.plan.packed if self.packed is None else self.packed
-        numbers = (
-            self.refused, TYPES[self.x.dtype], TYPES[self.want.dtype], self.plan.block_size,
-            len(self.plan.tables), self.plan.flags, base, out_base,
-        )  # fmt: skip
+        own = {"block_size": self.plan.block_size, "tables": len(self.plan.tables), "flags": self.plan.flags}
+        types = TYPES[self.x.dtype], TYPES[self.want.dtype]
+        numbers = (self.refused, *types, *(own | self.numbers).values(), base, out_base)
         lists = [values[leading:] for values in (shape, stride, out_stride)]
         parts = [_bytes(f"{self.name}, {self.layout} to {self.out_layout}, {shape}".encode())]
         parts += [_numbers(numbers), *(_numbers((4 - leading, *values)) for values in lists)]
@@ -251,6 +251,17 @@ def _refused() -> Iterator[Case]:
     for name, fields in faults.items():
         bad = dataclasses.replace(plan, **fields)
         yield dataclasses.replace(good, name=name, plan=bad, refused=True)
+    scale = np.array([255.5, np.inf, -1, np.nan], np.float32).view(np.uint8).reshape(4, 4)
+    floats = make((2, 3, 8, 16), "planar", "planar", block_size=4, dtype=torch.float32)
+    for number in scale:  # what indexes the tables that quantised floats are looked up in
+        packed = np.concatenate([number, plan.packed[4:]])
+        yield dataclasses.replace(floats, name="scale out of range", packed=packed, refused=True)
+    for name, numbers in {
+        "tables": {"tables": -1},
+        "flags": {"flags": 32},
+        "block": {"block_size": 1 << 16},
+    }.items():
+        yield dataclasses.replace(good, name=f"{name} of no plan", numbers=numbers, refused=True)
     yield dataclasses.replace(good, name="plan too short", packed=plan.packed[:-64], refused=True)
     odd = dataclasses.replace(plan, block_size=5)
     yield dataclasses.replace(good, name="not whole blocks", plan=odd, packed=plan.packed, refused=True)

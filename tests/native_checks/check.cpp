@@ -3,9 +3,9 @@
 //     check CASES [alone] [together] [forked] [forked-busy] [plant=FAULT]
 //
 //   alone        each case at each level on 1, 2 and 4 threads, its memory in three kinds of places
-//   together     several threads call apply at once
+//   together     several threads apply plans at once
 //   forked       threads have worked in the parent; its child applies the cases too
-//   forked-busy  the same, while other threads of the parent are inside apply
+//   forked-busy  the same, while other threads of the parent apply plans
 //
 // plant=overread|overread-hole|underread-hole|overwrite|value|overflow|race commits that fault itself, once,
 // in the parts named after it: is it found? Exit status: 0 if all bytes are as expected, 1 if not, 2 if the
@@ -206,6 +206,8 @@ void commit_planted_fault(const Case& c, Place place, const Memory& in, const Me
   planted.clear();
 }
 
+blockenc::Applier applier;  // one for all: what it keeps of the last case must not pass for another's
+
 void run_case(const Case& c, int level, int threads, Place place, const char* part, bool quick = false) {
   int count;
   const char* const level_name = blockenc::levels(&count)[level].name;
@@ -218,10 +220,11 @@ void run_case(const Case& c, int level, int threads, Place place, const char* pa
     auto address = [](const Memory& memory, int64_t base) {
       return reinterpret_cast<uintptr_t>(memory.data()) + static_cast<uintptr_t>(base);
     };
-    blockenc::apply(blockenc::make_job(address(in, c.in_base), address(out, c.out_base), c.in_type,
-                                       c.out_type, c.shape, c.in_stride, c.out_stride, address(plan, 0),
-                                       static_cast<int64_t>(c.plan.size()), c.block_size, c.tables, c.flags),
-                    threads, level);
+    const auto plan_bytes = static_cast<int64_t>(c.plan.size());
+    const blockenc::Job job = blockenc::make_job(
+        address(in, c.in_base), address(out, c.out_base), c.in_type, c.out_type, c.shape, c.in_stride,
+        c.out_stride, address(plan, 0), plan_bytes, c.block_size, c.tables, c.flags);
+    applier.apply(job, plan_bytes, threads, level);
   } catch (const std::invalid_argument& error) {
     refused = true;
     if (!c.refused) fail(error.what());
