@@ -1,17 +1,38 @@
-# make demo: set up, then the main job on embedded data. make test: set up, then everything that is checked.
+# make demo: the main job on embedded data. make test: everything that is checked. Each sets up what it needs first.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The demo has an environment of its own, so that the tests never run in that smaller one.
+DEMO := .venv-demo
+# Modules are compiled when they are first imported: to compile all of PyTorch takes longer than the demo.
+DEMO_INSTALL := $(DEMO)/bin/python -m pip install --no-compile
+# Not empty where there is a GPU, or a wish for CUDA.
+CUDA = $(or $(filter 1,$(BLOCKENC_CUDA)),$(shell nvidia-smi -L 2>/dev/null | grep '^GPU'))
+# The newest CPU build of PyTorch, if the indexes that pip knows have any: a tenth of the size of one with CUDA.
+CPU_BUILD = $(DEMO)/bin/python -m pip index versions torch 2>/dev/null | grep -o '[0-9.]*+cpu' | head -n 1
 # CI installs known versions; a user's machine, whatever the ranges of pyproject.toml admit.
 CONSTRAINTS := $(if $(CI),--constraint .ci/constraints.txt)
 CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
 NATIVE := $(wildcard csrc/*.* csrc/cuda/*.*) setup.py
 
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
 .PHONY: demo test lint format bench clean
 
-demo: $(VENV)/installed
-	$(BIN)/blockenc demo
+demo: $(DEMO)/installed
+	@echo "== The demo itself, about half a minute"
+	$(DEMO)/bin/blockenc demo
+
+$(DEMO)/installed: pyproject.toml $(NATIVE)
+	@echo "== 1 of 3: a virtual environment in $(DEMO)"
+	$(PYTHON) -m venv $(DEMO)
+	@version=$$($(if $(CUDA),,$(CPU_BUILD))); \
+	echo "== 2 of 3: PyTorch $${version:-as pip has it (with CUDA: several GB, several minutes)}"; \
+	$(DEMO_INSTALL) torch$${version:+==$$version}
+	@echo "== 3 of 3: what else the demo needs, and blockenc, whose C++ kernels are compiled (a minute or two)"
+	$(if $(CUDA),,BLOCKENC_CUDA=0) $(DEMO_INSTALL) --editable '.[demo]'
+	@touch $@
 
 test: lint
 	$(BIN)/python -m pytest
@@ -31,9 +52,11 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.speed
 
 $(VENV)/installed: pyproject.toml $(NATIVE)
+	@echo "== What the tests need, in $(VENV): 6 GB with a CUDA build of PyTorch, about ten minutes"
+	@echo "   (of which the CUDA kernels, if nvcc is here, take a few; BLOCKENC_CUDA=0 leaves them out)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info blockenc/*.so
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info blockenc/*.so

@@ -12,9 +12,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
 SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
@@ -86,6 +87,12 @@ class Build(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         options = ["-std=c++17", "-O3", "--fmad=false", "--threads=2", "-cudart=static"]
         options += ["-Werror=all-warnings", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+        print(
+            f"blockenc: nvcc is at {nvcc}, so the CUDA kernels are built, which takes minutes; "
+            "BLOCKENC_CUDA=0 leaves them out, TORCH_CUDA_ARCH_LIST names fewer architectures",
+            file=sys.stderr,
+            flush=True,
+        )
         command = [nvcc, *options, *architectures(nvcc), "-c", "csrc/cuda/launch.cu", "-o", str(target)]
         print(" ".join(command), flush=True)
         subprocess.run(command, check=True)
@@ -120,4 +127,5 @@ if nvcc is not None:
         )
     )
 
+ParallelCompile().install()  # one source file a processor
 setup(ext_modules=extensions, cmdclass={"build_ext": Build})

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from blockenc.backends import aten
+from blockenc.hidden import hide
 from blockenc.key import AnyKey, as_key_set
 from blockenc.kinds import FITS, as_tensor, channels_of, cut_back, fitted
 from blockenc.ops import check_no_derivative, is_traced
@@ -79,7 +80,8 @@ class Cipher:
         right, up to the next multiple; `decrypt` takes `size` to cut that off again) or "crop".
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
-    the pickle can encrypt and decrypt under this scheme, and learns nothing about the key's other uses.
+    the pickle can encrypt and decrypt under this scheme and, in scheme version 1, under every other one of
+    the same key, block size and channels that has no other steps. Keep data apart by different keys.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Cipher:
         fit: str = "error",
         **fields: Any,
     ) -> None:
+        key = hide(key)
         if scheme is not None and fields:
             raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(fields))})")
         if scheme is not None and not isinstance(scheme, Scheme):
@@ -102,7 +105,8 @@ class Cipher:
         if fit not in FITS:
             raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
         self.fit = fit
-        self.fingerprint = as_key_set(key).fingerprint
+        key = as_key_set(key)
+        self.fingerprint = key.fingerprint
         self._plans = {decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)}
         self._compiled: dict[tuple, _Compiled] = {}
 
@@ -154,6 +158,8 @@ class Cipher:
         return self._plans[decrypt]
 
     def __repr__(self) -> str:
+        if "_plans" not in vars(self):  # shown by the traceback of an error within __init__
+            return "Cipher(unfinished)"
         return f"Cipher(fingerprint={self.fingerprint!r}, scheme={self.scheme!r})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -270,11 +276,13 @@ def encrypt(x: Any, key: AnyKey, **options: Any) -> Any:
     `Cipher.encrypt`. An x of other than 1, 3 or 4 channels needs channels=, since its shape may as well be
     that of many images; only a NumPy array [N, S, S] is taken for N square grey images.
     """
+    key = hide(key)
     return _one_call(x, key, options, ("out", "dtype", "mean", "std"), Cipher.encrypt)
 
 
 def decrypt(y: Any, key: AnyKey, **options: Any) -> Any:
     """Decrypt images; `Cipher.decrypt` in one call. The arguments are those of `encrypt`, and its size."""
+    key = hide(key)
     return _one_call(y, key, options, ("out", "dtype", "size"), Cipher.decrypt)
 
 

@@ -31,13 +31,13 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from blockenc.errors import BlockencError, KeyFileError
+from blockenc.errors import BlockencError
 
 if TYPE_CHECKING:
     from blockenc.data.engine import Engine, Finished, Summary, Track
     from blockenc.data.formats import Format
     from blockenc.data.manifest import Manifest
-    from blockenc.key import Key
+    from blockenc.key import Key, KeySet
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal, as shells report it
@@ -98,7 +98,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it would show local variables, and with them passwords
 )
 
-KeyOption = Annotated[Path, typer.Option("--key", help="Key file, made by keygen.")]
+KeyOption = Annotated[Path, typer.Option("--key", help="Key file, of a key or a key set, made by keygen.")]
 PasswordOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer of the oldest release supported reads no `|`
     typer.Option(
@@ -144,19 +144,22 @@ def _options(
 @app.command()
 def keygen(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Key file to write.")],
+    key_set: Annotated[
+        bool, typer.Option("--set", help="Write a key set: one key each for shuffle, np and ffx.")
+    ] = False,
     password_file: PasswordOption = None,
     force: ForceOption = False,
 ) -> None:
     """Write a new random key to FILE, sealed with a password."""
-    from blockenc.key import Key
+    from blockenc.key import Key, KeySet
 
     if file.is_dir() or (file.exists() and not force):
         raise FileExistsError(17, "exists already; keygen overwrites a file only with --force", str(file))
     if not file.parent.is_dir():
         raise FileNotFoundError(2, "no such folder", str(file.parent))
-    key = Key.generate()
+    key = KeySet.generate() if key_set else Key.generate()
     key.save(file, _password(password_file, confirm=True), overwrite=force)
-    typer.echo(f"wrote key {key.fingerprint} to {file}")
+    typer.echo(f"wrote key{' set' * key_set} {key.fingerprint} to {file}")
 
 
 @app.command()
@@ -312,17 +315,14 @@ def _key_rows(path: Path) -> dict[str, str]:
     from blockenc import keyfile
 
     header = keyfile.read_header(path)
-    try:
-        kdf = header["kdf"]
-        rows = {
-            "kind": "key file",
-            "fingerprint": str(header["fingerprint"]),
-            "format": f"{header['format']} version {header['version']}",
-            "kdf": f"{kdf['name']} (n={kdf['n']}, r={kdf['r']}, p={kdf['p']})",
-            "cipher": str(header["cipher"]["name"]),
-        }
-    except (KeyError, TypeError):
-        raise KeyFileError(f"{path}: damaged key file (a field is missing or malformed)") from None
+    kdf = header["kdf"]
+    rows = {
+        "kind": "key file" if header["format"] == keyfile.KEY.format else "key-set file",
+        "fingerprint": header["fingerprint"],
+        "format": f"{header['format']} version {header['version']}",
+        "kdf": f"{kdf['name']} (n={kdf['n']}, r={kdf['r']}, p={kdf['p']})",
+        "cipher": header["cipher"]["name"],
+    }
     mode = path.stat().st_mode & 0o777
     if os.name == "posix" and mode & 0o077:
         rows["warning"] = f"others may read or change this file (mode {mode:03o}): chmod 600 it"
@@ -407,12 +407,11 @@ def _password(file: Path | None, confirm: bool = False) -> str:
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
-def _load_key(path: Path, password_file: Path | None) -> Key:
+def _load_key(path: Path, password_file: Path | None) -> Key | KeySet:
     from blockenc import keyfile
-    from blockenc.key import Key
 
     keyfile.read_header(path)  # a wrong path is told before a password is asked for
-    return Key.load(path, _password(password_file))
+    return keyfile.load_key(path, _password(password_file))
 
 
 class _RateColumn(ProgressColumn):

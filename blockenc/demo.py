@@ -25,11 +25,21 @@ from blockenc.files import atomic_write
 from blockenc.key import Key, KeySet
 
 DEMO_KEY = b"the demo's key: fixed and public"  # 32 bytes
-STEP_CHOICES = (("shuffle",), ("np",), ("ffx",), ("shuffle", "np", "ffx"))
-BLOCK_SIZES = (2, 4, 8, 16)
+ALL_STEPS = ("shuffle", "np", "ffx")
+# What is shown of each photo, best first: block size, steps, and what people still see, by looking at both.
+SETTINGS = (
+    (16, ALL_STEPS, "hides most; the border of a large even area, such as the sky, is faintly there"),
+    (8, ALL_STEPS, "hides detail; the outline of a large even area shows"),
+    (4, ALL_STEPS, "outlines show, and shades of the sky"),
+    (2, ALL_STEPS, "the drawing shows; only small detail and the colours are hidden"),
+    (8, ("np",), "outlines show, and some of what is within"),
+    (8, ("shuffle",), "a coarse grey picture shows: a block keeps its values, in another order"),
+    (8, ("ffx",), "the photo shows, in its colours: half of the values are as they were"),
+)
 DIGIT_BLOCK = 8
 DIGIT_SIZE = 32  # the digits are 8 x 8, so a block covers 2 x 2 of their pixels
 CHANCE = 0.1
+STAGES = 5
 
 
 class Digits(NamedTuple):
@@ -54,27 +64,37 @@ def run(output: Path, *, epochs: int = 20, wrong_keys: int = 20) -> Path:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console()
-    with Progress(
-        TextColumn("{task.description}"),
+    console = Console(stderr=True)
+    bar = Progress(
         BarColumn(),
+        TextColumn("{task.description}"),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not Console(stderr=True).is_terminal,
-    ) as progress:
-        task = progress.add_task("photos", total=2 + 2 * epochs)
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar as progress:
+        task = progress.add_task("", total=STAGES + 2 * epochs)
+        started = 0
+
+        def stage(name: str) -> None:
+            nonlocal started
+            started += 1
+            progress.update(task, advance=1, description=name)
+            console.print(f"demo, {started} of {STAGES}: {name}", highlight=False)
+
+        stage("encrypting two photos and decrypting them again")
         photos = _photos()
         rows = [_picture_row(photo, name) for name, photo in photos.items()]
-        progress.advance(task)
+        stage("measuring the speed")
         speed = _speed(next(iter(photos.values())))
-        progress.update(task, advance=1, description="training")
         with torch.random.fork_rng(devices=[]):
-            results, curves = _train_and_evaluate(epochs, wrong_keys, lambda: progress.advance(task))
+            results, curves = _train_and_evaluate(epochs, wrong_keys, stage, lambda: progress.advance(task))
     path = output / "report.html"
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(path, _report(rows, results, curves, speed).encode())
     for name, accuracies in results.items():
-        console.print(f"{name:<58} {_percent(accuracies)}")
+        Console().print(f"{name:<58} {_percent(accuracies)}", highlight=False)
     return path
 
 
@@ -86,7 +106,7 @@ def _photos() -> dict[str, np.ndarray]:
     from sklearn.datasets import load_sample_images
 
     data = load_sample_images()
-    m = max(BLOCK_SIZES)
+    m = max(block_size for block_size, _, _ in SETTINGS)
     found = {}
     for name, image in zip(data.filenames, data.images):
         h, w = (size // m * m for size in image.shape[:2])
@@ -95,18 +115,19 @@ def _photos() -> dict[str, np.ndarray]:
 
 
 def _picture_row(photo: np.ndarray, name: str) -> list[tuple[str, np.ndarray]]:
-    """Captions and pictures of one photo: every step, every block size, decrypted right and wrong."""
+    """Captions and pictures of one photo: as it is, encrypted in every setting, decrypted right and wrong."""
     pictures = [(f"{name}, as it is", photo)]
-    for steps in STEP_CHOICES:
-        pictures.append((f"{' + '.join(steps)}, M = 8", _checked_encrypt(photo, 8, steps)))
-    for m in (size for size in BLOCK_SIZES if size != 8):  # that one is among the steps
-        pictures.append((f"all three steps, M = {m}", _checked_encrypt(photo, m, STEP_CHOICES[-1])))
-    encrypted = Cipher(DEMO_KEY, block_size=8).encrypt(photo)
-    pictures.append(("M = 8, decrypted with the key", Cipher(DEMO_KEY, block_size=8).decrypt(encrypted)))
-    wrong = Cipher(bytes(32), block_size=8).decrypt(encrypted)
+    for m, steps, seen in SETTINGS:
+        label = "all three steps" if steps == ALL_STEPS else f"{' and '.join(steps)} alone"
+        pictures.append((f"{label}, M = {m}: {seen}", _checked_encrypt(photo, m, steps)))
+    m = SETTINGS[0][0]
+    encrypted = Cipher(DEMO_KEY, block_size=m).encrypt(photo)
+    right = Cipher(DEMO_KEY, block_size=m).decrypt(encrypted)
+    pictures.append((f"M = {m}, decrypted with the key: every pixel as it was", right))
+    wrong = Cipher(bytes(32), block_size=m).decrypt(encrypted)
     if np.array_equal(wrong, photo):
         raise AssertionError("a wrong key decrypted the photo")
-    pictures.append(("M = 8, decrypted with a wrong key", wrong))
+    pictures.append((f"M = {m}, decrypted with a wrong key: no more than before", wrong))
     return pictures
 
 
@@ -207,7 +228,7 @@ def _train(
 
 
 def _train_and_evaluate(
-    epochs: int, wrong_keys: int, tick: Callable[[], object]
+    epochs: int, wrong_keys: int, stage: Callable[[str], object], tick: Callable[[], object]
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Accuracies by what was tried (several values where several keys were), and the training curves."""
     data = _digits()
@@ -216,8 +237,11 @@ def _train_and_evaluate(
         return Cipher(key, block_size=DIGIT_BLOCK, channels=1)
 
     right = cipher(DEMO_KEY)
+    stage(f"training on plain digits, {epochs} epochs")
     plain_model, plain_curve = _train(data, lambda x: x, epochs, tick)
+    stage(f"training on encrypted digits, {epochs} epochs")
     model, curve = _train(data, right.encrypt, epochs, tick)
+    stage("trying the right key, wrong keys and no key")
 
     def tried(key: Any) -> float:
         return _accuracy(model, cipher(key).encrypt(data.test_x), data.test_y)
@@ -297,7 +321,8 @@ def _plot(results: dict[str, list[float]], curves: dict[str, list[float]]) -> by
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+/* Photos at their own scale: enlarged or reduced, their blocks would blur. */
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, 320px); gap: 1rem; margin-bottom: 2rem; }
 figure { margin: 0; } img { max-width: 100%; height: auto; } figcaption { font-size: 0.85rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: 0.3rem 1.2rem 0.3rem 0; border-bottom: 1px solid #8886; }
@@ -314,7 +339,7 @@ def _report(
     import blockenc
 
     pictures = "".join(
-        f'<div class="pictures">{"".join(_picture(*picture) for picture in row)}</div><br>' for row in rows
+        f'<div class="pictures">{"".join(_picture(*picture) for picture in row)}</div>' for row in rows
     )
     table = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{_percent(values)}</td></tr>"
@@ -332,13 +357,15 @@ def _report(
 <html lang="en"><head><meta charset="utf-8"><title>blockenc demo</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
 <h1>blockenc demo</h1>
-<p>blockenc encrypts images block by block with a secret key: people see noise, but a network trained on
-images encrypted with that key works for its holders. Everything below was computed in this run, with a
-fixed and public demo key.</p>
+<p>blockenc encrypts images block by block with a secret key, so that a network trained on images encrypted
+with that key works with it and hardly without. What people still see depends on the steps and on the block
+size. Everything below was computed in this run, with a fixed and public demo key.</p>
 <h2>Photos</h2>
-<p>Crops at full scale. M is the block size in pixels. Each encryption shown was checked to decrypt to the
-very same pixels. Single steps and small blocks let outlines through: equal blocks encrypt to equal blocks,
-and a block keeps its place.</p>
+<p>Crops at full scale, the setting that hides most first. M is the block size in pixels. Small blocks and
+single steps let outlines through, whatever the key: a block keeps its place, and equal blocks encrypt to
+equal blocks. Networks learn more easily from small blocks, and people see less of large ones, so the block
+size is a choice between the two (docs/accuracy.md has what it costs). Each encryption shown was checked to
+decrypt to the very same pixels.</p>
 {pictures}
 <p>{html.escape(speed)}</p>
 <h2>A classifier that needs the key</h2>

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from blockenc.hidden import hide, reveal
+
 ROUNDS = 10
 MAX_RADIX = 2**16
 
@@ -23,12 +25,13 @@ class FF1:
     def __init__(self, key: bytes, radix: int) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+        key = hide(key)
         if not 2 <= radix <= MAX_RADIX:
             raise ValueError(f"radix: expected 2..{MAX_RADIX}, got {radix}")
-        if len(key) not in (16, 24, 32):
-            raise ValueError(f"key: AES takes 16, 24 or 32 bytes, got {len(key)}")
+        if len(reveal(key)) not in (16, 24, 32):
+            raise ValueError(f"key: AES takes 16, 24 or 32 bytes, got {len(reveal(key))}")
         self.radix = radix
-        self._encrypt_blocks = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+        self._encrypt_blocks = Cipher(algorithms.AES(reveal(key)), modes.ECB()).encryptor().update
         # Room for a sequence of calls on short strings to share rounds.
         self._round = functools.lru_cache(maxsize=4096)(self._round_value)
 
@@ -100,6 +103,7 @@ def _xor(x: bytes, y: bytes) -> bytes:
 
 def byte_table(key: bytes) -> np.ndarray:
     """The `byte` profile: FF1 on two hexadecimal numerals, as uint16 [256] (a permutation of 0..255)."""
+    key = hide(key)
     cipher = FF1(key, radix=16)
     high, low = divmod(np.arange(256), 16)
     for i in range(ROUNDS):  # FF1.encrypt of all values at once: a half has 16 values, a round so many sums

@@ -12,6 +12,8 @@ import struct
 
 import numpy as np
 
+from blockenc.hidden import hide, reveal
+
 DIGITS = 3
 VALUES = 10**DIGITS
 ROUNDS = 10
@@ -20,7 +22,7 @@ ROUNDS = 10
 def _round(password: bytes, i: int, half: list[int]) -> list[int]:
     """DIGITS pseudorandom digits. The trailing word counts digests; one yields more than enough."""
     message = struct.pack(f"<{len(half) + 2}I", i, *half, 0)
-    number = int.from_bytes(hmac.digest(password, message, hashlib.sha1), "big")
+    number = int.from_bytes(hmac.digest(reveal(password), message, hashlib.sha1), "big")
     return [number // 10**k % 10 for k in range(DIGITS)]
 
 
@@ -36,6 +38,7 @@ def _join(a: list[int], b: list[int]) -> int:
 
 
 def encrypt(password: bytes, value: int) -> int:
+    password = hide(password)
     a, b = _split(value)
     for i in range(ROUNDS):
         a, b = b, [(x + y) % 10 for x, y in zip(a, _round(password, i, b))]
@@ -43,6 +46,7 @@ def encrypt(password: bytes, value: int) -> int:
 
 
 def decrypt(password: bytes, value: int) -> int:
+    password = hide(password)
     a, b = _split(value)
     for i in reversed(range(ROUNDS)):
         a, b = [(x - y) % 10 for x, y in zip(b, _round(password, i, a))], a
@@ -51,4 +55,5 @@ def decrypt(password: bytes, value: int) -> int:
 
 def decimal_table(password: bytes) -> np.ndarray:
     """The `decimal` profile: what 0..255 encipher to, as uint16 [256] with values in 0..999."""
+    password = hide(password)
     return np.array([encrypt(password, value) for value in range(256)], np.uint16)

@@ -121,7 +121,11 @@ def as_tensor(x: Any, channels: int) -> tuple[torch.Tensor, Callable[[torch.Tens
 
 
 def _without_channels(shape: tuple[int, ...], axis: int) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and shape[axis] != 1)
+    """Whether a shape under a scheme of one channel is [H, W] or [N, H, W]; axis: where channels would be.
+
+    Three and four are taken for the channels of a colour image, which the scheme does not fit.
+    """
+    return len(shape) == 2 or (len(shape) == 3 and shape[axis] not in USUAL_CHANNELS)
 
 
 def mode_advice(mode: str) -> str:
@@ -273,6 +277,8 @@ def looks_like_image(x: Any, channels: int) -> bool:
         return _looks(_lists_shape(x), "list", channels)
     if isinstance(x, (set, frozenset)):
         return any(looks_like_image(item, channels) for item in x)
+    if isinstance(x, torch.Tensor) and x.is_nested:
+        return any(looks_like_image(item, channels) for item in x.unbind())
     if not isinstance(getattr(x, "shape", None), tuple) or not hasattr(x, "dtype"):
         return hasattr(x, "read") and hasattr(x, "seek")  # an open file
     tv = sys.modules.get("torchvision.tv_tensors")

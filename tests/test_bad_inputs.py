@@ -149,6 +149,20 @@ CASES: list[Case] = [
     ("member", lambda: KeySet(shuffle=KEY, np=KEY, ffx=b"1"), ValueError, r"^ffx: expected 32 bytes, got 1"),
     ("replace", lambda: KeySet.from_seed(1, "p").replace(fpe=KEY), TypeError, r"^replace: .*got fpe"),
     ("seed", lambda: KeySet.from_seed("1", "p"), TypeError, r"^seed: expected an integer, got str"),
+    ("seed float", lambda: KeySet.from_seed(1.0, "p"), TypeError, r"^seed: expected an integer, got float"),
+    ("seed True", lambda: KeySet.from_seed(True, "p"), TypeError, r"^seed: expected an integer, got bool"),
+    ("seed NumPy bool", lambda: KeySet.from_seed(np.bool_(1), "p"), TypeError, r"^seed: .*got bool"),
+    ("seed -1", lambda: KeySet.from_seed(np.int64(-1), "p"), ValueError, r"^seed: .*from 0 to 1844.*got -1$"),
+    ("seed 2^64", lambda: KeySet.from_seed(2**64, "p"), ValueError, r"^seed: .*got 18446744073709551616$"),
+    (
+        "seed huge",
+        lambda: KeySet.from_seed(10**5000, "p"),
+        ValueError,
+        r"^seed: .*got a number of 16610 bits",
+    ),
+    ("published password", lambda: KeySet.from_seed(1, b"p"), TypeError, r"^password: .*got bytes"),
+    ("published text", lambda: KeySet.from_seed(1, "\udc80"), ValueError, r"^password: .*UTF-8"),
+    ("published saved", lambda: KeySet.from_seed(1, "p").save("k", "p"), ValueError, r"^save: .*from_seed"),
     ("published byte", lambda: Cipher(KeySet.from_seed(1, "p")), ValueError, r'^ffx: .*"decimal".*\'byte\''),
     ("salt", lambda: Key.from_password("p", salt=b"short"), ValueError, r"^salt: expected at least 8 bytes"),
     ("password", lambda: Key.from_password("", salt=b"12345678"), ValueError, r"^text: expected a non-empty"),
@@ -311,14 +325,57 @@ def test_key_file_round_trip(key_file: Path) -> None:
         (lambda f: f.update(fingerprint="0" * 16), "wrong password, or the key file was altered"),
         (lambda f: f["kdf"].update(salt=keyfile._encode(bytes(16))), "wrong password, or the key"),
         (lambda f: f["cipher"].update(nonce=keyfile._encode(bytes(12))), "wrong password, or the key"),
-        (lambda f: f["kdf"].update(n=2**40), "damaged key file"),
-        (lambda f: f["kdf"].update(n=float("inf")), "damaged key file"),
-        (lambda f: f["kdf"].update(p=2**40), "damaged key file"),
-        (lambda f: f["kdf"].update(n=-1), "damaged key file"),
-        (lambda f: f["kdf"].update(name="md5"), "damaged key file"),
-        (lambda f: f.pop("ciphertext"), "damaged key file"),
-        (lambda f: f.update(ciphertext="***"), "damaged key file"),
-        (lambda f: f.update(kdf=3), "damaged key file"),
+        *(
+            (lambda f, cost=cost: f["kdf"].update(cost), "scrypt's parameters are out of range")
+            for cost in (
+                {"n": 2**40},
+                {"n": 2**20},  # 1 GiB
+                {"p": 64},
+                {"p": 2**40},
+                {"n": 2, "r": 1, "p": 2**22},
+                {"n": 2, "r": 2**22},
+                {"n": 2**17, "r": 1},  # RFC 7914: n is below 2^(16 r)
+                {"n": 2**16, "r": 1},
+                {"n": 0},
+                {"n": 1},
+                {"n": 3},
+                {"n": -(2**17)},
+                {"r": 0},
+                {"p": -1},
+                {"n": 10**4000},
+            )
+        ),
+        *(
+            (lambda f, value=value, name=name: f["kdf"].update({name: value}), "a field is missing or malf")
+            for name in ("n", "p")
+            for value in (True, 1.0, float("inf"), float("nan"), "8", [8], None)
+        ),
+        *(
+            (change, "damaged key file .a field is missing or malformed")
+            for change in (
+                lambda f: f["kdf"].update(name="md5"),
+                lambda f: f["kdf"].update(salt=""),
+                lambda f: f["kdf"].update(salt="!!"),
+                lambda f: f["kdf"].update(salt=3),
+                lambda f: f["kdf"].update(more=1),
+                lambda f: f["kdf"].pop("p"),
+                lambda f: f["cipher"].update(name=["AES-256-GCM"]),
+                lambda f: f["cipher"].update(nonce="AAAAAAAAAAA="),
+                lambda f: f.update(cipher=[]),
+                lambda f: f.update(kdf=3),
+                lambda f: f.update(fingerprint="\x1b[2J"),
+                lambda f: f.update(fingerprint=None),
+                lambda f: f.update(more=1),
+                lambda f: f.update(version=True),
+                lambda f: f.update(version=1.0),
+                lambda f: f.pop("ciphertext"),
+                lambda f: f.update(ciphertext="***"),
+                lambda f: f.update(ciphertext="AAAA"),
+                lambda f: f.update(format="blockenc-key-set"),  # which would hold three keys
+            )
+        ),
+        (lambda f: f.update(format=["blockenc-key"]), "not a blockenc key file"),
+        (lambda f: f.pop("format"), "not a blockenc key file"),
         (lambda f: f.update(version=2), "key file version 2"),
         (lambda f: f.update(format="other"), "not a blockenc key file"),
     ],
@@ -328,9 +385,11 @@ def test_altered_key_files(key_file: Path, tmp_path: Path, change: Callable, mes
     change(fields)
     altered = tmp_path / "altered.key"
     altered.write_text(json.dumps(fields))
-    with pytest.raises(KeyFileError, match=message) as caught:
-        Key.load(altered, "password")
-    assert "altered.key" in str(caught.value)
+    for load in (Key.load, KeySet.load) if "wrong password" not in message else (Key.load,):
+        with pytest.raises(KeyFileError, match=message) as caught:
+            load(altered, "password")
+        assert "altered.key" in str(caught.value)
+        assert len(str(caught.value)) < 100 + len(str(altered))
 
 
 @pytest.mark.parametrize(
@@ -341,6 +400,18 @@ def test_foreign_key_files(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(KeyFileError, match="not a blockenc key file"):
         Key.load(path, "password")
+
+
+def test_cheaper_and_dearer_parameters_are_read(key_file: Path, tmp_path: Path) -> None:
+    """Those that OWASP lists beside ours, and twice our cost, are within the bounds."""
+    for n, r, p in ((2**16, 8, 2), (2**14, 8, 5), (2**13, 8, 10), (2**18, 8, 1)):
+        assert keyfile._affordable(n, r, p)
+    fields = json.loads(key_file.read_text())
+    fields["kdf"].update(n=2**10)
+    path = tmp_path / "cheap.key"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(KeyFileError, match="wrong password, or the key file was altered"):
+        Key.load(path, "password")  # derived, and found out as altered
 
 
 def test_truncated_key_file(key_file: Path, tmp_path: Path) -> None:
@@ -358,8 +429,7 @@ def test_wrong_password_and_places(key_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^password: .*UTF-8") as caught:
         Key.load(key_file, "hunter2\udc80")
     assert "hunter2" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None  # a UnicodeEncodeError would hold the password
     with pytest.raises(ValueError, match=r"^password: expected a non-empty str"):
         Key(KEY).save(tmp_path / "k", "")
     with pytest.raises(TypeError, match=r"^password: expected a str, got bytes"):

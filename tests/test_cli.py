@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import cli, files
+from blockenc import cli, files, keyfile
 from blockenc.data.manifest import Manifest
 
 PASSWORD = "correct horse battery"
@@ -37,14 +37,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_keys(keys: Path):
     """Loading a key costs half a second of scrypt: the two of these tests are opened once each."""
     opened = {str(path): blockenc.Key.load(path, PASSWORD) for path in keys.glob("*.key")}
-    load = blockenc.Key.load
+    load = keyfile.load_key
 
     def quick(path, password):
         known = opened.get(str(path)) if password == PASSWORD else None
         return known or load(path, password)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blockenc.Key, "load", quick)
+        patch.setattr(keyfile, "load_key", quick)
         yield
 
 
@@ -355,6 +355,19 @@ def test_keygen_overwrites_only_when_forced(tmp_path: Path):
     run("keygen", path, "--force")
     refused("keygen", tmp_path, "--force", says="exists already")
     refused("keygen", tmp_path / "no/k", says="no such folder")
+
+
+def test_a_key_set_is_a_key(photos: Path, tmp_path: Path):
+    path = tmp_path / "three.key"
+    said = run("keygen", path, "--set")
+    keys = keyfile.load_key(path, PASSWORD)
+    assert said == f"wrote key set {keys.fingerprint} to {path}\n"
+    assert "key-set file" in run("inspect", path)
+    run("encrypt", photos, tmp_path / "enc", "--key", path)
+    run("decrypt", tmp_path / "enc", tmp_path / "dec", "--key", path)
+    for name in ("a.png", "deep/er/b.png", "deep/c.png"):
+        source = photos / name.replace("c.png", "c.PNG")
+        assert np.array_equal(pixels(tmp_path / "dec" / name), pixels(source))
 
 
 def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: Path, keys: Path):

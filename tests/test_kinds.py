@@ -257,6 +257,8 @@ def test_channels_may_be_said() -> None:
     )
     stacked = blockenc.encrypt(bands, oracle.KEY, channels=1)
     assert torch.equal(stacked[3], blockenc.encrypt(bands[3], oracle.KEY, channels=1))
+    with pytest.raises(ValueError, match=r"expected 1 channels.*got 3"):  # no three grey images
+        Cipher(oracle.KEY, channels=1).encrypt(bands[:3])
     with pytest.raises(
         ValueError, match=r"expected 3 channels.*got 8.*\[H, W, C\]; this one looks channels-first"
     ):
@@ -424,3 +426,18 @@ def test_the_schemes_channels_count() -> None:
     bands -= 1
     assert not looks_like_image(bands, 3)
     assert looks_like_image(bands, 12)
+
+
+def test_the_default_type_changes_nothing(backend: str) -> None:
+    """torch.set_default_dtype is about tensors that a user makes."""
+    stage = {"dtype": torch.float32, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    cases = [
+        (Cipher(oracle.KEY, backend=backend), X),
+        (Cipher(oracle.KEY, steps=["np"], backend=backend), X / 255),
+    ]
+    want = [cipher.encrypt(x, **stage) for cipher, x in cases]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all(torch.equal(cipher.encrypt(x, **stage), y) for (cipher, x), y in zip(cases, want))
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -83,6 +83,13 @@ ARRAY = np.asarray(PIL_IMAGE)
 PNG = b"\x89PNG" + bytes(99)
 
 
+class Holder:
+    """An object of no kind that is known to hold fields."""
+
+    def __init__(self, image) -> None:
+        self.image = image
+
+
 def plain(image) -> np.ndarray:
     """[H, W, C] of any kind of image."""
     return image.permute(1, 2, 0).numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
@@ -113,8 +120,16 @@ def test_every_image_of_a_sample_is_encrypted(sample, views: list[tuple], tv) ->
 
 @pytest.mark.parametrize(
     "other",
-    [X[0, 0], X[0].long(), X[0].permute(1, 2, 0), PIL_IMAGE.convert("L"), PNG, X.flatten(0, 1)[:5]],
-    ids=["mask", "integers", "channels-last", "L", "encoded", "grey stack"],
+    [
+        X[0, 0],
+        X[0].long(),
+        X[0].permute(1, 2, 0),
+        PIL_IMAGE.convert("L"),
+        PNG,
+        X.flatten(0, 1)[:5],
+        Holder(X[0]),
+    ],
+    ids=["mask", "integers", "channels-last", "L", "encoded", "grey stack", "object"],
 )
 def test_what_looks_like_an_image_is_named_or_refused(other, tv) -> None:
     sample = {"image": tv.Image(X[0]), "target": [0, other]}

@@ -103,7 +103,10 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         if dtype.is_floating_point:
             v = constant(plan.output).ravel()[v + channel * plan.out_values]
     elif plan.mean is not None and plan.std is not None:
-        mean, std = (torch.tensor(values, device=v.device)[channel] for values in (plan.mean, plan.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=v.device)[channel]
+            for values in (plan.mean, plan.std)
+        )
         v = (v.float() - mean) / std
     return v.to(dtype)
 

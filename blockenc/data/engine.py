@@ -44,7 +44,7 @@ from blockenc.data.units import (
 )
 from blockenc.data.work import Job, Result, Unit, do
 from blockenc.errors import WrongKeyError
-from blockenc.key import Key
+from blockenc.key import Key, KeySet
 from blockenc.scheme import Scheme
 
 VERIFY = ("none", "sample", "all")
@@ -143,7 +143,7 @@ def hand_out(
 def encrypt_files(
     src: Path,
     dst: Path,
-    key: Key,
+    key: Key | KeySet,
     scheme: Scheme,
     *,
     fit: str = "error",
@@ -243,7 +243,7 @@ def _merged(log: journal.Journal, old: Manifest, folder: Path) -> Iterator[Item]
 def decrypt_files(
     src: Path,
     dst: Path,
-    key: Key,
+    key: Key | KeySet,
     *,
     backend: str | None = None,
     force: bool = False,
@@ -398,7 +398,7 @@ def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) ->
     return [path] if path in there else []
 
 
-def _ciphers(key: Key, scheme: Scheme, channels: set[int], backend: str | None) -> dict[int, Cipher]:
+def _ciphers(key: Key | KeySet, scheme: Scheme, channels: set[int], backend: str | None) -> dict[int, Cipher]:
     """A cipher for each count of channels; for several, those that the block size admits."""
     ciphers = {}
     for count in sorted(channels):

@@ -143,9 +143,21 @@ def _pictures(value: Any, channels: int, path: Path) -> Iterator[tuple[Path, Any
     if looks_like_image(value, channels):
         yield path, value
         return
-    for key, item in children(value) or ():
+    inside = children(value)
+    if inside is None:
+        if any(looks_like_image(item, channels) for item in _attributes(value)):
+            yield path, value
+        return
+    for key, item in inside:
         if type(item) not in NUMBERS:
             yield from _pictures(item, channels, (*path, key))
+
+
+def _attributes(value: Any) -> list[Any]:
+    """What an object of another class than the containers above holds itself."""
+    if isinstance(value, (torch.Tensor, np.ndarray, type)) or not hasattr(value, "__dict__"):
+        return []
+    return list(vars(value).values())
 
 
 def within(path: Path, fields: Sequence[Path]) -> bool:
