@@ -293,6 +293,7 @@ def test_float64_bytes_come_back_exactly(kind: str, ffx: str) -> None:
     assert (cipher.decrypt(encrypted, dtype=np.uint8) == integers).all()
     if ffx == "byte":  # floats on the grid k/255 are the bytes k
         assert (cipher.encrypt(floats) == encrypted).all()
+        assert (cipher.encrypt((floats - 0.4 / 255).clip(0, 1)) == encrypted).all()  # to the nearest byte
         assert ((encrypted * 255).round() / 255 == encrypted).all()
         assert (cipher.encrypt(floats, dtype=np.uint8) == cipher.encrypt(integers)).all()
 
