@@ -87,7 +87,9 @@ def as_tensor(x: Any, channels: int) -> tuple[torch.Tensor, Callable[[torch.Tens
     if isinstance(x, torch.Tensor):
         if channels == 1 and _without_channels(x.shape, -3):
             return x.unsqueeze(-3), lambda y: y.squeeze(-3)
-        if x.dim() in (3, 4) and x.shape[-3] != channels:
+        if x.dim() not in (3, 4):
+            raise ValueError(f"x: expected [N, C, H, W] or [C, H, W], got shape {tuple(x.shape)}")
+        if x.shape[-3] != channels:
             raise channels_error("x", tuple(x.shape), channels, first=True)
         return x, lambda y: y
     if hasattr(x, "getbands"):  # a PIL image; Pillow is not imported for this

@@ -256,6 +256,15 @@ def test_layer(form: str, name: str, stage: dict) -> None:
         assert torch.equal(layer(x), CIPHERS[name].encrypt(x, **stage))
     with pytest.raises(TypeError, match="x: expected"):
         layer(X.to(torch.int64))
+    for x, says in (
+        (X[0, 0], "got shape"),
+        (X[:, :2], "expected 3 channels"),
+        (X[..., :7], "multiples of the"),
+    ):
+        with pytest.raises(ValueError, match=f"^x: .*{says}"):
+            layer(x)
+    with pytest.raises(RuntimeError, match=r"^x: requires grad"):
+        layer((X / 255).requires_grad_())
     if not stage:
         encrypted = layer(X)
         back = Encrypt(

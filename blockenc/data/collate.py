@@ -206,7 +206,8 @@ class EncryptCollate:
         where, channels = f"batch: sample {number}{place}", self.cipher.scheme.channels
         if not is_array(image):
             raise TypeError(
-                f"{where}: expected a PIL image, a NumPy array or a torch tensor, got {type(image).__name__}"
+                f"{where}: expected a PIL image, a NumPy array or a torch tensor, got {type(image).__name__} "
+                "(images= names the fields that are images)"
             )
         if hasattr(image, "getbands"):
             if image.mode not in PIL_MODES:

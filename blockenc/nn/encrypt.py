@@ -14,6 +14,7 @@ from blockenc.cipher import Cipher
 from blockenc.data.collate import check_output
 from blockenc.kinds import as_tensor, fitted
 from blockenc.ops import check_no_derivative, check_size, result_dtype
+from blockenc.plan import Plan
 
 FORMS = ("op", "aten")
 
@@ -54,15 +55,13 @@ class Encrypt(torch.nn.Module):
         self.scheme, self.fingerprint, self.backend = cipher.scheme, cipher.fingerprint, cipher.backend
         self.form, self.fit = form, "error" if decrypt else cipher.fit
         plan = cipher.plan(decrypt=decrypt).with_output(mean, std)
-        _ = plan.output  # computed now: a trace cannot enter the lock of a cached property
         self._sizes = (plan.block_size, len(plan.tables), plan.flags)
-        self._constants = plan if form == "aten" else None
-        # The plan proper is these bytes, which nothing writes to; a tensor of them is made for each device.
+        # The plan proper is these bytes, which nothing writes to; what is computed with is made of them.
         self._bytes = plan.packed.tobytes()
         self._digest = hashlib.sha256(self._bytes).digest()
         # No value, but a place: this follows the model to its device, and the plan follows this.
         self.register_buffer("_place", torch.empty(0, dtype=torch.uint8), persistent=False)
-        self._follow()
+        self._unpack()
 
     @property
     def plan(self) -> torch.Tensor:
@@ -105,15 +104,23 @@ class Encrypt(torch.nn.Module):
         if "_plan" not in self.__dict__ or self._plan.device != device:
             self._plan = self._plan_on(device, self._digest)
 
+    def _unpack(self) -> None:
+        """What the layer computes with: the plan as a tensor and, in the "aten" form, as constants."""
+        block_size, *rest = self._sizes
+        packed = np.frombuffer(self._bytes, np.uint8).copy()
+        plan = Plan.unpack(packed, block_size, self.scheme.channels, *rest)
+        self._constants = plan if self.form == "aten" else None
+        self._follow()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_plan", "_constants")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Raises ValueError for a pickle whose plan is not the one that was saved."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if hashlib.sha256(self._bytes).digest() != self._digest:
             raise ValueError("plan: its bytes are not those that the layer was made with; make it anew")
-        self._follow()
+        self._unpack()
 
     def extra_repr(self) -> str:
         return f"fingerprint={self.fingerprint!r}, scheme={self.scheme!r}, form={self.form!r}"
