@@ -6,18 +6,23 @@ a traceback is a bug. Passwords are never arguments, which other users of the ma
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import io
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -32,14 +37,18 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from blockenc.errors import BlockencError
+from blockenc.text import printable
 
 if TYPE_CHECKING:
     from blockenc.data.engine import Engine, Finished, Summary, Track
     from blockenc.data.formats import Format
     from blockenc.data.manifest import Manifest
+    from blockenc.data.units import Selection
     from blockenc.key import Key, KeySet
+    from blockenc.scheme import Scheme
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
+_password_given: ContextVar[str] = ContextVar("password", default="")  # that of the variable
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal, as shells report it
 
 
@@ -70,18 +79,44 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _password_taken():
+                return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort):
             raise typer.Exit(INTERRUPTED) from None
         except MemoryError:
             _fail("out of memory")
-        except (BlockencError, OSError, TypeError, ValueError) as error:
+        except (BlockencError, OSError, TypeError, ValueError, sqlite3.Error) as error:
             _fail(_describe(error))
+        except Exception as error:
+            if hasattr(error, "format_message"):  # wrong usage, of which click tells: in one line, too
+                error.message = printable(error.message)  # type: ignore[attr-defined]
+            raise
+
+
+@contextlib.contextmanager
+def _password_taken() -> Iterator[None]:
+    """Takes the password out of the environment, which processes that we start, such as Ray's, inherit."""
+    password = os.environ.pop(PASSWORD_VARIABLE, None)
+    token = _password_given.set(password or "")
+    try:
+        yield
+    finally:
+        _password_given.reset(token)
+        if password is not None:  # for whoever calls us from Python
+            os.environ[PASSWORD_VARIABLE] = password
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.splitlines())}", err=True)
+    _say("error", message)
     raise typer.Exit(1)
+
+
+def _warn(message: str) -> None:
+    _say("warning", message)
+
+
+def _say(what: str, message: str) -> None:
+    typer.echo(f"{what}: {printable(' '.join(message.splitlines()))}", err=True)
 
 
 def _describe(error: Exception) -> str:
@@ -95,6 +130,7 @@ app = typer.Typer(
     cls=_Group,
     help="Block-wise image encryption that neural networks still learn from.",
     no_args_is_help=True,
+    rich_markup_mode="rich",  # so square brackets in texts of help are escaped
     pretty_exceptions_enable=False,  # it would show local variables, and with them passwords
 )
 
@@ -115,13 +151,34 @@ WorkersOption = Annotated[
 ]
 EngineOption = Annotated[
     Engines,
-    typer.Option(help="Who does the work: threads here, or Ray workers (pip install 'blockenc[ray]')."),
+    typer.Option(
+        help="Who does the work: threads here, or Ray workers ("
+        + escape("pip install 'blockenc[ray]'")
+        + ")."
+    ),
 ]
 RayOption = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="ADDRESS", help="Ray cluster to join; default: RAY_ADDRESS, else a local one."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
+IncludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="PATTERN", help="Take only files, or folders, that match, such as *.png or train/*."
+    ),
+]
+ExcludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(metavar="PATTERN", help="Leave out files, or folders, that match."),
+]
+LinksOption = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that lead out of SRC; others always are.")
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-damaged", help="Leave out damaged files and list them in blockenc.skipped.txt."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -159,13 +216,13 @@ def keygen(
         raise FileNotFoundError(2, "no such folder", str(file.parent))
     key = KeySet.generate() if key_set else Key.generate()
     key.save(file, _password(password_file, confirm=True), overwrite=force)
-    typer.echo(f"wrote key{' set' * key_set} {key.fingerprint} to {file}")
+    typer.echo(f"wrote key{' set' * key_set} {key.fingerprint} to {printable(file)}")
 
 
 @app.command()
 def encrypt(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="An image or data set file, or a folder tree.")],
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
     block_size: Annotated[int, typer.Option(help="M: images are cut into M x M blocks.")] = 4,
     steps: Annotated[str, typer.Option(help="Transforms in order, with commas.")] = "shuffle,np,ffx",
@@ -186,6 +243,13 @@ def encrypt(
     password_file: PasswordOption = None,
     backend: BackendOption = None,
     force: ForceOption = False,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    follow_links: LinksOption = False,
+    skip_damaged: SkipOption = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Encrypt what is encrypted already once more.")
+    ] = False,
 ) -> None:
     """Encrypt SRC into DST: the same tree, images as PNG, with a manifest (blockenc.json).
 
@@ -193,10 +257,8 @@ def encrypt(
     Arrow tables. A run that was cut off goes on when it is repeated.
     """
     from blockenc.data.engine import encrypt_files
-    from blockenc.scheme import Scheme
 
-    names = tuple(step.strip() for step in steps.split(",") if step.strip())
-    scheme = Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
+    scheme = _scheme(block_size, steps, ffx)
     part = _shard(shard)
     secret = _load_key(key, password_file)
     start = time.perf_counter()
@@ -213,6 +275,10 @@ def encrypt(
         workers=workers,
         engine=_engine(engine, ray_address),
         track=_progress("encrypting"),
+        selection=_selection(include, exclude, follow_links),
+        skip_damaged=skip_damaged,
+        again=again,
+        warn=_warn,
     )
     _report("encrypted", summary, time.perf_counter() - start, dst)
 
@@ -220,7 +286,7 @@ def encrypt(
 @app.command()
 def decrypt(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted folder, or one file of it.")],
-    dst: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
     workers: WorkersOption = None,
     engine: EngineOption = Engines.threads,
@@ -228,23 +294,75 @@ def decrypt(
     password_file: PasswordOption = None,
     backend: BackendOption = None,
     force: ForceOption = False,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    follow_links: LinksOption = False,
+    skip_damaged: SkipOption = False,
+    block_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Without a manifest: M of the encryption."),
+    ] = None,
+    steps: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Without a manifest: steps of the encryption, as they were given there."),
+    ] = None,
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="WxH", help="Without a manifest: size before padding; default: all of it."),
+    ] = None,
 ) -> None:
-    """Decrypt what encrypt wrote: images as PNG files of the original sizes, data sets in their formats."""
-    from blockenc.data.engine import decrypt_files
+    """Decrypt what encrypt wrote: images as PNG files of the original sizes, data sets in their formats.
 
+    Where the manifest (blockenc.json) is lost, --block-size and --steps stand in for it; then nothing tells
+    whether they, and the key, are right.
+    """
+    from blockenc.data.engine import decrypt_files, decrypt_unlisted
+
+    scheme = None
+    if block_size is not None and steps is not None:
+        scheme = _scheme(block_size, steps, Ffx.byte)
+    elif block_size is not None or steps is not None or size is not None:
+        raise ValueError("decrypting without a manifest: expected both --block-size and --steps")
+    wanted_size = _size(size)
     secret = _load_key(key, password_file)
     start = time.perf_counter()
-    summary = decrypt_files(
-        src,
-        dst,
-        secret,
-        backend=backend,
-        force=force,
-        workers=workers,
-        engine=_engine(engine, ray_address),
-        track=_progress("decrypting"),
-    )
+    options: dict[str, Any] = {
+        "backend": backend,
+        "force": force,
+        "workers": workers,
+        "engine": _engine(engine, ray_address),
+        "track": _progress("decrypting"),
+        "selection": _selection(include, exclude, follow_links),
+        "skip_damaged": skip_damaged,
+        "warn": _warn,
+    }
+    if scheme is None:
+        summary = decrypt_files(src, dst, secret, **options)
+    else:
+        summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, **options)
     _report("decrypted", summary, time.perf_counter() - start, dst)
+
+
+def _scheme(block_size: int, steps: str, ffx: Ffx) -> Scheme:
+    from blockenc.scheme import Scheme
+
+    names = tuple(step.strip() for step in steps.split(",") if step.strip())
+    return Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
+
+
+def _selection(include: list[str] | None, exclude: list[str] | None, follow_links: bool) -> Selection:
+    from blockenc.data.units import Selection
+
+    return Selection(tuple(include or ()), tuple(exclude or ()), follow_links)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ValueError(f"--size: expected WIDTHxHEIGHT such as 640x480, got {text!r}")
+    return int(width), int(height)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -273,9 +391,7 @@ def _engine(name: Engines, address: str | None) -> Engine:
 def inspect(
     path: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(
-            metavar="[PATH]", help="A key file, an encrypted folder or its manifest, or an image."
-        ),
+        typer.Argument(metavar="PATH", help="A key file, an encrypted folder or its manifest, or an image."),
     ] = None,
 ) -> None:
     """Tell what PATH is, without any password; with no PATH, which backends this install has."""
@@ -285,6 +401,8 @@ def inspect(
         return _table("backends", backends())
     from blockenc.data import formats, manifest
 
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path}: is neither a file nor a folder")
     if path.is_dir():
         return _table(str(path / manifest.MANIFEST), _manifest_rows(manifest.read_folder(path)))
     kind = next((kind for kind in formats.FORMATS if kind.names(path.name)), None)
@@ -308,7 +426,7 @@ def demo(
         report = run(output)
     except ImportError as error:
         raise BlockencError(f"demo: {error}; try: pip install 'blockenc[demo]'") from None
-    typer.echo(f"report: {report}")
+    typer.echo(f"report: {printable(report)}")
 
 
 def _key_rows(path: Path) -> dict[str, str]:
@@ -341,8 +459,17 @@ def _manifest_rows(manifest: Manifest) -> dict[str, str]:
         **_scheme_rows(manifest),
         "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
         "images": str(sizes.total()),
+        "authenticated": _authentication(manifest),
         "sizes": ", ".join(shown) + (", ..." if len(sizes) > len(shown) else ""),
     }
+
+
+def _authentication(manifest: Manifest) -> str:
+    from blockenc.data.manifest import UNTAGGED
+
+    if manifest.version == UNTAGGED:
+        return f"no: version {UNTAGGED} has no tag, and anyone may have changed it"
+    return "with the key only: decrypt checks it, inspect cannot"
 
 
 def _scheme_rows(manifest: Manifest) -> dict[str, str]:
@@ -373,6 +500,7 @@ def _file_rows(path: Path, kind: Format) -> dict[str, str]:
     return {
         **rows,
         "encrypted": f"yes, by {owner.paths[0]}",
+        "authenticated": _authentication(owner),
         "fingerprint": owner.fingerprint,
         **_scheme_rows(owner),
         "original": f"{item.source}, {original}",
@@ -380,9 +508,9 @@ def _file_rows(path: Path, kind: Format) -> dict[str, str]:
 
 
 def _table(title: str, rows: dict[str, str]) -> None:
-    table = Table(title=Text(title), show_header=False, title_justify="left")
+    table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
     for name, value in rows.items():
-        table.add_row(Text(name), Text(value, overflow="fold"))
+        table.add_row(Text(name), Text(printable(value), overflow="fold"))
     Console().print(table)
 
 
@@ -400,7 +528,7 @@ def _password(file: Path | None, confirm: bool = False) -> str:
         if not password:
             raise ValueError(f"{file}: expected a password on the first line, got none")
         return password
-    if password := os.environ.get(PASSWORD_VARIABLE, ""):
+    if password := _password_given.get():
         return password
     if not _at_terminal():
         raise ValueError(f"password: no terminal to ask at; give --password-file or set {PASSWORD_VARIABLE}")
@@ -444,16 +572,24 @@ def _progress(label: str) -> Track:
     return track
 
 
-def _report(verb: str, summary: Summary, seconds: float, dst: Path) -> None:
+def _report(verb: str, summary: Summary, seconds: float, dst: str) -> None:
+    """What was done, in one line; then a line for each kind of file that was left out."""
+    from blockenc.data.units import described
+
     images = f"{summary.images} image{'s' * (summary.images != 1)}"
     resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
-    skipped = f"; {summary.skipped} other files left out" if summary.skipped else ""
+    copied = f"; {summary.copied} files without images copied" if summary.copied else ""
     size = f"{summary.pixels / 1e6:.2f} megapixels"
-    typer.echo(f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{skipped}")
+    lines = [f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{copied}"]
+    for line in lines + described(summary.left_out):
+        typer.echo(printable(line))
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; exits."""
     # So that a terminated run, too, takes its temporary files with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of an encoding that may not have every character
+            stream.reconfigure(errors="backslashreplace")
     app(args=None if args is None else list(args), prog_name="blockenc")

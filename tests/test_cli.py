@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ from typer.testing import CliRunner
 
 import blockenc
 from blockenc import cli, files, keyfile
+from blockenc.data import engine
 from blockenc.data.manifest import Manifest
+from blockenc.text import printable
 
 PASSWORD = "correct horse battery"
 
@@ -370,6 +373,15 @@ def test_a_key_set_is_a_key(photos: Path, tmp_path: Path):
         assert np.array_equal(pixels(tmp_path / "dec" / name), pixels(source))
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_errors_name_what_was_asked_for_not_a_temporary_file(photos: Path, tmp_path: Path, keys: Path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    refused("keygen", tmp_path / "closed/k", says="closed/k: Permission denied")
+    args = ("--key", keys / "good.key")
+    refused("encrypt", photos, tmp_path / "closed", *args, says=".blockenc-run: Permission denied")
+    refused("encrypt", photos, tmp_path / "closed/enc", *args, says="closed/enc: Permission denied")
+
+
 def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: Path, keys: Path):
     enc = tmp_path / "enc"
     run("encrypt", photos, enc, "--key", keys / "good.key")
@@ -535,13 +547,19 @@ def test_a_missing_manifest(photos: Path, tmp_path: Path, keys: Path):
     assert not (tmp_path / "dec").exists()
 
 
-def laid_out(fields: dict) -> str:
-    """As manifests are written: one line an item."""
+def laid_out(fields: dict, key: Path) -> str:
+    """As manifests are written: one line an item; of version 3, with the tag that the key gives."""
+    fields = {name: value for name, value in fields.items() if name != "mac"}
     if not isinstance(fields.get("items"), dict):
         return json.dumps(fields)
     head = json.dumps({name: value for name, value in fields.items() if name != "items"}, indent=1)[:-2]
     items = [f"  {json.dumps(name)}: {json.dumps(item)}" for name, item in sorted(fields["items"].items())]
-    return head + ',\n "items": {\n' + ",\n".join(items) + "\n }\n}\n"
+    text = head + ',\n "items": {\n' + ",\n".join(items) + "\n }"
+    if fields["version"] == 2:
+        return text + "\n}\n"
+    text += ",\n"
+    mac_key = blockenc.Key.load(key, PASSWORD).mac_key("blockenc/manifest")
+    return text + f' "mac": "{hmac.digest(mac_key, text.encode(), "sha256").hex()}"\n}}\n'
 
 
 def rename_item(fields: dict, name: str) -> None:
@@ -552,7 +570,9 @@ def rename_item(fields: dict, name: str) -> None:
     "change, says",
     [
         (lambda fields: fields.update(format="other"), "not a blockenc manifest"),
-        (lambda fields: fields.update(version=3), "version 3"),
+        (lambda fields: fields.update(version=4), "version 4"),
+        (lambda fields: fields.update(version=2.0), "version 2.0"),
+        (lambda fields: fields.update(shard=[0, 2]), "of another shard"),
         (lambda fields: fields.pop("items"), "damaged manifest"),
         (lambda fields: fields.update(items=[]), "damaged manifest"),
         (lambda fields: fields.update(scheme={"block_size": "four"}), "damaged manifest"),
@@ -573,9 +593,9 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
     run("encrypt", photos, enc, "--key", keys / "good.key")
     manifest = enc / "blockenc.json"
     fields = json.loads(manifest.read_text())
-    assert laid_out(fields) == manifest.read_text()
+    assert laid_out(fields, keys / "good.key") == manifest.read_text()
     change(fields)
-    manifest.write_text(laid_out(fields))
+    manifest.write_text(laid_out(fields, keys / "good.key"))
     refused("decrypt", enc, tmp_path / "dec", "--key", keys / "good.key", says=says)
     assert (tmp_path / "dec").exists() == (says == "altered")  # which is found when the others are done
     assert not (tmp_path / "dec/a.png").exists()
@@ -586,10 +606,13 @@ def test_a_damaged_manifest(photos: Path, tmp_path: Path, keys: Path, change, sa
     [
         (lambda text: text[:200], "not JSON"),
         (lambda text: json.dumps(json.loads(text)), "laid out in lines"),
-        (lambda text: text[:-2], "cut off"),
-        (lambda text: text[: text.index("deep")], "damaged manifest"),
-        (lambda text: text.replace('"a.png":', '"z.png":'), "out of order"),
-        (lambda text: text.replace('"deep/c.png":', '"deep/er/b.png":'), "out of order"),
+        (lambda text: text[:-2], "no tag at its end"),
+        (lambda text: text + " ", "no tag at its end"),
+        (lambda text: text[: text.index("deep")], "cut off"),
+        (lambda text: text.replace('"mac": "', '"mac": "0'), "no tag at its end"),
+        (lambda text: text.replace('"fingerprint": "', '"fingerprint": "0'), "fingerprint or fit"),
+        (lambda text: text.replace("{", "{" + " " * (1 << 20), 1), "not JSON"),
+        (lambda text: text.replace('"a.png":', '"a.png":' + " " * (1 << 20)), "a line is too long"),
     ],
 )
 def test_a_manifest_that_is_not_whole(photos: Path, tmp_path: Path, keys: Path, change, says: str):
@@ -616,11 +639,171 @@ def test_a_manifest_says_nothing_secret_and_round_trips(photos: Path, tmp_path: 
     run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key", "--fit", "pad")
     path = tmp_path / "enc/blockenc.json"
     fields = json.loads(path.read_text())
-    assert set(fields) == {"format", "version", "scheme", "fingerprint", "fit", "items"}
+    assert set(fields) == {"format", "version", "scheme", "fingerprint", "fit", "items", "mac"}
     assert fields["scheme"] == {
         "block_size": 4, "steps": ["shuffle", "np", "ffx"], "ffx": "byte", "version": 1,
     }  # fmt: skip
     assert fields["items"]["deep/c.png"]["source"] == "deep/c.PNG"
     manifest = Manifest.read(path)
-    manifest.write(tmp_path / "again.json", manifest.items(), tmp_path)
+    key = blockenc.Key.load(keys / "good.key", PASSWORD)
+    manifest.write(tmp_path / "again.json", manifest.items(), key)
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+# --- what is shown, and what is not ---
+
+EVIL = "\x1b]0;owned\x07\x9b31m\u202egnp.x"  # sets the title, the colour, and the direction of writing
+UNPRINTABLE = "\x1b\x07\x9b\u202e"
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("a b.png", "a b.png"),
+    ("ü.png", "ü.png"),
+    (EVIL, "\\x1b]0;owned\\x07\\x9b31m\\u202egnp.x"),
+    ("a\nb\r\x00", "a\\nb\\r\\x00"),
+    (os.fsdecode(b"\xff.png"), "\\udcff.png"),
+    ("\U000e0041", "\\U000e0041"),
+])  # fmt: skip
+def test_printable(text: str, shown: str):
+    assert printable(text) == shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names that other systems forbid")
+def test_control_sequences_are_never_shown_raw(photos: Path, tmp_path: Path, keys: Path):
+    """Of file names, of what manifests and key files say, and of arguments: in all that a run prints."""
+    src, args = tmp_path / f"src{EVIL}", ("--key", keys / "good.key")
+    photos.rename(src)
+    said = [run("encrypt", src, tmp_path / f"enc{EVIL}", *args)]
+    (src / f"{EVIL}.txt").touch()
+    said.append(run("encrypt", src, tmp_path / "enc", *args))
+    (src / f"{EVIL}.png").write_bytes(b"no image")
+    said.append(refused("encrypt", src, tmp_path / "no", *args, says="\\x1b]0;owned"))
+    said.append(run("encrypt", src, tmp_path / "enc", *args, "--skip-damaged"))
+    assert "1 damaged files left out (\\x1b]0;owned" in said[-1]
+    said.append((tmp_path / "enc/blockenc.skipped.txt").read_text())
+    shutil.copy(src / "a.png", tmp_path / f"{EVIL}.png")
+    run("encrypt", tmp_path / f"{EVIL}.png", tmp_path / f"x{EVIL}.png", *args)
+    for path in (tmp_path / f"enc{EVIL}", tmp_path / f"x{EVIL}.png", src / "a.png", src / "deep/c.PNG"):
+        said.append(CliRunner().invoke(cli.app, ["inspect", str(path)]).output)
+    key = json.loads((keys / "good.key").read_text())
+    (tmp_path / "evil.key").write_text(json.dumps({**key, "fingerprint": EVIL}))
+    said.append(run("inspect", tmp_path / "evil.key"))
+    said.append(refused("inspect", tmp_path / f"none{EVIL}", says="No such file"))
+    said.append(refused("encrypt", src, src / "a", *args, EVIL, says="owned", code=2))
+    said.append(refused(EVIL, says="owned", code=2))
+    said.append(run("keygen", tmp_path / f"k{EVIL}"))
+    assert sum("owned" in text for text in said) >= 10
+    for text in said:
+        assert not set(text) & set(UNPRINTABLE)
+
+
+def test_the_names_of_extras_are_shown(monkeypatch: pytest.MonkeyPatch):
+    """Square brackets are markup to what renders help."""
+    monkeypatch.setenv("COLUMNS", "300")
+    for command in ("encrypt", "decrypt"):
+        assert "pip install 'blockenc[ray]'" in run(command, "--help")
+
+
+def test_the_password_is_not_in_the_environment_of_the_work(
+    photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Processes that are started meanwhile, such as Ray's workers, inherit the environment."""
+    asked = "import os; print(os.environ.get('BLOCKENC_PASSWORD'))"
+    seen = []
+
+    def look(job, unit):
+        child = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+        seen.append((os.environ.get(cli.PASSWORD_VARIABLE), child.stdout.strip()))
+        return do(job, unit)
+
+    do = engine.do
+    monkeypatch.setattr(engine, "do", look)
+    run("encrypt", photos / "a.png", tmp_path / "enc", "--key", keys / "good.key")
+    assert seen == [(None, "None")]
+    assert os.environ[cli.PASSWORD_VARIABLE] == PASSWORD  # of the process that called us, as it was
+
+
+def test_options_of_selection(photos: Path, tmp_path: Path, keys: Path):
+    (photos / "notes.txt").touch()
+    (photos / "deep/bad.png").write_bytes(b"no image")
+    args = ("--key", keys / "good.key")
+    said = run("encrypt", photos, tmp_path / "enc", *args, "--include", "*.png", "--include", "*.PNG",
+               "--exclude", "deep/er", "--skip-damaged")  # fmt: skip
+    assert said.splitlines()[0].startswith("encrypted 2 images")
+    assert set(said.splitlines()[1:]) == {
+        "2 excluded files left out (deep/er/b.png, notes.txt)",
+        "1 damaged files left out (deep/bad.png)",
+    }
+    said = run("decrypt", tmp_path / "enc", tmp_path / "dec", *args, "--exclude", "deep")
+    assert "1 excluded files left out (deep/c.png)" in said
+    assert tree(tmp_path / "dec") == {"a.png"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_option_follow_links(photos: Path, tmp_path: Path, keys: Path):
+    (tmp_path / "real").mkdir()
+    shutil.copy(photos / "a.png", tmp_path / "real/x.png")
+    (photos / "dog").symlink_to(tmp_path / "real")
+    args = ("--key", keys / "good.key")
+    said = run("encrypt", photos, tmp_path / "enc", *args)
+    assert "1 links that lead out of SRC left out (dog); --follow-links follows them" in said
+    said = run("encrypt", photos, tmp_path / "enc", *args, "--follow-links")
+    assert "left out" not in said
+    assert (tmp_path / "enc/dog/x.png").is_file()
+
+
+def test_decryption_without_a_manifest(photos: Path, tmp_path: Path, keys: Path):
+    image, args = save(tmp_path / "odd.png", (7, 9, 3)), ("--key", keys / "good.key")
+    how = ("--block-size", 8, "--steps", "shuffle,np")
+    run("encrypt", tmp_path / "odd.png", tmp_path / "x.png", *args, *how, "--fit", "pad")
+    decrypt = ("decrypt", tmp_path / "x.png", tmp_path / "y.png", *args)
+    refused(*decrypt, *how, says="x.png.json, which tells the scheme and sizes")
+    (tmp_path / "x.png.json").unlink()
+    refused(*decrypt, says="--block-size and --steps")
+    refused(*decrypt, "--size", "9x7", says="expected both --block-size and --steps")
+    refused(*decrypt, *how[:2], says="expected both --block-size and --steps")
+    for size in ("9", "9x", "0x7", "-9x7", "9x7x3"):
+        refused(*decrypt, *how, "--size", size, says="--size: expected WIDTHxHEIGHT")
+    result = CliRunner().invoke(cli.app, [str(arg) for arg in (*decrypt, *how, "--size", "9x7")])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("warning: ")
+    assert "nothing tells whether the key" in result.stderr
+    assert result.stderr.count("\n") == 1
+    np.testing.assert_array_equal(pixels(tmp_path / "y.png"), image)
+
+
+def test_a_manifest_of_version_2_is_read_with_one_line_of_warning(photos: Path, tmp_path: Path, keys: Path):
+    run("encrypt", photos, tmp_path / "enc", "--key", keys / "good.key")
+    assert "with the key only" in run("inspect", tmp_path / "enc")
+    manifest = tmp_path / "enc/blockenc.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(laid_out({**fields, "version": 2}, keys / "good.key"))
+    assert "no: version 2 has no tag" in run("inspect", tmp_path / "enc")
+    result = CliRunner().invoke(
+        cli.app, ["decrypt", str(tmp_path / "enc"), str(tmp_path / "dec"), "--key", str(keys / "good.key")]
+    )
+    assert result.exit_code == 0
+    assert result.stderr.startswith(
+        f"warning: {manifest}: a manifest of version 2, which is not authenticated"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+def test_places_that_end_in_a_slash(photos: Path, tmp_path: Path, keys: Path):
+    args = ("--key", keys / "good.key")
+    refused("encrypt", photos / "a.png", tmp_path / "x.jpg", *args, says="write ")
+    run("encrypt", photos / "a.png", f"{tmp_path}/x.jpg/", *args)
+    assert tree(tmp_path / "x.jpg") == {"a.png", "blockenc.json"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="FIFOs")
+def test_inspect_does_not_wait_for_a_fifo(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.key")
+    refused("inspect", tmp_path / "pipe.key", says="neither a file nor a folder")
+
+
+def test_what_is_encrypted_already_needs_insistence(photos: Path, tmp_path: Path, keys: Path):
+    args = ("--key", keys / "good.key")
+    run("encrypt", photos, tmp_path / "enc", *args)
+    refused("encrypt", tmp_path / "enc", tmp_path / "twice", *args, says="--again encrypts it once more")
+    run("encrypt", tmp_path / "enc", tmp_path / "twice", *args, "--again")

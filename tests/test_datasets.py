@@ -409,9 +409,8 @@ def test_a_file_of_many_images(tmp_path: Path) -> None:
     lines = text.splitlines(keepends=True)
     for damaged, says in (
         (lines[:30], "cut off"),
-        (lines[:20] + lines[21:], f"more than {3 * HELD + 4} images"),
-        ([text.replace("[8, 8, 3", "[8, -8, 3", 1)], "width or height"),
-        ([text.replace("[8, 8, 3", "[8, 8, 2", 1)], "channels"),
+        (lines[:20] + lines[21:], "altered since it was written"),
+        ([text.replace("[8, 8, 3", "[8, -8, 3", 1)], "altered since it was written"),
     ):
         path.write_text("".join(damaged))
         with pytest.raises((ManifestError, ImageFileError), match=says):
@@ -594,7 +593,7 @@ def test_shards_make_the_same_output(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="of other ones"):
         encrypt_files(source, enc, KEY, SCHEME, shard=(1, 2))
     encrypt_files(source, enc, KEY, SCHEME, shard=(1, 3))
-    read_folder(enc).write(tmp_path / "merged.json", read_folder(enc).items(), tmp_path)
+    read_folder(enc).write(tmp_path / "merged.json", read_folder(enc).items(), KEY)
     assert (tmp_path / "merged.json").read_bytes() == (tmp_path / "want/blockenc.json").read_bytes()
     decrypt_files(enc, tmp_path / "dec", KEY)
     decrypt_files(tmp_path / "want", tmp_path / "plain", KEY)

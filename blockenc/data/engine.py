@@ -4,14 +4,21 @@ What names, headers and the manifest can tell is checked first; then each unit i
 output synced and renamed into place, and noted in the journal (blockenc.data.journal). A run that is cut
 off at any instant, or stopped by an error, is taken up by repeating the command; when all units are done
 the manifest is written and the journal removed. The output is the same however often it was cut off.
+
+Below DST no link is followed (blockenc.files.Folder); below SRC those that stay there are. A manifest or a
+journal that is there already is authenticated before it is believed. What is made is no more open to others
+than what it is made of, and than the umask has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import heapq
 import os
+import stat
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -31,23 +38,34 @@ from blockenc.data.manifest import (
     find_manifest,
     manifests,
     part_name,
+    part_of,
     read_folder,
 )
+from blockenc.data.pixels import ImageFileError
 from blockenc.data.units import (
+    DAMAGED,
+    EXCLUDED,
+    SKIPPED,
+    LeftOut,
+    Selection,
     Units,
-    as_folder,
-    check_apart,
     check_headers,
     check_target,
+    encrypted_already,
+    manifest_of,
+    note_unlisted,
     single_target,
     stamp_of,
+    tree_target,
 )
 from blockenc.data.work import Job, Result, Unit, do
-from blockenc.errors import WrongKeyError
+from blockenc.files import Folder, file_mode, folder_mode
 from blockenc.key import Key, KeySet
 from blockenc.scheme import Scheme
+from blockenc.text import printable
 
 VERIFY = ("none", "sample", "all")
+JOURNAL_INFO = "blockenc/journal"  # names the subkey that authenticates journals
 WAITING = 4  # units handed out for each worker, so that none of them idles
 
 
@@ -60,17 +78,24 @@ class Finished(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a run did. resumed: images that an earlier run, cut off, had done. skipped: files left out."""
+    """What a run did.
+
+    resumed: images that an earlier run, cut off, had done. copied: files without images, as they were.
+    left_out: what was not done, by kind (blockenc.data.units), with a count and the first names.
+    """
 
     images: int
     pixels: int
     resumed: int = 0
-    skipped: int = 0
+    copied: int = 0
+    left_out: LeftOut = LeftOut()
 
 
 Track = Callable[[Iterable[Finished], int], Iterable[Finished]]  # the units as they finish, and bytes in all
+Warn = Callable[[str], object]
+Done = tuple[Unit, Result | ImageFileError]  # the latter: a damaged file, where the job skips those
 # Does units in any order: job, units, workers (None: as many as there are processors).
-Engine = Callable[[Job, Iterable[Unit], int | None], Iterator[tuple[Unit, Result]]]
+Engine = Callable[[Job, Iterable[Unit], int | None], Iterator[Done]]
 
 Handle = TypeVar("Handle")
 Outcome = Result | BaseException | None  # None: was cancelled before it began
@@ -80,7 +105,11 @@ def _untracked(done: Iterable[Finished], total: int) -> Iterable[Finished]:
     return done
 
 
-def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[tuple[Unit, Result]]:
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[Done]:
     """Decoding, encoding and encryption leave the interpreter lock, so threads keep all processors busy."""
     workers = workers or min(32, os.cpu_count() or 1)
     threads = torch.get_num_threads()  # shared out: workers that each start as many get in each other's way
@@ -94,7 +123,12 @@ def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator
     ) as pool:
         try:
             yield from hand_out(
-                units, WAITING * workers, lambda unit: pool.submit(do, job, unit), finished, Future.cancel
+                job,
+                units,
+                WAITING * workers,
+                lambda unit: pool.submit(do, job, unit),
+                finished,
+                Future.cancel,
             )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -104,24 +138,26 @@ def in_threads(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator
 
 
 def hand_out(
+    job: Job,
     units: Iterable[Unit],
     limit: int,
     submit: Callable[[Unit], Handle],
     finished: Callable[[list[Handle]], Iterable[tuple[Handle, Outcome]]],
     cancel: Callable[[Handle], object],
-) -> Iterator[tuple[Unit, Result]]:
+) -> Iterator[Done]:
     """The units and their results as they finish, `limit` of them in hand at most.
 
-    After an error no unit is begun; those that are being done are waited for, so that the journal hears
-    of every output that is in place, and then the error is raised.
+    Where the job skips damaged files, the error of one is its result. After another error no unit is begun;
+    those that are being done are waited for, so that the journal hears of every output that is in place, and
+    then the error is raised.
     """
     pending: dict[Handle, Unit] = {}
     errors: list[BaseException] = []
 
-    def results() -> Iterator[tuple[Unit, Result]]:
+    def results() -> Iterator[Done]:
         for handle, outcome in finished(list(pending)):
             unit = pending.pop(handle)
-            if isinstance(outcome, Result):
+            if isinstance(outcome, Result) or (job.skip_damaged and isinstance(outcome, ImageFileError)):
                 yield unit, outcome
             elif outcome is not None:
                 errors.append(outcome)
@@ -142,7 +178,7 @@ def hand_out(
 
 def encrypt_files(
     src: Path,
-    dst: Path,
+    dst: Path | str,
     key: Key | KeySet,
     scheme: Scheme,
     *,
@@ -154,11 +190,16 @@ def encrypt_files(
     workers: int | None = None,
     engine: Engine = in_threads,
     track: Track = _untracked,
+    selection: Selection = Selection(),  # noqa: B008 - it is frozen
+    skip_damaged: bool = False,
+    again: bool = False,
+    warn: Warn = _warn,
 ) -> Summary:
     """Encrypt a file, or the files of a folder tree, of the formats in blockenc.data.formats.
 
     src: names that start with a dot are left out. EXIF orientation is applied; other metadata is dropped.
-    dst: a folder; for one file also the file to write, whose manifest is then `<file>.json`.
+    dst: a folder; for one file also the file to write, whose manifest is then `<file>.json`. A slash at the
+        end says that it is a folder.
     scheme: its channels are not used; grey, RGB and RGBA images are encrypted with 1, 3 and 4.
     fit: what becomes of an image that the block size does not divide: an error; cropped at the right and
         bottom; or padded there by repeating the edge, which decryption undoes.
@@ -167,6 +208,11 @@ def encrypt_files(
         picked at random, or of all. A file that fails is not put in place.
     shard: (i, n) does the i-th (from 0) of n parts of src; the n runs may share dst at the same time.
     workers: units done at once; default: the number of processors.
+    selection: which files of a folder are wanted, and whether links that lead out of it are followed.
+    skip_damaged: leave out the files of a folder that cannot be read, and list them, one a line with the
+        reason, in `blockenc.skipped.txt` in dst, instead of raising the error of the first.
+    again: encrypt what is encrypted already, as a manifest tells, once more.
+    warn: is told of what the user should know before the work begins.
 
     Raises ValueError, BlockencError or OSError. What can be told beforehand, it raises before anything is
     written; on an error during the work the outputs that are finished stay, and the next run goes on.
@@ -178,35 +224,38 @@ def encrypt_files(
             "use the byte profile here, or blockenc.Cipher from Python"
         )
     choose("cpu", backend)  # raises if there is no such backend
+    _check_tree_options(src, selection, skip_damaged)
     folder, manifest_name, single = _destination(src, dst, shard)
-    root = src if src.is_dir() else src.parent
-    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit)
-    path = folder / manifest_name
+    root = src if single is None else src.parent
+    manifest = Manifest(dataclasses.replace(scheme, channels=1), key.fingerprint, fit, shard=shard)
+    path, place = folder / manifest_name, Folder(folder)
+    if not again and (listed := manifest_of(src)):
+        raise encrypted_already(src, listed)
     with contextlib.closing(Units()) as units:
-        skipped = 0
+        left_out = LeftOut()
         if single:
             units.add(root, src.name, *single)
         else:
-            skipped = units.scan(src)
+            left_out = units.scan(src, folder, selection, again)
         if shard:
             units.keep_shard(*shard)
+        there = [path.name for path in manifests(folder)] if folder.is_dir() else []
+        _check_own_names(place, manifest_name, _skipped_name(manifest_name), *there)
         old = dataclasses.replace(manifest, paths=tuple(_manifests_there(folder, path, shard)))
         for other in old.paths:
-            manifest.check_same(Manifest.read(other))
+            before = Manifest.read(other)
+            manifest.check_same(before)
+            before.authenticate(key, warn)
         units.know(item.name for item in old.items())
         work = journal.work_folder(folder, manifest_name.removesuffix(".json"))
-        resuming = (work / "journal").is_file()
-        if not resuming:
-            for unit in units:
-                check_target(folder, unit._replace(replace=force or unit.replace))
-        head = {"job": "encrypt", **manifest.head(), "shard": shard and list(shard)}
-        with journal.opened(work, head) as log:
-            resumed = sum(
-                count
-                for target, stamp, count in log.done()
-                if (folder / target).is_file() and units.drop(target, stamp)
-            )
-            channels = check_headers(root, units, scheme.block_size, fit)
+        resuming = place.is_file(f"{work.name}/journal")
+        for unit in units:
+            check_target(place, unit._replace(replace=force or unit.replace), resuming)
+        head = {"job": "encrypt", **manifest.head()}
+        with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
+            resumed = _resumed(log, place, units)
+            damaged = _skipping(log, units, left_out) if skip_damaged else None
+            channels = check_headers(root, units, scheme.block_size, fit, damaged)
             job = Job(
                 decrypt=False,
                 source=root,
@@ -215,24 +264,28 @@ def encrypt_files(
                 ciphers=_ciphers(key, scheme, channels, backend),
                 block_size=scheme.block_size,
                 fit=fit,
+                skip_damaged=skip_damaged,
             )
             units.choose_verified(verify)
             todo = (
                 unit._replace(replace=force or not resuming or unit.replace or unit.target in log)
                 for unit in units
             )
-            summary = _run(job, todo, units.size(), log, engine, workers, track)
-            manifest.write(path, _merged(log, old, folder), work)
+            summary = _run(job, todo, units.size(), log, engine, workers, track, left_out)
+            mode = file_mode(src) if single else folder_mode(root) & 0o666
+            manifest.write(path, _merged(log, old, place), key, within=work.name, mode=mode)
             for other in old.paths:
                 if other != path:
-                    other.unlink()
+                    place.remove(other.name)
+            if not single:
+                _list_skipped(log, place, _skipped_name(manifest_name), mode)
             log.remove()
-    return summary._replace(skipped=skipped, resumed=resumed)
+    return summary._replace(resumed=resumed)
 
 
-def _merged(log: journal.Journal, old: Manifest, folder: Path) -> Iterator[Item]:
+def _merged(log: journal.Journal, old: Manifest, place: Folder) -> Iterator[Item]:
     """The items of this run, and those of the manifests before that it has not done again."""
-    ours = (item for item in log.items() if (folder / item.name).is_file())
+    ours = (item for item in log.items() if place.is_file(item.name))
     last = None
     for item in heapq.merge(ours, old.items(), key=lambda item: item.key):  # of equal ones, ours first
         if item.name != last:
@@ -242,7 +295,7 @@ def _merged(log: journal.Journal, old: Manifest, folder: Path) -> Iterator[Item]
 
 def decrypt_files(
     src: Path,
-    dst: Path,
+    dst: Path | str,
     key: Key | KeySet,
     *,
     backend: str | None = None,
@@ -250,59 +303,75 @@ def decrypt_files(
     workers: int | None = None,
     engine: Engine = in_threads,
     track: Track = _untracked,
+    selection: Selection = Selection(),  # noqa: B008
+    skip_damaged: bool = False,
+    warn: Warn = _warn,
 ) -> Summary:
     """Decrypt what `encrypt_files` wrote, a folder or one file of it; images come out as PNG, to the pixel.
 
-    Raises WrongKeyError if the manifest names another key; ManifestError; ImageFileError for an image that
-    is not as it was encrypted; OSError. As with `encrypt_files`, a run that was cut off is taken up.
+    selection, skip_damaged: as with `encrypt_files`, of the files that the manifest lists; an altered file
+    counts as damaged. A manifest too old to be authenticated is told to `warn`.
+
+    Raises WrongKeyError if the manifest names another key; ManifestError if there is none, or if it was
+    altered; ImageFileError for an image that is not as it was encrypted; OSError. As with `encrypt_files`,
+    a run that was cut off is taken up.
     """
+    _check_tree_options(src, selection, skip_damaged)
     if src.is_dir():
         if stopped := journal.unfinished(src):
             raise ManifestError(
                 f"{src}: encrypting into this folder is not finished ({stopped[0].name}); "
                 "repeat the command that was cut off"
             )
+        if not manifests(src) and (listed := manifest_of(src)):
+            part = src.absolute().relative_to(listed.parent).as_posix()
+            raise ManifestError(f"{src}: is a part of {listed.parent}; decrypt that, with --include {part}")
         manifest, only, root, name = read_folder(src), None, src, "blockenc"
-        check_apart(src, dst)
-        folder = as_folder(dst)
+        folder = tree_target(src, Path(dst), _ends_in_slash(dst))
     else:
-        if not src.is_file():
-            raise FileNotFoundError(2, "no such file or folder", str(src))
+        _check_file(src)
         found = find_manifest(src)
         if found is None:
             raise ManifestError(
-                f"{src}: no {src.name}.json or {MANIFEST} beside it; one is needed to decrypt"
+                f"{src}: no {src.name}.json or {MANIFEST} beside it; one is needed to decrypt, unless "
+                "--block-size and --steps tell the scheme"
             )
         manifest, only = found
         if only is None:
             raise ManifestError(f"{manifest.paths[0]}: does not list {src.name}")
-        folder, name = single_target(src, dst, BY_NAME[only.format])
+        folder, name = single_target(src, Path(dst), BY_NAME[only.format], _ends_in_slash(dst))
         root = src.parent
-    if manifest.fingerprint != key.fingerprint:
-        raise WrongKeyError(
-            f"{manifest.paths[0]}: encrypted with the key {manifest.fingerprint}, "
-            f"the key given is {key.fingerprint}"
-        )
+    manifest.authenticate(key, warn)
+    place, real, left_out = Folder(folder), root.resolve(), LeftOut()
+    if not only:
+        note_unlisted(src, manifest, left_out)
 
     def units() -> Iterator[Unit]:
         if only:
             yield Unit(src.name, name, only.format, stamp_of(src), only, replace=force)
             return
         for item in manifest.items():
-            file = root / item.name
-            if not file.is_file():
-                raise FileNotFoundError(2, "listed in the manifest, and missing", str(file))
-            yield Unit(item.name, item.name, item.format, stamp_of(file), item, replace=force)
+            if selection.admits(item.name):
+                file = root / item.name
+                if not file.is_file():
+                    raise FileNotFoundError(errno.ENOENT, "listed in the manifest, and missing", str(file))
+                yield Unit(item.name, item.name, item.format, stamp_of(file), item, replace=force)
 
     work = journal.work_folder(folder, name)
-    resuming = (work / "journal").is_file()
+    resuming = place.is_file(f"{work.name}/journal")
     images, channels = 0, set[int]()
+    if not only:
+        _check_own_names(place, _skipped_name(MANIFEST))
+        for item in manifest.items():
+            if not selection.admits(item.name):
+                left_out.add(EXCLUDED, item.name)
     for unit in units():  # reads the manifest through
         assert unit.expected is not None
         images += len(unit.expected.images)
         channels.update(picture.channels for picture in unit.expected.images)
-        if not resuming:
-            check_target(folder, unit)
+        if not only and not selection.follow_links:
+            _check_inside(real, root / unit.source)
+        check_target(place, unit, resuming)
     job = Job(
         decrypt=True,
         source=root,
@@ -311,18 +380,105 @@ def decrypt_files(
         ciphers=_ciphers(key, manifest.scheme, channels, backend),
         block_size=manifest.scheme.block_size,
         fit=manifest.fit,
+        skip_damaged=skip_damaged,
     )
-    with journal.opened(work, {"job": "decrypt", **manifest.head()}) as log:
+    head = {"job": "decrypt", **manifest.head()}
+    with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
 
         def todo() -> Iterator[Unit]:
             for unit in units():
-                if not (log.has(unit) and (folder / unit.target).is_file()):
+                if not (log.has(unit) and place.is_file(unit.target)):
                     yield unit._replace(replace=force or not resuming or unit.target in log)
 
-        total = sum(unit.stamp[0] for unit in todo())
-        summary = _run(job, todo(), total, log, engine, workers, track)
+        left, total = 0, 0
+        for unit in todo():
+            assert unit.expected is not None
+            left, total = left + len(unit.expected.images), total + unit.stamp[0]
+        summary = _run(job, todo(), total, log, engine, workers, track, left_out)
+        if not only:
+            _list_skipped(log, place, _skipped_name(MANIFEST), folder_mode(root) & 0o666)
         log.remove()
-    return summary._replace(resumed=images - summary.images)
+    return summary._replace(resumed=images - left)
+
+
+def decrypt_unlisted(
+    src: Path,
+    dst: Path | str,
+    key: Key | KeySet,
+    scheme: Scheme,
+    *,
+    size: tuple[int, int] | None = None,
+    backend: str | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    engine: Engine = in_threads,
+    track: Track = _untracked,
+    selection: Selection = Selection(),  # noqa: B008
+    skip_damaged: bool = False,
+    warn: Warn = _warn,
+) -> Summary:
+    """Decrypt files that no manifest lists, by a scheme that the caller knows.
+
+    Nothing tells whether key and scheme are those of the encryption: with others, noise comes out, without
+    an error. `warn` is told so. size: width and height that every image had before it was padded; default:
+    images come out as large as they are. The other arguments are those of `decrypt_files`.
+
+    Raises ValueError for JPEG files, which do not keep encrypted pixels, for an image that the block size
+    does not divide or that is smaller than `size`, and if a manifest is there; ImageFileError; OSError.
+    """
+    _check_tree_options(src, selection, skip_damaged)
+    if listed := manifest_of(src):
+        whole = f"decrypt {listed.parent}" if src.is_dir() else "decrypt it"
+        raise ValueError(f"{src}: listed in {listed}, which tells the scheme and sizes; {whole} without them")
+    folder, manifest_name, single = _destination(src, dst, None)
+    root = src if single is None else src.parent
+    name = manifest_name.removesuffix(".json")
+    place = Folder(folder)
+    with contextlib.closing(Units()) as units:
+        left_out = LeftOut()
+        if single:
+            units.add(root, src.name, *single)
+        else:
+            left_out = units.scan(src, folder, selection, again=True)
+            _check_own_names(place, _skipped_name(MANIFEST))
+        work = journal.work_folder(folder, name)
+        resuming = place.is_file(f"{work.name}/journal")
+        for unit in units:
+            check_target(place, unit._replace(replace=force), resuming)
+            if unit.source.lower().endswith((".jpg", ".jpeg")):
+                raise ValueError(f"{root / unit.source}: JPEG files do not keep encrypted pixels")
+        warn(
+            f"{src}: no manifest, so that nothing tells whether the key, the block size and the steps "
+            "are those of the encryption; look at what comes out"
+        )
+        fit = "error" if size is None else "pad"
+        plain = dataclasses.replace(scheme, channels=1)
+        head = {
+            "job": "decrypt without a manifest",
+            **Manifest(plain, key.fingerprint, fit).head(),
+            "size": size and list(size),
+        }
+        with journal.opened(work, head, key.mac_key(JOURNAL_INFO), folder_mode(root)) as log:
+            resumed = _resumed(log, place, units)
+            damaged = _skipping(log, units, left_out) if skip_damaged else None
+            channels = check_headers(root, units, scheme.block_size, "error", damaged, size or (1, 1))
+            job = Job(
+                decrypt=True,
+                source=root,
+                folder=folder,
+                temporary=work,
+                ciphers=_ciphers(key, scheme, channels, backend),
+                block_size=scheme.block_size,
+                fit=fit,
+                skip_damaged=skip_damaged,
+                size=size,
+            )
+            todo = (unit._replace(replace=force or not resuming or unit.target in log) for unit in units)
+            summary = _run(job, todo, units.size(), log, engine, workers, track, left_out)
+            if not single:
+                _list_skipped(log, place, _skipped_name(MANIFEST), folder_mode(root) & 0o666)
+            log.remove()
+    return summary._replace(resumed=resumed)
 
 
 def _run(
@@ -333,18 +489,92 @@ def _run(
     engine: Engine,
     workers: int | None,
     track: Track,
+    left_out: LeftOut,
 ) -> Summary:
     """Do the units, noting each in the journal before anyone is told that it is done. total: bytes."""
+    images = area = copied = 0
 
     def finished() -> Iterator[Finished]:
+        nonlocal copied
         for unit, result in engine(job, units, workers):
-            log.add(unit, result.item)
+            if isinstance(result, ImageFileError):
+                log.skip(unit.source, str(result))
+                left_out.add(DAMAGED, unit.source)
+                yield Finished(0, 0, unit.stamp[0])
+                continue
+            log.add(unit, result.item, result.images)
+            copied += not result.images
             yield Finished(result.images, result.pixels, unit.stamp[0])
 
-    images = area = 0
     for one in track(finished(), total):
         images, area = images + one.images, area + one.pixels
-    return Summary(images, area)
+    return Summary(images, area, copied=copied, left_out=left_out)
+
+
+def _resumed(log: journal.Journal, place: Folder, units: Units) -> int:
+    """Take out the units that an earlier run has done; how many images those have."""
+    return sum(
+        count for target, stamp, count in log.done() if place.is_file(target) and units.drop(target, stamp)
+    )
+
+
+def _skipping(
+    log: journal.Journal, units: Units, left_out: LeftOut
+) -> Callable[[Unit, ImageFileError], None]:
+    """Takes out a unit whose file is damaged."""
+
+    def skip(unit: Unit, error: ImageFileError) -> None:
+        log.skip(unit.source, str(error))
+        left_out.add(DAMAGED, unit.source)
+        units.discard(unit)
+
+    return skip
+
+
+def _skipped_name(manifest: str) -> str:
+    return f"{manifest.removesuffix('.json')}.{SKIPPED}"
+
+
+def _list_skipped(log: journal.Journal, place: Folder, name: str, mode: int) -> None:
+    """List the damaged files that were left out; if there are none, delete the list of an earlier run."""
+    if next(log.skipped(), None) is None:
+        place.remove(name)
+        return
+    with place.atomic_file(name, within=log.folder.name, mode=mode) as file:
+        for source, reason in log.skipped():
+            file.write(f"{printable(source)}\t{printable(reason)}\n".encode())
+
+
+def _check_own_names(place: Folder, *names: str) -> None:
+    """Raise OSError if a link is where we write a file of our own, ManifestError if it is no file."""
+    for name in names:
+        found = place.status(name)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise ManifestError(f"{place.path / name}: is not a file, and in the way of one; remove it")
+
+
+def _check_inside(real: Path, file: Path) -> None:
+    """Raise OSError if a file below SRC, which is really at `real`, is reached by a link that leads out."""
+    if not file.resolve().is_relative_to(real):
+        raise OSError(
+            errno.ELOOP, "is a link that leads out of SRC; --follow-links follows it", os.fspath(file)
+        )
+
+
+def _check_tree_options(src: Path, selection: Selection, skip_damaged: bool) -> None:
+    if not src.is_dir() and (selection != Selection() or skip_damaged):
+        raise ValueError(f"{src}: is one file; which files to take, and what to skip, goes with a folder")
+
+
+def _check_file(src: Path) -> None:
+    if not src.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(src))
+    if not src.is_file():
+        raise ImageFileError(f"{src}: is neither a file nor a folder")
+
+
+def _ends_in_slash(dst: Path | str) -> bool:
+    return os.fspath(dst).endswith(tuple(filter(None, ("/", os.sep, os.altsep))))
 
 
 def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None:
@@ -357,20 +587,19 @@ def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None
 
 
 def _destination(
-    src: Path, dst: Path, shard: tuple[int, int] | None
+    src: Path, dst: Path | str, shard: tuple[int, int] | None
 ) -> tuple[Path, str, tuple[Format, str] | None]:
     """The folder to write to; the manifest's name in it; of one file, its format and the output's name."""
+    slash, dst = _ends_in_slash(dst), Path(dst)
     if src.is_dir():
-        check_apart(src, dst)
-        return as_folder(dst), part_name(*shard) if shard else MANIFEST, None
-    if not src.is_file():
-        raise FileNotFoundError(2, "no such file or folder", str(src))
+        return tree_target(src, dst, slash), part_name(*shard) if shard else MANIFEST, None
+    _check_file(src)
     if shard is not None:
         raise ValueError(f"shard: {src} is one file; shards are parts of a folder")
     kind = format_of(src)
     if kind is None:
-        raise pixels.ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
-    folder, name = single_target(src, dst, kind)
+        raise ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
+    folder, name = single_target(src, dst, kind, slash)
     return folder, MANIFEST if folder == dst else f"{name}.json", (kind, name)
 
 
@@ -387,10 +616,17 @@ def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) ->
                 f"{folder}: a run of a shard is not finished here ({parts[0]}); finish it first"
             )
         return there
-    ours = {part_name(i, shard[1]) for i in range(shard[1])}
-    runs = {f".{name.removesuffix('.json')}-run" for name in ours}
-    foreign = [other.name for other in there if other.name not in ours]
-    foreign += [name for name in stopped if name.startswith(".blockenc") and name not in runs]
+
+    def ours(manifest: str) -> bool:
+        part = part_of(manifest)
+        return part is not None and part[1] == shard[1]
+
+    foreign = [other.name for other in there if not ours(other.name)]
+    foreign += [
+        name
+        for name in stopped
+        if name.startswith(".blockenc") and not ours(f"{name[1:].removesuffix('-run')}.json")
+    ]
     if foreign:
         raise ManifestError(
             f"{folder}: {foreign[0]} is of a run without shards, or of other ones; give another DST"

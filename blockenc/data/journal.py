@@ -4,15 +4,21 @@
 output is in place. It holds on disk what may not fit into memory, and survives a kill at any instant.
 Temporary files live in the same folder, so that what a killed run leaves half-written is never among the
 outputs, and is swept up by the next run.
+
+Whoever can write to the output can write a journal. Therefore one is taken up only if it is a file of its
+own in a folder of its own, has our tables and nothing else, and if every row is authenticated with the key;
+and only files with names of our own making are deleted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
-import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,49 +26,54 @@ from typing import Any
 from blockenc.data.manifest import Item, ManifestError, Picture, Pictures
 from blockenc.data.work import Unit
 from blockenc.errors import BlockencError, WrongKeyError
-from blockenc.files import sync_folder
+from blockenc.files import TEMPORARY, Folder, make_folders, sync_folder
+from blockenc.hidden import hide, reveal
 
-# One row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
-# `spilled`, the file in the work folder that lists them. Names are bytes, which sort as manifests do.
-_TABLES = """
-CREATE TABLE IF NOT EXISTS head (json TEXT);
-CREATE TABLE IF NOT EXISTS done (
-    target BLOB PRIMARY KEY, size INT, mtime INT, source BLOB, format TEXT,
-    count INT, pictures TEXT, spilled TEXT
-) WITHOUT ROWID;
-"""
+# done: one row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
+# spilled, the file in the work folder that lists them, and the SHA-256 of that file. mac: the tag of all
+# that. Names are bytes, which sort as manifests do. skipped: the damaged files that a run has left out.
+_TABLES = {
+    "head": "CREATE TABLE head (json TEXT)",
+    "done": "CREATE TABLE done (target BLOB PRIMARY KEY, size INT, mtime INT, source BLOB, format TEXT, "
+    "count INT, pictures TEXT, spilled TEXT, sha256 TEXT, mac BLOB) WITHOUT ROWID",
+    "skipped": "CREATE TABLE skipped (source BLOB PRIMARY KEY, reason TEXT) WITHOUT ROWID",
+}
+_FILES = ("journal", "journal-wal", "journal-shm", "journal-journal")
+_MAX_VALUE = 1 << 20  # bytes of a value that is read from it
 
 
 class Journal:
-    """Open for one run; locked against another."""
+    """Open for one run; locked against another.
 
-    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
-        self.folder, self._database = folder, database
+    dst, name: where its work folder is. key: authenticates the rows of runs of this `head`, and no others.
+    """
+
+    def __init__(
+        self, dst: Folder, name: str, database: sqlite3.Connection, key: bytes, head: dict[str, Any]
+    ) -> None:
+        key = hide(key)
+        self._dst, self._name, self._database = dst, name, database
+        self._head = json.dumps(head)
+        self._key = hide(hmac.digest(reveal(key), self._head.encode(), "sha256"))
+        self.folder = dst.path / name
 
     def __contains__(self, target: str) -> bool:
         """Whether a unit of this output was finished, of whatever source."""
-        return self._row(target) is not None
+        return next(self._rows("WHERE target = ?", os.fsencode(target)), None) is not None
 
     def has(self, unit: Unit) -> bool:
         """Whether a unit was finished, of this very source."""
-        return self._row(unit.target) == unit.stamp
-
-    def _row(self, target: str) -> tuple[int, int] | None:
-        query = "SELECT size, mtime FROM done WHERE target = ?"
-        row: tuple[int, int] | None = self._database.execute(query, (os.fsencode(target),)).fetchone()
-        return row
+        row = next(self._rows("WHERE target = ?", os.fsencode(unit.target)), None)
+        return row is not None and row[1:3] == unit.stamp
 
     def done(self) -> Iterator[tuple[str, tuple[int, int], int]]:
         """Target, stamp and number of images of each finished unit."""
-        for target, size, mtime, count in self._database.execute(
-            "SELECT target, size, mtime, count FROM done"
-        ):
+        for target, size, mtime, _, _, count, *_ in self._rows():
             yield os.fsdecode(target), (size, mtime), count
 
     def items(self) -> Iterator[Item]:
         """What is to stand in the manifest of the finished units, in the order of their names."""
-        query = "SELECT target, source, format, count, pictures, spilled FROM done ORDER BY target"
-        for target, source, kind, count, pictures, spilled in self._database.execute(query):
+        for target, _, _, source, kind, count, pictures, spilled, _ in self._rows("ORDER BY target"):
             images = (
                 Pictures([], self.folder / spilled, 0, count)
                 if spilled
@@ -70,38 +81,89 @@ class Journal:
             )
             yield Item(os.fsdecode(target), os.fsdecode(source), kind, images)
 
-    def add(self, unit: Unit, item: Item) -> None:
+    def _rows(self, which: str = "", *values: object) -> Iterator[tuple[Any, ...]]:
+        """Rows of `done` without their tags. Raises ManifestError for one that we did not write."""
+        for *row, tag in self._database.execute(f"SELECT * FROM done {which}", values):
+            if not isinstance(tag, bytes) or not hmac.compare_digest(tag, self._tag(row)):
+                raise _unreadable(self.folder, "a row of it was altered, or written with another key")
+            yield tuple(row)
+
+    def _tag(self, row: list[Any]) -> bytes:
+        values = [value.hex() if isinstance(value, bytes) else value for value in row]
+        return hmac.digest(reveal(self._key), json.dumps(values).encode(), "sha256")
+
+    def add(self, unit: Unit, item: Item, images: int) -> None:
         """Note that a unit's output is in place; a process killed after this call has noted it."""
         path = item.images.path if unit.expected is None else None  # decrypting, the manifest has them
-        self._database.execute(
-            "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                os.fsencode(unit.target),
-                *unit.stamp,
-                os.fsencode(item.source),
-                item.format,
-                len(item.images),
-                json.dumps(item.images.held),
-                path and path.name,
-            ),
-        )
+        row = [
+            os.fsencode(unit.target),
+            *unit.stamp,
+            os.fsencode(item.source),
+            item.format,
+            images,
+            json.dumps(item.images.held),
+            path and path.name,
+            path and self._sha256(path.name),
+        ]
+        self._write(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 10)})", *row, self._tag(row))
 
-    def close(self) -> None:
-        self._database.close()
+    def skip(self, source: str, reason: str) -> None:
+        """Note that a damaged file is left out."""
+        self._write("INSERT OR REPLACE INTO skipped VALUES (?, ?)", os.fsencode(source), reason[:1000])
+
+    def _write(self, statement: str, *values: object) -> None:
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.Error as error:  # of a full disk, above all
+            raise BlockencError(f"{self.folder / 'journal'}: cannot be written ({error})") from None
+
+    def skipped(self) -> Iterator[tuple[str, str]]:
+        """The damaged files left out, in the order of their names, and why."""
+        for source, reason in self._database.execute("SELECT * FROM skipped ORDER BY source"):
+            yield os.fsdecode(source), reason
 
     def remove(self) -> None:
         """The run is finished: its outputs and manifest are in place."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._database.close()
+        self._dst.sweep(self._name)
+        for name in _FILES:
+            self._dst.remove(f"{self._name}/{name}")
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()  # stays, if it holds what we have not made
 
-    def sweep(self) -> None:
-        """Delete what a killed run left half-written."""
-        spilled = {
-            name for (name,) in self._database.execute("SELECT spilled FROM done WHERE spilled NOTNULL")
-        }
-        for path in self.folder.iterdir():
-            if not path.name.startswith("journal") and path.name not in spilled:
-                path.unlink()
+    def begin(self) -> None:
+        """Check that all of the journal is ours and of this kind of run, or make it so; sweep up."""
+        spilled = set()
+        try:
+            if row := self._database.execute("SELECT json FROM head").fetchone():
+                if row[0] != self._head:
+                    _check_same(row[0], json.loads(self._head), self.folder)
+            else:
+                self._database.execute("INSERT INTO head VALUES (?)", (self._head,))
+                # Synced: outputs never come before their journal.
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                sync_folder(self.folder)
+            self._database.execute("DELETE FROM skipped")
+            for *_, name, sha256 in self._rows():
+                if name is None:
+                    continue
+                if not TEMPORARY.fullmatch(name) or self._sha256(name) != sha256:
+                    raise _unreadable(self.folder, f"{name} was altered")
+                spilled.add(name)
+        except (sqlite3.Error, OSError) as error:
+            raise _unreadable(self.folder, error) from None
+        self._dst.sweep(self._name, keep=spilled.__contains__)
+
+    def _sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with open(self._dst.open(f"{self._name}/{name}", os.O_RDONLY), "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def _unreadable(folder: Path, why: object) -> ManifestError:
+    return ManifestError(f"{folder / 'journal'}: cannot be read ({why}); delete {folder} to begin anew")
 
 
 def work_folder(folder: Path, name: str) -> Path:
@@ -115,21 +177,23 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, head: dict[str, Any]) -> Iterator[Journal]:
-    """The journal in `folder`, a new one or that of a run that was cut off.
+def opened(folder: Path, head: dict[str, Any], key: bytes, mode: int = 0o777) -> Iterator[Journal]:
+    """The journal in the work folder `folder`, a new one or that of a run that was cut off.
 
-    head: what kind of run this is. Raises WrongKeyError or ManifestError if the one there is of another
-    kind; BlockencError if another process holds it. If the run ends in an error and not one unit is done,
+    head: what kind of run this is. key: authenticates it. mode: of the folders above it that are missing.
+    Raises WrongKeyError or ManifestError if the one there is of another kind, or not ours; OSError if it is
+    a link; BlockencError if another process holds it. If the run ends in an error and not one unit is done,
     the folder and those made for it are removed. (Ctrl-C may come between an output and its entry.)
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    journal = None
+    key = hide(key)
+    dst, name = Folder(folder.parent), folder.name
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(_locked(folder)) as database:
-            journal = Journal(folder, database)
-            _begin(database, folder, head)
-            journal.sweep()
+        make_folders(folder.parent, mode)
+        dst.make(name, lambda _: 0o700)
+        with contextlib.closing(_locked(dst, name)) as database:
+            journal = Journal(dst, name, database, key, head)
+            journal.begin()
             try:
                 yield journal
             except Exception:
@@ -144,20 +208,39 @@ def opened(folder: Path, head: dict[str, Any]) -> Iterator[Journal]:
         raise
 
 
-def _locked(folder: Path) -> sqlite3.Connection:
-    """The database, held until the process ends, however it ends."""
+def _locked(dst: Folder, name: str) -> sqlite3.Connection:
+    """The database with our tables in it, held until the process ends, however it ends."""
+    folder = dst.path / name
     path = folder / "journal"
-    path.touch()
-    number = path.stat().st_ino
+    for other in _FILES:
+        _check_own_file(dst, f"{name}/{other}")
+    # It is opened here only to be made: closing it would release the lock of another run of this process.
+    with contextlib.suppress(FileExistsError):
+        os.close(dst.open(f"{name}/journal", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    number = path.lstat().st_ino
+
+    def still_there() -> bool:
+        found = dst.status(f"{name}/journal")
+        return found is not None and found.st_ino == number
+
     database = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
+        if hasattr(database, "setlimit"):  # Python 3.11 has it
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE)
+        database.execute("PRAGMA trusted_schema = OFF")
         # In this mode a write-ahead log needs no shared memory, which network file systems do not have.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        tables = dict(database.execute("SELECT name, sql FROM sqlite_master"))
+        if tables and tables != _TABLES:
+            raise _unreadable(folder, "its tables are not those of this release")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")  # an entry survives a kill; a power cut may take some
         database.execute("BEGIN EXCLUSIVE")
-        if not path.exists() or path.stat().st_ino != number:
+        if not still_there():
             raise BlockencError(f"{folder.parent}: another run has just finished here")
+        if not tables:
+            for statement in _TABLES.values():
+                database.execute(statement)
         database.execute("COMMIT")
     except BaseException as error:
         database.close()
@@ -165,27 +248,25 @@ def _locked(folder: Path) -> sqlite3.Connection:
             raise
         if "locked" in str(error):
             raise BlockencError(f"{folder.parent}: another run is writing here") from None
-        raise ManifestError(f"{path}: cannot be read ({error}); delete {folder} to begin anew") from None
+        raise _unreadable(folder, error) from None
     return database
 
 
-def _begin(database: sqlite3.Connection, folder: Path, head: dict[str, Any]) -> None:
-    """Check that the journal is of this kind of run, or make it so."""
-    database.executescript(_TABLES)
-    if row := database.execute("SELECT json FROM head").fetchone():
-        _check_same(json.loads(row[0]), head, folder)
-        return
-    database.execute("INSERT INTO head VALUES (?)", (json.dumps(head),))
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # synced: outputs never come before their journal
-    sync_folder(folder)
+def _check_own_file(dst: Folder, name: str) -> None:
+    """Raise ManifestError for what is there and is no file, or has a second name somewhere else."""
+    found = dst.status(name)
+    if found is not None and not (stat.S_ISREG(found.st_mode) and found.st_nlink <= 1):
+        raise ManifestError(f"{dst.path / name}: is not a file that blockenc made; remove it")
 
 
-def _check_same(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+def _check_same(text: str, new: dict[str, Any], folder: Path) -> None:
     place = f"{folder.parent}: a run was cut off here"
-    if old.get("fingerprint") != new["fingerprint"]:
-        raise WrongKeyError(
-            f"{place} that used the key {old.get('fingerprint')}, the key given is {new['fingerprint']}"
-        )
-    if old != new:
-        other = ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
-        raise ManifestError(f"{place} that had another {other}; repeat its command, or delete {folder}")
+    try:
+        old = json.loads(text)
+        fingerprint = old.get("fingerprint")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise _unreadable(folder, "its head is damaged") from None
+    if fingerprint != new["fingerprint"]:
+        raise WrongKeyError(f"{place} that used the key {fingerprint}, the key given is {new['fingerprint']}")
+    other = ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
+    raise ManifestError(f"{place} that had another {other}; repeat its command, or delete {folder}")

@@ -3,35 +3,50 @@
 A folder has one manifest, blockenc.json, or one for each shard of the run that made it. It is a JSON
 document laid out in lines, one for each file, in the order of their names, and one for each image where a
 file holds many. It is read and written line by line: a data set may have more images than fit into memory.
+
+Its last line but one is a tag, HMAC-SHA256 over every byte before that line under a subkey of the key, so
+that nobody without the key can change what a manifest says: not the scheme, a size, the list, or which shard
+it is. Manifests of version 2 have no tag.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import heapq
+import hmac
 import itertools
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from blockenc.data.formats import BY_NAME, IMAGE
 from blockenc.data.pixels import CHANNELS, FITS
 from blockenc.errors import BlockencError, WrongKeyError
-from blockenc.files import atomic_file
+from blockenc.files import Folder, temporary_name
+from blockenc.hidden import hide, reveal
 from blockenc.scheme import Scheme
+
+if TYPE_CHECKING:
+    from blockenc.key import Key, KeySet
 
 MANIFEST = "blockenc.json"
 FORMAT = "blockenc-manifest"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+UNTAGGED = 2  # the version before, which is still read
+MAC_INFO = "blockenc/manifest"  # names the subkey of the tag
+MAX_LINE = 1 << 20  # bytes of a line; a name has a few thousand at most
 HELD = 256  # pictures of one file that are held in memory
 _PART = re.compile(r"blockenc\.(\d+)of(\d+)\.json")
 _ITEMS = b' "items": {\n'
 _MANY = b'"images": ['  # ends the line of a file whose images follow, one a line
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_ITEMS_END = b" },\n"
+_TAG = re.compile(rb' "mac": "([0-9a-f]{64})"\n')
 
 
 class ManifestError(BlockencError, ValueError):
@@ -73,9 +88,9 @@ class Pictures:
             return
         with open(self.path, "rb") as file:
             file.seek(self.offset)
-            for line in itertools.islice(file, self._count):
+            for _ in range(self._count):
                 with _damage(self.path):
-                    picture = Picture(*json.loads(line.rstrip(b",\n"))).check()
+                    picture = Picture(*json.loads(_line_of(file).rstrip(b",\n"))).check()
                 yield picture
 
 
@@ -92,11 +107,13 @@ class PictureLog:
             self._spill()
 
     def _spill(self) -> None:
+        new = 0
         if self._path is None:
-            descriptor, name = tempfile.mkstemp(".pictures", ".blockenc.", self._folder)
-            os.close(descriptor)
-            self._path = Path(name)
-        with open(self._path, "ab") as file:
+            self._path = self._folder / temporary_name("pictures")
+            new = os.O_CREAT | os.O_EXCL
+        place = Folder(self._folder.parent)  # the work folder's own name may be no link
+        name = f"{self._folder.name}/{self._path.name}"
+        with open(place.open(name, os.O_WRONLY | os.O_APPEND | new), "ab") as file:
             file.writelines(_line(picture) + b"\n" for picture in self._held)
         self._count += len(self._held)
         self._held = []
@@ -146,7 +163,9 @@ class Item(NamedTuple):
         """
         path, kind = Path(self.name), BY_NAME[self.format]
         foreign = kind.target(self.name).lower() != self.name.lower() or not kind.names(path.name)
-        if path.anchor or ".." in path.parts or foreign or not isinstance(self.source, str):
+        hidden = any(part.startswith(".") for part in path.parts[:-1])  # such as the folder of a journal
+        no_name = b"\0" in self.key or not isinstance(self.source, str)
+        if path.anchor or ".." in path.parts or foreign or hidden or no_name:
             raise ValueError(f"path {self.name!r}")
         return self
 
@@ -171,13 +190,15 @@ class Manifest:
     """What decryption needs besides the key; the items stay in their files.
 
     scheme: its channels are not used; each image has its own. paths: where it was read, of several shards
-    or of one run.
+    or of one run. shard: (i, n), of the manifest of one shard. version: of the file that was read.
     """
 
     scheme: Scheme
     fingerprint: str
     fit: str
     paths: tuple[Path, ...] = ()
+    shard: tuple[int, int] | None = None
+    version: int = FORMAT_VERSION
 
     def head(self) -> dict[str, Any]:
         """All but the items, as JSON."""
@@ -189,30 +210,66 @@ class Manifest:
             "scheme": scheme,
             "fingerprint": self.fingerprint,
             "fit": self.fit,
+            **({"shard": list(self.shard)} if self.shard else {}),
         }
 
     def items(self) -> Iterator[Item]:
         """The items in the order of their names. Raises ManifestError where the file is damaged; OSError."""
         last: Item | None = None
-        for item in heapq.merge(*map(_items, self.paths), key=lambda item: item.key):
+        for item in heapq.merge(*map(self._items, self.paths), key=lambda item: item.key):
             if last and item.key <= last.key:
                 raise ManifestError(f"{self.paths[0]}: damaged manifest ({item.name!r} is out of order)")
             yield item
             last = item
 
+    def _items(self, path: Path) -> Iterator[Item]:
+        return _items(path, Manifest.read(path).version)
+
     def find(self, name: str) -> Item | None:
         return next((item for item in self.items() if item.name == name), None)
 
-    def write(self, path: Path, items: Iterable[Item], folder: Path) -> None:
-        """Write it to `path` with these items, in the order of their names. folder: for temporary files."""
-        with atomic_file(path, folder=folder) as file:
-            file.write(json.dumps(self.head(), indent=1)[:-2].encode() + b",\n" + _ITEMS[:-1])
+    def write(
+        self, path: Path, items: Iterable[Item], key: Key | KeySet, *, within: str = "", mode: int = 0o666
+    ) -> None:
+        """Write it to `path` with these items, in the order of their names, and a tag made with `key`.
+
+        within: the folder below that of `path` for the temporary file. mode: as in `Folder.atomic_file`.
+        """
+        tag = hmac.new(key.mac_key(MAC_INFO), digestmod=hashlib.sha256)
+        with Folder(path.parent).atomic_file(path.name, within=within, mode=mode) as file:
+
+            def put(data: bytes) -> None:
+                tag.update(data)
+                file.write(data)
+
+            put(json.dumps(self.head(), indent=1)[:-2].encode() + b",\n" + _ITEMS[:-1])
             separator = b"\n"
             for item in items:
-                file.write(separator)
-                file.writelines(item.lines())
+                put(separator)
+                for line in item.lines():
+                    put(line)
                 separator = b",\n"
-            file.write(b"\n }\n}\n")
+            put(b"\n" + _ITEMS_END)
+            file.write(f' "mac": "{tag.hexdigest()}"\n}}\n'.encode())
+
+    def authenticate(self, key: Key | KeySet, warn: Callable[[str], object]) -> None:
+        """Check that whoever wrote the manifest had the key; `warn` is told of a file too old to have a tag.
+
+        Raises WrongKeyError if the manifest names another key; ManifestError if it was altered.
+        """
+        if self.fingerprint != key.fingerprint:
+            raise WrongKeyError(
+                f"{self.paths[0]}: encrypted with the key {self.fingerprint}, "
+                f"the key given is {key.fingerprint}"
+            )
+        for path in self.paths:
+            if Manifest.read(path).version == UNTAGGED:
+                warn(
+                    f"{path}: a manifest of version {UNTAGGED}, which is not authenticated: whoever could "
+                    "write to it may have changed what it says"
+                )
+            else:
+                _authenticate(path, key.mac_key(MAC_INFO))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -225,16 +282,20 @@ class Manifest:
             raise ManifestError(f"{path}: damaged manifest (not JSON, or not laid out in lines)") from None
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise ManifestError(f"{path}: not a blockenc manifest, or a damaged one")
-        if fields.get("version") != FORMAT_VERSION:
+        version = fields.get("version")
+        if version not in (UNTAGGED, FORMAT_VERSION) or isinstance(version, (bool, float)):
             raise ManifestError(
-                f"{path}: manifest version {fields.get('version')!r}; this release reads {FORMAT_VERSION}"
+                f"{path}: manifest version {version!r}; this release reads {UNTAGGED} and {FORMAT_VERSION}"
             )
         with _damage(path):
             scheme = Scheme.from_dict({**fields["scheme"], "channels": 1})
             fingerprint, fit = fields["fingerprint"], fields["fit"]
-            if not isinstance(fingerprint, str) or fit not in FITS:
+            if not _FINGERPRINT.fullmatch(fingerprint) or fit not in FITS:
                 raise ValueError("fingerprint or fit")
-        return cls(scheme, fingerprint, fit, (path,))
+            shard = part_of(path.name)
+            if version != UNTAGGED and fields.get("shard") != (shard and list(shard)):
+                raise ValueError("its name is that of another shard")
+        return cls(scheme, fingerprint, fit, (path,), shard, version)
 
     def check_same(self, other: Manifest) -> None:
         """Raise WrongKeyError or ManifestError unless `other` has our key, scheme and fit."""
@@ -252,30 +313,62 @@ class Manifest:
 def _head(file: BinaryIO) -> bytes:
     """The lines up to the items."""
     lines = []
-    for line in itertools.islice(file, 100):
-        lines.append(line)
-        if line == _ITEMS:
+    for _ in range(100):
+        lines.append(file.readline(MAX_LINE // 100))
+        if lines[-1] in (_ITEMS, b""):
             break
     return b"".join(lines)
 
 
-def _items(path: Path) -> Iterator[Item]:
+def _line_of(file: BinaryIO) -> bytes:
+    """The next line. Raises ValueError for one that no manifest has, so that memory stays bounded."""
+    line = file.readline(MAX_LINE)
+    if not line.endswith(b"\n"):
+        raise ValueError("a line is too long" if len(line) == MAX_LINE else "it is cut off")
+    return line
+
+
+def _authenticate(path: Path, key: bytes) -> None:
+    """Raise ManifestError unless the tag at the end of the file is that of all before it."""
+    key = hide(key)
+    tag = hmac.new(reveal(key), digestmod=hashlib.sha256)
+    with open(path, "rb") as file, _damage(path):
+        tag.update(_head(file))
+        while (line := _line_of(file)) != _ITEMS_END:
+            tag.update(line)
+        tag.update(line)
+        found = _tag(file)
+    if not hmac.compare_digest(found, tag.hexdigest()):
+        raise ManifestError(f"{path}: altered since it was written (its tag is not that of what it says)")
+
+
+def _tag(file: BinaryIO) -> str:
+    """The tag after the items, and nothing else. Raises ValueError."""
+    match, rest = _TAG.fullmatch(file.readline(100)), file.read(3)
+    if match is None or rest != b"}\n":
+        raise ValueError("no tag at its end")
+    return match[1].decode()
+
+
+def _items(path: Path, version: int) -> Iterator[Item]:
     with open(path, "rb") as file:
         _head(file)
-        for line in file:
-            if line == b" }\n":
-                if file.read(3) == b"}\n":
-                    return
-                break
-            text = line.rstrip(b",\n")
-            many = text.endswith(_MANY)
+        while True:
             with _damage(path):
+                line = _line_of(file)
+                if line == _ITEMS_END and version != UNTAGGED:
+                    _tag(file)
+                    return
+                if line == b" }\n" and version == UNTAGGED:
+                    if file.read(3) != b"}\n":
+                        raise ValueError("it is cut off")
+                    return
+                text = line.rstrip(b",\n")
+                many = text.endswith(_MANY)
                 ((name, fields),) = json.loads(b"{" + text + (b"]}}" if many else b"}")).items()
                 if many:
                     offset, count = file.tell(), 0
-                    while not (line := file.readline()).startswith(b"  ]}"):
-                        if not line:
-                            raise ValueError("it is cut off")
+                    while not _line_of(file).startswith(b"  ]}"):
                         count += 1
                     images = Pictures([], path.absolute(), offset, count)
                     item = Item(name, fields["source"], fields["format"], images)
@@ -284,7 +377,6 @@ def _items(path: Path) -> Iterator[Item]:
                     item = Item(name, source, IMAGE.name, Pictures([Picture(**fields).check()]))
                 item.check()
             yield item
-    raise ManifestError(f"{path}: damaged manifest (it is cut off)")
 
 
 def part_name(shard: int, shards: int) -> str:
@@ -292,10 +384,17 @@ def part_name(shard: int, shards: int) -> str:
     return f"blockenc.{shard}of{shards}.json"
 
 
+def part_of(name: str) -> tuple[int, int] | None:
+    """The shard whose manifest has this name."""
+    match = _PART.fullmatch(name)
+    part = (int(match[1]), int(match[2])) if match else None
+    return part if part and part_name(*part) == name else None
+
+
 def manifests(folder: Path) -> list[Path]:
     """The manifests of a folder: the one, or those of the shards, in no order."""
     whole = folder / MANIFEST
-    parts = [path for path in folder.glob("blockenc.*of*.json") if _PART.fullmatch(path.name)]
+    parts = [path for path in folder.glob("blockenc.*of*.json") if part_of(path.name)]
     return [whole] if whole.is_file() else parts
 
 
@@ -304,16 +403,19 @@ def read_folder(folder: Path) -> Manifest:
     paths = manifests(folder)
     if not paths:
         raise ManifestError(f"{folder}: no {MANIFEST} here; not an encrypted folder, or not a finished one")
-    parts = [match.groups() for path in paths if (match := _PART.fullmatch(path.name))]
-    counts = {int(n) for _, n in parts}
+    parts = [part for path in paths if (part := part_of(path.name))]
+    counts = {n for _, n in parts}
     if len(counts) > 1:
         raise ManifestError(f"{folder}: manifests of runs with {' and '.join(map(str, counts))} shards")
-    if parts and (absent := set(range(counts.pop())) - {int(i) for i, _ in parts}):
-        raise ManifestError(f"{folder}: no manifest of shard {', '.join(map(str, sorted(absent)))} here")
+    if parts:
+        here = {i for i, _ in parts}
+        absent = (str(i) for i in range(counts.pop()) if i not in here)  # may be very many
+        if first_absent := list(itertools.islice(absent, 20)):
+            raise ManifestError(f"{folder}: no manifest of shard {', '.join(first_absent)} here")
     first, *others = (Manifest.read(path) for path in paths)
     for other in others:
         first.check_same(other)
-    return dataclasses.replace(first, paths=tuple(paths))
+    return dataclasses.replace(first, paths=tuple(paths), shard=None)
 
 
 def find_manifest(file: Path) -> tuple[Manifest, Item | None] | None:

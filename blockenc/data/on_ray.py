@@ -11,8 +11,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from blockenc.data.engine import WAITING, Engine, Outcome, hand_out
-from blockenc.data.work import Job, Result, Unit, do
+from blockenc.data.engine import WAITING, Done, Engine, Outcome, hand_out
+from blockenc.data.work import Job, Unit, do
 from blockenc.errors import BlockencError
 
 RETRIES = 10  # of a unit whose worker died; an error that the work raises is not tried again
@@ -28,7 +28,7 @@ def in_ray(address: str | None = None) -> Engine:
     except ImportError:
         raise BlockencError("--engine ray needs Ray: pip install 'blockenc[ray]'") from None
 
-    def engine(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[tuple[Unit, Result]]:
+    def engine(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[Done]:
         ours = not ray.is_initialized()
         if ours:
             ray.init(
@@ -43,7 +43,7 @@ def in_ray(address: str | None = None) -> Engine:
     return engine
 
 
-def _tasks(ray: Any, job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[tuple[Unit, Result]]:
+def _tasks(ray: Any, job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[Done]:
     task = ray.remote(do).options(max_retries=RETRIES, retry_exceptions=False, num_cpus=1)
     # Workers need not have this process's working folder.
     places = {name: getattr(job, name).absolute() for name in ("source", "folder", "temporary")}
@@ -61,4 +61,4 @@ def _tasks(ray: Any, job: Job, units: Iterable[Unit], workers: int | None) -> It
             except ray.exceptions.RayError as error:
                 yield reference, BlockencError(f"Ray gave up a unit: {error}")
 
-    yield from hand_out(units, limit, lambda unit: task.remote(shared, unit), finished, ray.cancel)
+    yield from hand_out(job, units, limit, lambda unit: task.remote(shared, unit), finished, ray.cancel)

@@ -2,17 +2,85 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockenc.data import pixels
-from blockenc.data.formats import BY_NAME, Format, format_of
-from blockenc.data.work import Unit
+from blockenc.data.formats import BY_NAME, FORMATS, IMAGE, Format, format_of
+from blockenc.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    ManifestError,
+    find_manifest,
+    manifests,
+    part_of,
+)
+from blockenc.data.work import Unit, too_small
+from blockenc.files import Folder
 
 SAMPLE = 100  # files that verify="sample" looks at
+SHOWN = 3  # names of each kind that a summary shows
+MAX_NESTED_LINKS = 3  # linked folders within linked folders; a few that list each other are endless otherwise
+SKIPPED = "skipped.txt"  # ends the name of the list of damaged files
+
+# Kinds of files that a run leaves out, as they are counted.
+OTHER = "other files"
+HIDDEN = "hidden files or folders"
+EXCLUDED = "excluded files"
+UNLISTED = "files that the manifest does not list"
+LEADING_OUT = "links that lead out of SRC"
+LOOPS = "links that lead back to a folder they are in"
+NESTED = "links nested too deeply"
+BROKEN = "links to nothing"
+SPECIAL = "FIFOs, sockets or devices"
+DAMAGED = "damaged files"
+
+
+class Left(NamedTuple):
+    """Files of one kind that were left out: how many, and the names of the first."""
+
+    files: int
+    names: tuple[str, ...]
+
+
+class LeftOut(dict[str, Left]):
+    """What a run leaves out, by kind."""
+
+    def add(self, kind: str, name: str) -> None:
+        count, names = self.get(kind, Left(0, ()))
+        self[kind] = Left(count + 1, (*names, name) if count < SHOWN else names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which files of a folder tree are wanted.
+
+    include, exclude: patterns as in fnmatch, where * also matches a slash. A pattern names a file by its
+    path below SRC or by its name alone, and all files of a folder by the path or name of that. include:
+    what matches none of them is excluded; empty: nothing is. follow_links: also those that lead out of SRC.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    follow_links: bool = False
+
+    def admits(self, name: str) -> bool:
+        steps = [step.as_posix() for step in (PurePosixPath(name), *PurePosixPath(name).parents)][:-1]
+        steps += PurePosixPath(name).parts
+
+        def any_of(patterns: tuple[str, ...]) -> bool:
+            return any(fnmatchcase(step, pattern) for pattern in patterns for step in steps)
+
+        return (not self.include or any_of(self.include)) and not any_of(self.exclude)
 
 
 class Units:
@@ -63,21 +131,52 @@ class Units:
                 f"{src / other} and {src / source} would both become {target}; rename one"
             ) from None
 
-    def scan(self, src: Path) -> int:
-        """Add the files of a folder tree; how many others it has. Raises ValueError if none holds images."""
-        skipped = 0
-        for source in _files(src):
+    def scan(self, src: Path, dst: Path, selection: Selection, again: bool) -> LeftOut:
+        """Add the files of a folder tree; tell what is left out of it.
+
+        Raises ValueError if none holds images, if a name is taken, if a link leads into `dst`, and, unless
+        `again`, if a manifest tells that some of it is encrypted.
+        """
+        left_out = LeftOut()
+        for source in _files(src, dst, selection.follow_links, left_out):
+            if not selection.admits(source):
+                left_out.add(EXCLUDED, source)
+                continue
             kind = format_of(src / source)
             if kind is None:
-                skipped += 1
+                if not again and _is_manifest(src / source):
+                    raise encrypted_already(src, src / source)
+                left_out.add(OTHER, source)
             else:
                 self.add(src, source, kind, kind.target(source))
         if not self._one("SELECT 1 FROM units WHERE format != 'metadata'"):
+            found = "".join(f"; {line}" for line in described(left_out))
             raise ValueError(
                 f"{src}: no images here (looked for {' '.join(pixels.SUFFIXES)} "
-                ".tar .npy .npz .parquet .arrow and CIFAR batches)"
+                f".tar .npy .npz .parquet .arrow and CIFAR batches){found}"
             )
-        return skipped
+        self._check_names(src)
+        return left_out
+
+    def _check_names(self, src: Path) -> None:
+        """Raise ValueError if an output would be where a folder must be, or has a name that is ours."""
+        query = (
+            "SELECT a.source, b.source FROM units a JOIN units b "
+            "ON b.target > CAST(a.target || x'2f' AS BLOB) AND b.target < CAST(a.target || x'30' AS BLOB)"
+        )
+        if row := self._database.execute(query).fetchone():
+            file, below = (src / os.fsdecode(name) for name in row)
+            raise ValueError(
+                f"{file} would become {BY_NAME[self._format_of(row[0])].target(file.name)}, "
+                f"where {below} needs a folder of that name; rename one"
+            )
+        for (name,) in self._database.execute("SELECT target FROM units WHERE instr(target, x'2f') = 0"):
+            target = os.fsdecode(name)
+            if target == MANIFEST or part_of(target) or target.endswith(f".{SKIPPED}"):
+                raise ValueError(f"{src / target}: is a name that blockenc writes itself; rename it")
+
+    def _format_of(self, source: bytes) -> str:
+        return str(self._one("SELECT format FROM units WHERE source = ?", source))
 
     def keep_shard(self, shard: int, shards: int) -> None:
         """Drop the units of other shards: each has every n-th."""
@@ -92,10 +191,23 @@ class Units:
         rows = ((os.fsencode(target),) for target in targets)
         self._database.executemany("INSERT OR IGNORE INTO known VALUES (?)", rows)
 
+    def forget(self, targets: Iterable[str]) -> None:
+        """Take back what was known."""
+        self._database.executemany(
+            "DELETE FROM known WHERE target = ?", ((os.fsencode(target),) for target in targets)
+        )
+
+    def known(self) -> Iterator[str]:
+        for (target,) in self._database.execute("SELECT target FROM known ORDER BY target"):
+            yield os.fsdecode(target)
+
     def drop(self, target: str, stamp: tuple[int, int]) -> bool:
         """Whether there was a unit of this target and stamp; it no longer is."""
         query = "DELETE FROM units WHERE target = ? AND size = ? AND mtime = ?"
         return self._database.execute(query, (os.fsencode(target), *stamp)).rowcount > 0
+
+    def discard(self, unit: Unit) -> None:
+        self._database.execute("DELETE FROM units WHERE target = ?", (os.fsencode(unit.target),))
 
     def choose_verified(self, verify: str) -> None:
         if verify != "none":
@@ -109,19 +221,74 @@ class Units:
         self._database.close()
 
 
-def _files(src: Path) -> Iterator[str]:
-    """The files below a folder, without hidden ones and without linked folders, in any order."""
-    folders = [""]
+def _files(src: Path, dst: Path, follow_links: bool, left_out: LeftOut) -> Iterator[str]:
+    """The files below a folder, in any order.
+
+    A linked file or folder is as good as a real one, as torchvision's ImageFolder has it, as long as the
+    link does not lead out of the tree (unless `follow_links`) or back to a folder that it is in. What else
+    there is, is noted in `left_out`.
+    """
+    real, output = src.resolve(), dst.resolve()
+    # Folders to look into: name, where it really is, the real folders it is in, how many links led there.
+    folders: list[tuple[str, Path, frozenset[Path], int]] = [("", real, frozenset(), 0)]
     while folders:
-        folder = folders.pop()
+        folder, place, above, links = folders.pop()
+        above |= {place}
         with os.scandir(src / folder) as entries:
             for entry in entries:
+                name = folder + entry.name
+                linked = entry.is_symlink() or getattr(entry, "is_junction", bool)()
                 if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{folder}{entry.name}/")
+                    left_out.add(HIDDEN, name)
+                elif not linked and entry.is_file():
+                    yield name
+                elif (target := _target(place / entry.name) if linked else place / entry.name) is None:
+                    left_out.add(BROKEN, name)
+                elif target.is_relative_to(output):
+                    raise ValueError(f"{src / name}: leads into DST ({dst}); remove the link")
+                elif linked and not follow_links and not target.is_relative_to(real):
+                    left_out.add(LEADING_OUT, name)
                 elif entry.is_file():
-                    yield folder + entry.name
+                    yield name
+                elif not entry.is_dir():
+                    left_out.add(SPECIAL, name)
+                elif target in above:
+                    left_out.add(LOOPS, name)
+                elif linked and links >= MAX_NESTED_LINKS:
+                    left_out.add(NESTED, name)
+                else:
+                    folders.append((f"{name}/", target, above, links + linked))
+
+
+def note_unlisted(src: Path, manifest: Manifest, left_out: LeftOut) -> None:
+    """Note in `left_out` the files of an encrypted folder that its manifest does not list."""
+    ours = {path.name for path in manifest.paths}
+    with contextlib.closing(Units()) as units:
+        for folder, _, names in os.walk(src):
+            below = PurePosixPath(os.path.relpath(folder, src).replace(os.sep, "/"))
+            units.know((below / name).as_posix() for name in names if not name.startswith("."))
+        units.forget(item.name for item in manifest.items())
+        for name in units.known():
+            if name not in ours and not name.endswith(SKIPPED):
+                left_out.add(UNLISTED, name)
+
+
+def _target(link: Path) -> Path | None:
+    """What a link leads to, None if that is nothing."""
+    try:
+        return Path(os.path.realpath(link, strict=True))
+    except OSError:
+        return None
+
+
+def described(left_out: LeftOut) -> list[str]:
+    """A line for each kind of what was left out."""
+    lines = []
+    for kind, (count, names) in left_out.items():
+        shown = ", ".join(sorted(names)) + (", ..." if count > len(names) else "")
+        advice = "; --follow-links follows them" if kind == LEADING_OUT else ""
+        lines.append(f"{count} {kind} left out ({shown}){advice}")
+    return lines
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
@@ -129,22 +296,75 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def single_target(src: Path, dst: Path, kind: Format) -> tuple[Path, str]:
-    """Where one file goes: into the folder `dst`, or to the file `dst` if that has the suffix it takes."""
+def manifest_of(src: Path) -> Path | None:
+    """The manifest that lists a file, or files below a folder, if there is one beside it or up the tree."""
+    with contextlib.suppress(ManifestError, OSError):  # what is no manifest, or damaged, tells nothing
+        if src.is_file():
+            found = find_manifest(src)
+            return found[0].paths[0] if found and found[1] else None
+        if here := manifests(src):
+            return here[0]
+        place = src.absolute()
+        for folder in place.parents:
+            below = f"{place.relative_to(folder).as_posix()}/"
+            for path in manifests(folder):
+                if any(item.name.startswith(below) for item in Manifest.read(path).items()):
+                    return path
+    return None
+
+
+def encrypted_already(src: Path, manifest: Path) -> ValueError:
+    return ValueError(f"{src}: encrypted already, says {manifest}; --again encrypts it once more")
+
+
+def _is_manifest(path: Path) -> bool:
+    name = path.name
+    if name != MANIFEST and not part_of(name):
+        of_a_file = name.endswith(".json") and any(kind.names(name[:-5]) for kind in FORMATS)
+        if not of_a_file:
+            return False
+    with open(path, "rb") as file:
+        return FORMAT.encode() in file.read(200)
+
+
+def single_target(src: Path, dst: Path, kind: Format, folder_meant: bool = False) -> tuple[Path, str]:
+    """Where one file goes: into the folder `dst`, or to the file `dst` if that has the suffix it takes.
+
+    Raises ValueError for another suffix, unless there is such a folder, or `folder_meant`.
+    """
     name = kind.target(src.name)
     suffix = PurePosixPath(name).suffix
-    if suffix and dst.suffix.lower() == suffix.lower() and not dst.is_dir():
+    if dst.is_dir() or folder_meant or not dst.suffix:
+        folder = as_folder(dst)
+    elif dst.suffix.lower() == suffix.lower():
         folder, name = dst.parent, dst.name
     else:
-        folder = as_folder(dst)
+        if kind is IMAGE:
+            what = "pictures are written as PNG files"
+        else:
+            what = f"{src.name} comes out as a {suffix} file" if suffix else f"{src.name} comes out as {name}"
+        better = dst.stem + suffix
+        if kind.names(dst.name) and kind.target(dst.name).endswith(suffix):
+            better = kind.target(dst.name)  # knows of suffixes in two parts
+        write = f"write {dst.with_name(better)}, or " if suffix else ""
+        raise ValueError(f"{dst}: {what}; {write}name a folder (with / at its end)")
     if (folder / name).resolve() == src.resolve():
         raise ValueError(f"{dst}: is SRC itself; give another DST")
     return folder, name
 
 
+def tree_target(src: Path, dst: Path, folder_meant: bool = False) -> Path:
+    """The folder `dst`, for a folder `src`. Raises ValueError for what is meant to be a file, it seems."""
+    check_apart(src, dst)
+    as_file = dst.suffix and any(kind.names(f"a{dst.suffix}") for kind in FORMATS)
+    if as_file and not folder_meant and not dst.exists():
+        raise ValueError(f"{dst}: SRC is a folder, and DST has the name of a file; a folder ends in /")
+    return as_folder(dst)
+
+
 def as_folder(dst: Path) -> Path:
     if dst.exists() and not dst.is_dir():
-        raise NotADirectoryError(20, "exists, and is not a folder", str(dst))
+        raise NotADirectoryError(errno.ENOTDIR, "exists, and is not a folder", str(dst))
     return dst
 
 
@@ -154,29 +374,47 @@ def check_apart(src: Path, dst: Path) -> None:
         raise ValueError(f"{dst}: DST and SRC ({src}) must be apart, neither within the other")
 
 
-def check_target(folder: Path, unit: Unit) -> None:
-    """Nothing is in the way of the file to write, and no file that must stay is overwritten."""
-    target = folder / unit.target
-    if target.is_dir():
-        raise IsADirectoryError(21, "is a folder, where a file is to be written", str(target))
-    if not unit.replace and target.exists():
-        raise FileExistsError(17, "exists, and is not overwritten without --force", str(target))
-    for parent in (folder / path for path in PurePosixPath(unit.target).parents):
-        if parent.exists() and not parent.is_dir():
-            raise NotADirectoryError(20, "is a file, where a folder is needed", str(parent))
+def check_target(folder: Folder, unit: Unit, resuming: bool) -> None:
+    """Nothing is in the way of the file to write, no link, and no file that must stay, if not `resuming`."""
+    found = folder.status(unit.target)
+    if found is None or resuming:
+        return
+    target = str(folder.path / unit.target)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder, where a file is to be written", target)
+    if not unit.replace:
+        raise FileExistsError(errno.EEXIST, "exists, and is not overwritten without --force", target)
 
 
-def check_headers(root: Path, units: Iterable[Unit], block_size: int, fit: str) -> set[int]:
-    """The channel counts that may occur. Raises if a file is no image, or a size does not fit."""
+def check_headers(
+    root: Path,
+    units: Iterable[Unit],
+    block_size: int,
+    fit: str,
+    damaged: Callable[[Unit, pixels.ImageFileError], object] | None = None,
+    least: pixels.Size = (1, 1),
+) -> set[int]:
+    """The channel counts that may occur. Raises if a size does not fit, or if a file is no image.
+
+    damaged: is told of such a file instead. least: width and height that an image must have.
+    """
     channels: set[int] = set()
     misfit, more = None, 0
     for unit in units:
         path = root / unit.source
-        known = BY_NAME[unit.format].sizes(path)
+        try:
+            known = BY_NAME[unit.format].sizes(path)
+        except pixels.ImageFileError as error:
+            if damaged is None:
+                raise
+            damaged(unit, error)
+            continue
         if not known:  # only reading the file through would tell
             channels |= set(pixels.CHANNELS.values())
         for size, count in known:
             channels.add(count)
+            if size[0] < least[0] or size[1] < least[1]:
+                raise too_small(path, size, least)
             if pixels.misfit(size, block_size, fit):
                 more += misfit is not None
                 misfit = misfit or (path, size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from blockenc.data.formats import BY_NAME, Format
 from blockenc.data.manifest import Item, Picture, PictureLog, Pictures
 from blockenc.data.pixels import ImageFileError
 from blockenc.errors import BlockencError
-from blockenc.files import atomic_file
+from blockenc.files import Folder, file_mode, folder_mode
 
 
 class Unit(NamedTuple):
@@ -39,7 +40,11 @@ class Result(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the units of a run have in common. ciphers: by channels."""
+    """What the units of a run have in common.
+
+    ciphers: by channels. skip_damaged: go on when a file cannot be read. size: width and height to decrypt
+    images to that no manifest lists; None: as large as they are.
+    """
 
     decrypt: bool
     source: Path
@@ -48,6 +53,8 @@ class Job:
     ciphers: dict[int, Cipher]
     block_size: int
     fit: str
+    skip_damaged: bool = False
+    size: pixels.Size | None = None
 
     def cipher(self, channels: int, name: object) -> Cipher:
         try:
@@ -114,15 +121,48 @@ class Decrypting:
         )
 
 
+class DecryptingUnlisted:
+    """The change of decryption where no manifest says what is expected."""
+
+    png = staticmethod(pixels.png)
+
+    def __init__(self, job: Job, name: object) -> None:
+        self.job, self.name = job, name
+        self.done, self.pixels = 0, 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        height, width, channels = images.shape[1:]
+        if pixels.misfit((width, height), self.job.block_size, "error"):
+            raise pixels.misfit_error(self.name, (width, height), self.job.block_size, "error")
+        right, bottom = self.job.size or (width, height)
+        if right > width or bottom > height:
+            raise too_small(self.name, (width, height), (right, bottom))
+        decrypted: np.ndarray = self.job.cipher(channels, self.name).decrypt(images)
+        self.done += len(images)
+        self.pixels += len(images) * bottom * right
+        return decrypted[:, :bottom, :right]
+
+
+def too_small(name: object, size: pixels.Size, least: pixels.Size) -> ValueError:
+    return ValueError(
+        f"{name}: {size[0]} x {size[1]} pixels is less than the size {least[0]} x {least[1]} to decrypt to"
+    )
+
+
 def do(job: Job, unit: Unit) -> Result:
     """Make the output of a unit, put it in place, and tell what it is. What it raises names the file."""
     source, target = job.source / unit.source, job.folder / unit.target
-    kind = BY_NAME[unit.format]
+    kind, place = BY_NAME[unit.format], Folder(job.folder)
+    parent = PurePosixPath(unit.target).parent.as_posix()  # outputs are in the same folders as their sources
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(target, folder=job.temporary) as file:
-            change: Encrypting | Decrypting
-            if unit.expected is None:
+        place.make(parent, lambda name: folder_mode(job.source / name))
+        with place.atomic_file(unit.target, within=job.temporary.name, mode=file_mode(source)) as file:
+            change: Encrypting | Decrypting | DecryptingUnlisted
+            if job.decrypt and unit.expected is None:
+                change = DecryptingUnlisted(job, source)
+                kind.rewrite(source, file, change)
+                item = Item(unit.target, unit.source, kind.name, Pictures([]))
+            elif unit.expected is None:
                 change = Encrypting(job, source)
                 kind.rewrite(source, file, change)
                 item = Item(unit.target, unit.source, kind.name, change.pictures.finish())
@@ -135,14 +175,16 @@ def do(job: Job, unit: Unit) -> Result:
             written = Path(file.name)
             if unit.verify:
                 _verify(job, kind, source, written, item)
-            if not unit.replace and target.exists() and not _same_bytes(written, target):
+            there = place.status(unit.target)  # raises for a link
+            if not unit.replace and there and not _same_bytes(written, target):
                 raise FileExistsError(17, "exists, and is not overwritten without --force", str(target))
     except OSError as error:
-        if error.errno is None or error.filename == str(source):
+        if error.errno in (None, errno.ELOOP) or error.filename == str(source):
             raise
         # A temporary file's name means nothing to the user, and some errors carry no name at all.
         raise type(error)(error.errno, error.strerror or str(error), str(target)) from None
-    return Result(item, len(item.images), change.pixels)
+    images = change.done if isinstance(change, DecryptingUnlisted) else len(item.images)
+    return Result(item, images, change.pixels)
 
 
 def _verify(job: Job, kind: Format, source: Path, written: Path, item: Item) -> None:
