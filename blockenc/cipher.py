@@ -77,7 +77,8 @@ class Cipher:
         otherwise transformed like any number.
     fit: what `encrypt` does with images whose height or width is no multiple of the block size, the words
         of the command line: "error", "pad" (the last row and column are repeated at the bottom and the
-        right, up to the next multiple; `decrypt` takes `size` to cut that off again) or "crop".
+        right, up to the next multiple; `decrypt` takes `size` to cut that off again) or "crop". Default:
+        "error"; but EncryptTransform pads, and warns.
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
     the pickle can encrypt and decrypt under this scheme and, in scheme version 1, under every other one of
@@ -91,7 +92,7 @@ class Cipher:
         *,
         backend: str | None = None,
         check_values: bool = True,
-        fit: str = "error",
+        fit: str | None = None,
         **fields: Any,
     ) -> None:
         key = hide(key)
@@ -102,9 +103,9 @@ class Cipher:
         self.scheme = scheme or Scheme(**fields)
         self.backend = backend
         self.check_values = check_values
-        if fit not in FITS:
+        if fit is not None and fit not in FITS:
             raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
-        self.fit = fit
+        self.fit, self.fit_given = fit or "error", fit is not None
         key = as_key_set(key)
         self.fingerprint = key.fingerprint
         self._plans = {decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)}

@@ -219,7 +219,31 @@ def test_bad_arguments(make: str, tv) -> None:
     with pytest.raises(TypeError, match="cipher: expected"):
         cls(oracle.KEY)
     with pytest.raises(ValueError, match="multiples of the block size"):
-        blockenc.EncryptTransform(CIPHER)(X[..., :7])
+        blockenc.EncryptTransform(Cipher(oracle.KEY, fit="error"))(X[..., :7])
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "PIL", "PIL to floats", "video"])
+def test_sizes_that_resizing_leaves_are_padded_with_a_warning(tv, kind: str) -> None:
+    pixels = oracle.image((3, 10, 15))
+    image = {
+        "tensor": pixels,
+        "array": pixels.permute(1, 2, 0).numpy(),
+        "video": tv.Video(pixels[None, None]),
+    }.get(kind, Image.fromarray(pixels.permute(1, 2, 0).numpy()))
+    options = {"dtype": torch.float32} if kind == "PIL to floats" else {}
+    with pytest.warns(UserWarning, match="10 x 15 pixels .* padded to 12 x 16") as warned:
+        got = blockenc.EncryptTransform(CIPHER, **options)(image)
+    assert len(warned) == 1
+    want = blockenc.EncryptTransform(Cipher(oracle.KEY, fit="pad"), **options)(image)
+    assert np.array_equal(np.asarray(got), np.asarray(want))
+    if kind == "tensor":
+        assert torch.equal(CIPHER.decrypt(got, size=(10, 15)), pixels)
+
+
+def test_what_has_its_place_on_an_image_forbids_to_pad_it(tv) -> None:
+    image, mask = tv.Image(oracle.image((3, 10, 15))), tv.Mask(torch.zeros(10, 15, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="multiples of the block size"):
+        blockenc.EncryptTransform(CIPHER)(image, mask)
 
 
 def test_torchvision_is_named_where_it_is_missing() -> None:
