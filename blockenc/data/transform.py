@@ -147,8 +147,8 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         height, width = (fitted_side(side, block_size, "pad") for side in size)
         warnings.warn(
             f"EncryptTransform: {size[0]} x {size[1]} pixels (height, width) are padded to {height} x "
-            f"{width}, whole blocks of {block_size} x {block_size}, by repeating the edge at the bottom and right; "
-            'Cipher(fit="pad") says that this is wanted, fit="error" refuses it',
+            f"{width}, whole blocks of {block_size} x {block_size}, by repeating the edge at the bottom and "
+            'right; Cipher(fit="pad") says that this is wanted, fit="error" refuses it',
             stacklevel=4,
         )
         return self._padding
