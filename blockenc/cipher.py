@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from blockenc.backends import aten
 from blockenc.hidden import hide
 from blockenc.key import AnyKey, as_key_set
-from blockenc.ops import FLOATS, check_no_derivative, is_traced
-from blockenc.plan import Plan, compile_plan
+from blockenc.kinds import FITS, as_tensor, channels_of, cut_back, fitted
+from blockenc.ops import check_no_derivative, is_traced
+from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan, compile_plan
 from blockenc.scheme import Scheme
 from blockenc.value_range import within_unit_range
-
-# PIL modes whose images are uint8 arrays of colour samples.
-PIL_MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 
 # The output stage computes in float32: beyond the first a number is infinite, up to the second it is 0.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -36,6 +34,11 @@ def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
         with contextlib.suppress(KeyError):  # another thread was faster
             del kept[next(iter(kept))]
     kept[key] = value
+
+
+def _torch_operations() -> contextlib.AbstractContextManager[None]:
+    """What torch's own operations, which may start threads, are done in. A trace cannot enter it."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else aten.one_thread_if_forked()
 
 
 class _Compiled(NamedTuple):
@@ -72,6 +75,10 @@ class Cipher:
         are rounding errors of earlier transforms and are clamped; farther ones, infinities and NaN raise
         ValueError. Without the check they are clamped, NaN becoming 0, where an ffx step quantises, and
         otherwise transformed like any number.
+    fit: what `encrypt` does with images whose height or width is no multiple of the block size, the words
+        of the command line: "error", "pad" (the last row and column are repeated at the bottom and the
+        right, up to the next multiple; `decrypt` takes `size` to cut that off again) or "crop". Default:
+        "error"; but EncryptTransform pads, and warns.
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
     the pickle can encrypt and decrypt under this scheme and, in scheme version 1, under every other one of
@@ -85,6 +92,7 @@ class Cipher:
         *,
         backend: str | None = None,
         check_values: bool = True,
+        fit: str | None = None,
         **fields: Any,
     ) -> None:
         key = hide(key)
@@ -95,6 +103,9 @@ class Cipher:
         self.scheme = scheme or Scheme(**fields)
         self.backend = backend
         self.check_values = check_values
+        if fit is not None and fit not in FITS:
+            raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
+        self.fit, self.fit_given = fit or "error", fit is not None
         key = as_key_set(key)
         self.fingerprint = key.fingerprint
         self._plans = {decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)}
@@ -111,11 +122,14 @@ class Cipher:
         """The encrypted images, of the kind, shape, layout and device of x.
 
         x: a torch tensor [N, C, H, W] or [C, H, W] of any strides; a NumPy array, another array that
-            speaks DLPack (CuPy, JAX) or a PIL image, [N, H, W, C] or [H, W, C]. uint8, or float32,
-            float16 or bfloat16 in [0, 1]. H and W are multiples of the block size.
+            speaks DLPack (CuPy, JAX) or a PIL image, [N, H, W, C] or [H, W, C]; under a scheme of one
+            channel also grey images [H, W] and [N, H, W]. uint8, or float32, float16, bfloat16 or
+            float64 in [0, 1]. H and W are multiples of the block size, unless `fit` says otherwise.
         out: torch tensors only: written and returned instead of a new tensor; apart from x.
         dtype: of the result. Default: x's, and float32 (value / m) for uint8 under the decimal profile.
             A float type for uint8 images gives value / 255; torch.uint16 gives raw decimal values.
+            float64 is computed in float64 (no value loses a bit that no step quantises), in plain torch
+            operations, which is slower.
         mean, std: C numbers each; the result is (value / scale - mean) / std, in the same pass.
 
         Raises TypeError or ValueError naming the argument.
@@ -129,13 +143,16 @@ class Cipher:
         y: Any,
         out: torch.Tensor | None = None,
         dtype: torch.dtype | np.dtype | str | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Any:
         """The images that `encrypt` made y of, of the kind, shape, layout and device of y.
+
+        size: (height, width) before padding, of images that `fit="pad"` padded: what it added is cut off.
 
         Exact for uint8 images (dtype=torch.uint8 for decimal float ones), and for float images that went
         through no ffx step up to the rounding of 1 - v; an ffx step quantises floats to 1/255.
         """
-        return self._apply(y, True, out, dtype, None, None)
+        return self._apply(y, True, out, dtype, None, None, size)
 
     def plan(self, *, decrypt: bool = False) -> Plan:
         """The compiled transform, for those who write backends or export graphs."""
@@ -157,23 +174,18 @@ class Cipher:
         dtype: torch.dtype | np.dtype | str | None,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
+        size: tuple[int, int] | None = None,
     ) -> Any:
         if out is not None and not isinstance(out, torch.Tensor):
             raise TypeError(f"out: expected a torch tensor, got {type(out).__name__}")
-        if isinstance(x, torch.Tensor):
-            tensor, back = x, None
-        elif out is not None:
+        if out is not None and not isinstance(x, torch.Tensor):
             raise TypeError(f"out: goes with torch tensors only, x is {type(x).__name__}")
-        else:
-            tensor, back = _to_tensor(x)
-        if tensor.dim() in (3, 4) and tensor.shape[-3] != self.scheme.channels:
-            raise ValueError(
-                f"x: expected {self.scheme.channels} channels as in the scheme, got {tensor.shape[-3]} "
-                f"(shape {tuple(x.shape) if hasattr(x, 'shape') else tuple(tensor.shape)}); "
-                f"{'torch tensors are channels-first' if back is None else 'arrays are channels-last'}"
-            )
+        tensor, back = as_tensor(x, self.scheme.channels)
+        if not decrypt and self.fit != "error":
+            with _torch_operations():
+                tensor = fitted(tensor, self.scheme.block_size, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
-        if tensor.dtype in FLOATS and not torch.compiler.is_compiling():
+        if tensor.is_floating_point() and not torch.compiler.is_compiling():
             check_no_derivative("x", tensor)
             # A graph cannot branch on values, and traced tensors have none.
             if self.check_values and tensor.device.type == "cpu" and not is_traced(tensor):
@@ -186,10 +198,57 @@ class Cipher:
         if out is not None:
             if want is not None and want != out.dtype:
                 raise TypeError(f"dtype: expected that of out, {out.dtype}, got {want}")
-            torch.ops.blockenc.apply_out(tensor, *compiled, out, self.backend)
-            return out
-        result = torch.ops.blockenc.apply(tensor, *compiled, want, self.backend)
-        return result if back is None else back(result)
+            target = out.unsqueeze(-3) if tensor.dim() > x.dim() else out
+            if torch.float64 in (tensor.dtype, out.dtype):
+                with _torch_operations():
+                    result = self._in_float64(tensor, decrypt, out.dtype, mean, std)
+                if target.shape != result.shape:
+                    raise ValueError(f"out: expected shape {tuple(result.shape)}, got {tuple(out.shape)}")
+                target.copy_(result)
+            else:
+                torch.ops.blockenc.apply_out(tensor, *compiled, target, self.backend)
+            return out if size is None else cut_back(out, size, self.scheme.block_size)
+        if torch.float64 in (tensor.dtype, want):
+            with _torch_operations():
+                result = self._in_float64(tensor, decrypt, want or torch.float64, mean, std)
+        else:
+            result = torch.ops.blockenc.apply(tensor, *compiled, want, self.backend)
+        if size is not None:
+            result = cut_back(result, size, self.scheme.block_size)
+        return back(result)
+
+    def _in_float64(
+        self,
+        x: torch.Tensor,
+        decrypt: bool,
+        dtype: torch.dtype,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> torch.Tensor:
+        """What the operator does not do: images in float64, or results in it."""
+        plan, compiled = self._plans[decrypt], self._compile(decrypt, None, None, x.device)
+        if plan.quantises or not x.is_floating_point():
+            exact = x
+            if x.dtype == torch.float64:  # float32 is as good, up to the integers
+                byte = plan.in_values == plan.out_values == BYTE_VALUES
+                exact = (x * 255).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8) if byte else x.float()
+            if not dtype.is_floating_point:
+                return torch.ops.blockenc.apply(exact, *compiled, dtype, self.backend)  # type: ignore[no-any-return]
+            integers = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+            y: torch.Tensor = torch.ops.blockenc.apply(exact, *compiled, integers, self.backend)
+            y = y.double() / plan.out_scale
+        else:
+            # No image, of the same kind: the operator's checks without its work.
+            none = (x if x.dim() == 4 else x[None])[:0].float()
+            torch.ops.blockenc.apply(none, *compiled, None if dtype == torch.float64 else dtype, self.backend)
+            y = aten.transform(x.double(), plan, torch.float64)
+        if mean is not None and std is not None:
+            mean_, std_ = (
+                torch.tensor(numbers, dtype=torch.float64, device=y.device)[:, None, None]
+                for numbers in (mean, std)
+            )
+            y = (y - mean_) / std_
+        return y.to(dtype)
 
     def _compile(
         self,
@@ -214,26 +273,29 @@ def encrypt(x: Any, key: AnyKey, **options: Any) -> Any:
     """Encrypt images; `Cipher.encrypt` in one call.
 
     key: a Key, a KeySet or 32 bytes. options: the fields of a Scheme (block_size, steps, ffx; channels
-    come from x unless given), `backend`, and dtype, mean, std and out of `Cipher.encrypt`.
+    come from x unless given), `backend`, `check_values`, `fit`, and dtype, mean, std and out of
+    `Cipher.encrypt`. An x of other than 1, 3 or 4 channels needs channels=, since its shape may as well be
+    that of many images; only a NumPy array [N, S, S] is taken for N square grey images.
     """
     key = hide(key)
     return _one_call(x, key, options, ("out", "dtype", "mean", "std"), Cipher.encrypt)
 
 
 def decrypt(y: Any, key: AnyKey, **options: Any) -> Any:
-    """Decrypt images; `Cipher.decrypt` in one call. The arguments are those of `encrypt`."""
+    """Decrypt images; `Cipher.decrypt` in one call. The arguments are those of `encrypt`, and its size."""
     key = hide(key)
-    return _one_call(y, key, options, ("out", "dtype"), Cipher.decrypt)
+    return _one_call(y, key, options, ("out", "dtype", "size"), Cipher.decrypt)
 
 
 def _one_call(
     x: Any, key: AnyKey, options: dict[str, Any], names: tuple[str, ...], method: Callable[..., Any]
 ) -> Any:
     call = {name: options.pop(name) for name in names if name in options}
-    rest = {name: options.pop(name) for name in ("backend", "check_values") if name in options}
+    rest = {name: options.pop(name) for name in ("backend", "check_values", "fit") if name in options}
     scheme = options.pop("scheme", None)
     if scheme is None:
-        options.setdefault("channels", _channels(x))
+        if "channels" not in options:
+            options["channels"] = channels_of(x)
         try:
             scheme = Scheme(**options)
         except TypeError as error:
@@ -256,16 +318,6 @@ def _one_call(
     else:
         cipher = Cipher(key, scheme, **rest)
     return method(cipher, x, **call)
-
-
-def _channels(x: Any) -> int:
-    """The channels of x; 3 where x is not an image at all, which the cipher then says."""
-    if hasattr(x, "getbands"):
-        return len(x.getbands())
-    shape: Any = getattr(x, "shape", ())
-    if len(shape) not in (3, 4):
-        return 3
-    return int(shape[-3] if isinstance(x, torch.Tensor) else shape[-1])
 
 
 def torch_dtype(dtype: torch.dtype | np.dtype | str | type) -> torch.dtype:
@@ -303,80 +355,3 @@ def _per_channel(
             )
         values.append(numbers)
     return values[0], values[1]
-
-
-def _to_tensor(x: Any) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
-    """x as a channels-first tensor sharing its memory, and the way back to x's kind."""
-    if hasattr(x, "getbands"):  # a PIL image; Pillow is not imported for this
-        if x.mode not in PIL_MODES:
-            raise ValueError(
-                f"x: expected a PIL image of mode {', '.join(PIL_MODES)}, got {x.mode!r}; convert it first, "
-                'for instance with x.convert("RGB")'
-            )
-        array = np.asarray(x)
-        tensor = _from_numpy(array if array.ndim == 3 else array[:, :, None])
-        return tensor, lambda y: _to_pil(y, x.mode)
-    if isinstance(x, np.ndarray):
-        if x.ndim not in (3, 4):
-            raise ValueError(f"x: expected [H, W, C] or [N, H, W, C], got shape {x.shape}")
-        return _from_numpy(x), _to_numpy
-    if hasattr(x, "__dlpack__"):
-        tensor = torch.utils.dlpack.from_dlpack(x)
-        if tensor.dim() not in (3, 4):
-            raise ValueError(f"x: expected [H, W, C] or [N, H, W, C], got shape {tuple(tensor.shape)}")
-        return tensor.movedim(-1, -3), lambda y: _like(x)(y.movedim(-3, -1))
-    raise TypeError(
-        "x: expected a torch tensor, a NumPy array, a PIL image or an array that speaks DLPack, "
-        f"got {type(x).__name__}"
-    )
-
-
-class _Unguarded:
-    """A read-only array offered as writeable (it is never written): torch warns of read-only memory."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array  # keeps the memory alive
-        self.__array_interface__ = {
-            **array.__array_interface__,
-            "data": (array.__array_interface__["data"][0], False),
-        }
-
-
-def _from_numpy(array: np.ndarray) -> torch.Tensor:
-    odd = any(stride < 0 or stride % max(array.itemsize, 1) for stride in array.strides)
-    if odd or not array.dtype.isnative:  # torch has none of them: reversed, fields of records, swapped
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    if not array.flags.writeable and array.dtype.kind in "uif":
-        array = np.asarray(_Unguarded(array))
-    try:
-        return torch.from_numpy(array).movedim(-1, -3)
-    except TypeError:
-        raise TypeError(f"x: expected a uint8 or floating image, got dtype {array.dtype}") from None
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        raise TypeError("dtype: NumPy has no bfloat16; give torch tensors, or dtype=float32")
-    return tensor.movedim(-3, -1).numpy()
-
-
-def _to_pil(tensor: torch.Tensor, mode: str) -> Any:
-    from PIL import Image
-
-    if tensor.dtype != torch.uint8:
-        raise TypeError(
-            f"dtype: a PIL image holds uint8, the result is {tensor.dtype}; "
-            "pass numpy.asarray(image), or use the byte profile"
-        )
-    array = _to_numpy(tensor)
-    return Image.fromarray(np.ascontiguousarray(array if array.shape[2] > 1 else array[:, :, 0]), mode=mode)
-
-
-def _like(x: Any) -> Callable[[torch.Tensor], Any]:
-    """The from_dlpack of the library that x comes from."""
-    if hasattr(x, "__array_namespace__"):
-        return x.__array_namespace__().from_dlpack  # type: ignore[no-any-return]
-    module = sys.modules[type(x).__module__.split(".")[0]]
-    if not hasattr(module, "from_dlpack"):
-        raise TypeError(f"x: {type(x).__name__} gives DLPack, but {module.__name__} has no from_dlpack")
-    return module.from_dlpack  # type: ignore[no-any-return]

@@ -55,15 +55,20 @@ def result_dtype(x: torch.dtype, flags: int, dtype: torch.dtype | None) -> torch
     return dtype
 
 
-def _check(x: torch.Tensor, plan: torch.Tensor, block_size: int, tables: int, flags: int) -> None:
-    if x.dim() not in (3, 4):
-        raise ValueError(f"x: expected [N, C, H, W] or [C, H, W], got shape {tuple(x.shape)}")
-    size = check_sizes(block_size, int(x.shape[-3]), tables, flags)
+def check_size(x: torch.Tensor, block_size: int) -> None:
+    """Raises ValueError unless x has whole blocks."""
     h, w = x.shape[-2], x.shape[-1]
     if h % block_size or w % block_size:
         raise ValueError(
             f"x: height and width must be multiples of the block size {block_size}, got {h} x {w}"
         )
+
+
+def _check(x: torch.Tensor, plan: torch.Tensor, block_size: int, tables: int, flags: int) -> None:
+    if x.dim() not in (3, 4):
+        raise ValueError(f"x: expected [N, C, H, W] or [C, H, W], got shape {tuple(x.shape)}")
+    size = check_sizes(block_size, int(x.shape[-3]), tables, flags)
+    check_size(x, block_size)
     if plan.device != x.device:
         raise ValueError(f"plan: expected on the device of x, {x.device}, got {plan.device}")
     if plan.dtype != torch.uint8 or plan.shape != (size,) or not plan.is_contiguous():

@@ -16,6 +16,7 @@ TOLERANCE = 0.5 / 255
 # Of each type: an integer type of its size in torch and in NumPy, and the bits of 1. The bits of the floats
 # from 0 to 1 are the integers up to that; those of greater ones, negative ones and NaN are larger.
 _BITS: dict[torch.dtype, tuple[torch.dtype, type, int]] = {
+    torch.float64: (torch.int64, np.uint64, 0x3FF0000000000000),
     torch.float32: (torch.int32, np.uint32, 0x3F800000),
     torch.float16: (torch.int16, np.uint16, 0x3C00),
     torch.bfloat16: (torch.int16, np.uint16, 0x3F80),
@@ -47,7 +48,8 @@ def within_unit_range(x: torch.Tensor) -> torch.Tensor:
 
 
 def _values(bits: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """float32 of the values with these bits."""
+    """The values with these bits, as float32, of float64 as they are."""
     if dtype == torch.bfloat16:
         return (bits.astype(np.uint32) << 16).view(np.float32)
-    return bits.view(f"f{bits.itemsize}").astype(np.float32)
+    values: np.ndarray = bits.view(f"f{bits.itemsize}")
+    return values.astype(np.float32) if bits.itemsize < 8 else values

@@ -42,7 +42,12 @@ Case = tuple[str, Callable[[], object], type[Exception], str]
 CASES: list[Case] = [
     # images: dtype, rank, size, kind
     ("int64", lambda: CIPHER.encrypt(X.long()), TypeError, r"^x: expected torch.uint8 or.*got torch.int64"),
-    ("float64", lambda: CIPHER.encrypt(F.double()), TypeError, r"^x: expected.*got torch.float64"),
+    (
+        "float64 to bytes",
+        lambda: Cipher(KEY, steps=["np"]).encrypt(F.double(), dtype="u1"),
+        TypeError,
+        "^dtype",
+    ),
     ("bool", lambda: CIPHER.encrypt(X > 5), TypeError, r"^x: expected.*got torch.bool"),
     ("complex", lambda: CIPHER.encrypt(F.to(torch.complex64)), TypeError, r"^x: .*got torch.complex64"),
     ("uint16", lambda: CIPHER.encrypt(X.to(torch.uint16)), TypeError, r"^x: expected torch.uint8"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import collections
+import dataclasses
+import io
 import multiprocessing
 import pickle
 import warnings
@@ -119,11 +122,131 @@ def test_several_image_fields_and_what_is_kept() -> None:
         {"left": x, "right": as_pil(x.flip(-1)), "boxes": boxes[n], "mask": x[0]}
         for n, x in enumerate(IMAGES)
     ]
-    got = EncryptCollate(CIPHER, images=("left", "right"), keep="boxes")(samples)
+    got = EncryptCollate(CIPHER, images=("left", "right"), keep="boxes", plain="mask")(samples)
     assert torch.equal(got["left"], CIPHER.encrypt(IMAGES))
     assert torch.equal(got["right"], CIPHER.encrypt(IMAGES.flip(-1)))
     assert torch.equal(got["mask"], IMAGES[:, 0])
     assert all(a is b for a, b in zip(got["boxes"], boxes, strict=True))
+
+
+@dataclasses.dataclass
+class Record:
+    picture: torch.Tensor
+    label: int
+
+
+def pack_record(batch: list) -> Record:
+    return Record(default_collate([s.picture for s in batch]), default_collate([s.label for s in batch]))
+
+
+@pytest.mark.parametrize(
+    "pack, options",
+    [
+        (lambda x, y: (x, y, 1), {}),
+        (lambda x, y: ([x, y], 1), {}),
+        (lambda x, y: [x, y], {}),
+        (lambda x, y: {"image": as_pil(x), "pixel_values": y, "label": 0}, {}),
+        (lambda x, y: ({"a": x}, {"deep": [{"b": y}]}), {}),
+        (lambda x, y: (1, {"a": x, "b": y}), {"images": ("1.a", "1.b")}),
+        (lambda x, y: (1, {"a": x, "b": y}), {"images": 1}),
+        (lambda x, y: (1, Pair(x, y)), {"images": ("1.image", "1.1")}),
+        (lambda x, y: {"seg.png": x, "image": y}, {"images": ["seg.png", "image"]}),
+    ],
+)
+def test_every_view_is_encrypted(pack, options: dict) -> None:
+    """Two images of a sample, wherever they lie: out comes the default collation of encrypted samples."""
+    other = IMAGES.flip(-1)
+    batch = [pack(x, y) for x, y in zip(IMAGES, other)]
+    encrypted = [pack(x, y) for x, y in zip(CIPHER.encrypt(IMAGES), CIPHER.encrypt(other))]
+    if isinstance(batch[0], dict) and "label" in batch[0]:
+        encrypted = [{**s, "image": CIPHER.encrypt(x)} for s, x in zip(encrypted, IMAGES)]
+    assert same(EncryptCollate(CIPHER, **options)(batch), default_collate(encrypted))
+
+
+def test_dataclasses() -> None:
+    batch = [Record(x, n) for n, x in enumerate(IMAGES)]
+    got = EncryptCollate(CIPHER, images="picture", collate=pack_record)(batch)
+    assert torch.equal(got.picture, CIPHER.encrypt(IMAGES))
+    assert got.label.tolist() == list(range(6))
+
+
+def encoded(x: torch.Tensor) -> bytes:
+    file = io.BytesIO()
+    as_pil(x).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES = {
+    "grey": lambda x: x[0],
+    "alpha": lambda x: torch.cat([x, x[:1]]),
+    "channels-last tensor": lambda x: x.permute(1, 2, 0),
+    "integers": lambda x: x.long(),
+    "palette": lambda x: as_pil(x).convert("P"),
+    "PNG": encoded,
+    "PNG in a dict": lambda x: {"bytes": encoded(x), "path": None},
+    "PNG as an array": lambda x: np.frombuffer(encoded(x), "u1"),
+    "base64": lambda x: base64.b64encode(encoded(x)).decode(),
+    "nested lists": lambda x: x.permute(1, 2, 0).tolist(),
+    "video": lambda x: x.expand(2, -1, -1, -1),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("place", ["tuple", "dict", "deep", "named"])
+def test_nothing_that_looks_like_an_image_is_left(name: str, place: str) -> None:
+    """In every sample of the batch, not the first alone; the error names the field and the arguments."""
+    pack, field, options = {
+        "tuple": (lambda x, p: (x, p), "1", {}),
+        "dict": (lambda x, p: {"image": x, "other": p}, "'other'", {}),
+        "deep": (lambda x, p: (x, {"a": [0, p]}), "'1.a.1'", {}),
+        "named": (lambda x, p: {"image": x, "other": p}, "'other'", {"images": "image"}),
+    }[place]
+    batch = [pack(IMAGES[0], 0), pack(IMAGES[1], PICTURES[name](IMAGES[1]))]
+    with pytest.raises(ValueError, match=r"looks like an image.*images=.*plain=.*keep=") as caught:
+        EncryptCollate(CIPHER, **options)(batch)
+    assert f"sample 1, field {field[:-1]}" in str(caught.value)
+
+
+def test_what_is_named_is_let_through() -> None:
+    batch = [{"image": x, "mask": x[0], "deep": {"mask": x[0], "n": 1}, "raw": encoded(x)} for x in IMAGES]
+    got = EncryptCollate(CIPHER, plain=["mask", "deep.mask"], keep="raw")(batch)
+    assert torch.equal(got["mask"], IMAGES[:, 0])
+    assert torch.equal(got["deep"]["mask"], IMAGES[:, 0])
+    assert got["raw"] == [encoded(x) for x in IMAGES]
+    assert torch.equal(got["image"], CIPHER.encrypt(IMAGES))
+    with pytest.raises(ValueError, match="sample 0 has no field 'target'"):
+        EncryptCollate(CIPHER, plain="target")(batch)
+
+
+def test_grey_images_and_float64() -> None:
+    grey = Cipher(oracle.KEY, channels=1)
+    want = grey.encrypt(IMAGES[:, :1])
+    for kind in (lambda x: x[0], lambda x: x[0].numpy(), lambda x: as_pil(x[:1])):
+        assert torch.equal(EncryptCollate(grey)([(kind(x), 0) for x in IMAGES])[0], want)
+    arrays = [x.permute(1, 2, 0).numpy() / 255.0 for x in IMAGES]
+    got = EncryptCollate(CIPHER)(arrays)
+    assert torch.equal(got, CIPHER.encrypt(IMAGES, dtype=torch.float64))
+    assert torch.equal(
+        EncryptCollate(CIPHER, dtype="float32", mean=MEAN, std=STD)(arrays),
+        CIPHER.encrypt(IMAGES.double() / 255, dtype=torch.float32, mean=MEAN, std=STD),
+    )
+
+
+@pytest.mark.parametrize("stage", [{}, {"dtype": torch.float32, "mean": MEAN, "std": STD}])
+def test_images_of_other_sizes_than_whole_blocks(stage: dict) -> None:
+    cipher = Cipher(oracle.KEY, fit="pad")
+    odd = IMAGES[:, :, :15, :22]
+    got = EncryptCollate(cipher, **stage)([as_pil(x) for x in odd])
+    assert got.shape == IMAGES.shape
+    assert torch.equal(got, cipher.encrypt(odd, **stage))
+
+
+def test_the_default_device_changes_nothing() -> None:
+    for kind in KINDS.values():
+        samples = [(kind(x), n) for n, x in enumerate(IMAGES)]
+        with torch.device("meta"):
+            got = EncryptCollate(Cipher(oracle.KEY), dtype=torch.float32, mean=MEAN, std=STD)(samples)[0]
+        assert torch.equal(got, CIPHER.encrypt(IMAGES, dtype=torch.float32, mean=MEAN, std=STD))
 
 
 def test_one_call_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +325,10 @@ BLANK = torch.zeros(3, 8, 8, dtype=torch.uint8)
         (["file.png"], {}, TypeError, "expected samples that are images.*got str"),
         ([BLANK[:, :6]], {}, ValueError, "multiples of the block size 4"),
         ([BLANK[:1]], {}, ValueError, "expected 3 channels"),
+        ([np.zeros((3, 8, 8), "u1")], {}, ValueError, r"\[H, W, C\]; this one looks channels-first"),
+        ([BLANK.permute(1, 2, 0)], {}, ValueError, r"\[C, H, W\]; this one looks channels-last"),
+        ([({"a": 1}, BLANK)], {"keep": 1}, ValueError, "images: say which field is the image"),
+        ([(Image.new("I;16", (8, 8)), 0)], {}, ValueError, r"mode 'I;16'; its values have more than 8 bits"),
     ],
 )
 def test_bad_batches(batch: list, options: dict, error: type, says: str) -> None:
@@ -219,6 +346,8 @@ def test_bad_batches(batch: list, options: dict, error: type, says: str) -> None
         ({"images": ()}, ValueError, "images: expected at least one"),
         ({"images": True}, TypeError, "images: expected positions"),
         ({"images": 0, "keep": (0, 1)}, ValueError, "keep: 0"),
+        ({"images": 0, "plain": 0}, ValueError, "plain: 0"),
+        ({"plain": 1.5}, TypeError, "plain: expected positions"),
         ({"memory_format": torch.preserve_format}, ValueError, "memory_format"),
     ],
 )

@@ -21,17 +21,22 @@ SECTIONS = {
 NEEDED = {
     "torchvision": ("torchvision",),
     "Lightning": ("lightning",),
-    "timm": ("timm",),
+    "timm": ("timm", "torchvision"),
+    "albumentations": ("albumentations",),
+    "OpenCV": ("cv2",),
     "Hugging Face Trainer": ("datasets", "transformers", "accelerate"),
     "webdataset": ("webdataset",),
     "Whole data sets": ("torchvision",),
 }
+# No dependency of the tests: the block is run where it is installed.
+NOT_IN_CI = ("albumentations",)
 
 
 @pytest.mark.parametrize("section", [name for name, blocks in SECTIONS.items() if blocks])
 def test_blocks(section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in NEEDED.get(section, ()):
-        if importlib.util.find_spec(package) is None and not os.environ.get("CI"):
+        required = os.environ.get("CI") and package not in NOT_IN_CI
+        if importlib.util.find_spec(package) is None and not required:
             pytest.skip(f"{package} is not installed")
     monkeypatch.chdir(tmp_path)
     namespace: dict = {"__name__": "docs"}

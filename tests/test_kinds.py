@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+import blockenc
 from blockenc import Cipher
+from blockenc.kinds import encryptable, looks_like_image
 from tests import oracle
 
 X = oracle.image((2, 3, 8, 12))
@@ -66,7 +68,7 @@ def test_numpy_floats() -> None:
     assert np.array_equal(cipher.decrypt(cipher.encrypt(NHWC, dtype="float32"), dtype=np.uint8), NHWC)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "LA"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "LA", "YCbCr", "HSV", "LAB"])
 def test_pil(mode: str) -> None:
     channels = len(Image.new(mode, (1, 1)).getbands())
     pixels = oracle.image((8, 12, channels)).numpy()
@@ -191,3 +193,257 @@ def test_dlpack_types(dtype: torch.dtype) -> None:
     assert (type(y), y.tensor.dtype, y.tensor.shape) == (DlpackArray, dtype, x.shape)
     assert torch.equal(y.tensor.movedim(-1, 1), cipher.encrypt(x.movedim(-1, 1)))
     assert torch.equal(cipher.decrypt(y).tensor, x)
+
+
+# --- axes ---
+
+GREY = oracle.image((5, 1, 8, 12))
+
+
+def test_grey_images_need_no_axis_of_channels() -> None:
+    """[H, W] and [N, H, W] under one channel, of every kind: the same values, the same shape back."""
+    cipher = Cipher(oracle.KEY, channels=1)
+    want = cipher.encrypt(GREY)[:, 0]
+    for x in (GREY[:, 0], GREY[0, 0]):
+        expected = want if x.dim() == 3 else want[0]
+        assert torch.equal(cipher.encrypt(x), expected)
+        assert torch.equal(cipher.encrypt(x, out=torch.empty_like(x)), expected)
+        assert np.array_equal(cipher.encrypt(x.numpy()), expected.numpy())
+        assert torch.equal(cipher.encrypt(DlpackArray(x)).tensor, expected)
+        assert torch.equal(cipher.decrypt(cipher.encrypt(x)), x)
+    assert np.array_equal(blockenc.encrypt(GREY[0, 0].numpy(), oracle.KEY), want[0].numpy())
+    floats = GREY[0, 0].numpy().astype(np.float32) / 255
+    assert blockenc.encrypt(floats, oracle.KEY).shape == floats.shape
+
+
+def test_a_stack_of_square_grey_arrays_is_no_image_of_many_channels() -> None:
+    stack = oracle.image((6, 28, 28)).numpy()
+    encrypted = blockenc.encrypt(stack, oracle.KEY)
+    assert np.array_equal(encrypted[2], blockenc.encrypt(stack[2], oracle.KEY))
+    assert np.array_equal(blockenc.decrypt(encrypted, oracle.KEY), stack)
+
+
+@pytest.mark.parametrize(
+    "x, says",
+    [
+        (np.zeros((6, 28, 32), "u1"), "channels=32.*channels=1 if these are grey"),
+        (np.zeros((64, 64, 12), "u1"), "channels=12"),
+        (np.zeros((64, 64, 2), "u1"), "channels=2"),
+        (np.zeros((2, 64, 64, 12), "u1"), r"channels=12 if it has 12$"),
+        (
+            np.zeros((3, 64, 64), "u1"),
+            r"channels-last, \[H, W, C\]; this one looks channels-first: numpy.moveaxis",
+        ),
+        (np.zeros((2, 3, 64, 64), "u1"), "looks channels-first"),
+        (torch.zeros(60, 28, 28).byte(), "channels=60.*channels=1"),
+        (torch.zeros(12, 64, 64).byte(), "channels=12"),
+        (
+            torch.zeros(64, 64, 3).byte(),
+            r"channels-first, \[C, H, W\]; this one looks channels-last: x.movedim",
+        ),
+    ],
+    ids=lambda value: str(list(value.shape)) if hasattr(value, "shape") else "",
+)
+def test_axes_are_not_guessed(x, says: str) -> None:
+    for call in (blockenc.encrypt, blockenc.decrypt):
+        with pytest.raises(ValueError, match=f"^x: shape.*{says}"):
+            call(x, oracle.KEY)
+
+
+def test_channels_may_be_said() -> None:
+    bands = oracle.image((12, 8, 8))
+    assert torch.equal(
+        blockenc.encrypt(bands, oracle.KEY, channels=12), Cipher(oracle.KEY, channels=12).encrypt(bands)
+    )
+    stacked = blockenc.encrypt(bands, oracle.KEY, channels=1)
+    assert torch.equal(stacked[3], blockenc.encrypt(bands[3], oracle.KEY, channels=1))
+    with pytest.raises(ValueError, match=r"expected 1 channels.*got 3"):  # no three grey images
+        Cipher(oracle.KEY, channels=1).encrypt(bands[:3])
+    with pytest.raises(
+        ValueError, match=r"expected 3 channels.*got 8.*\[H, W, C\]; this one looks channels-first"
+    ):
+        Cipher(oracle.KEY).encrypt(bands[:3].numpy())
+    with pytest.raises(ValueError, match=r"expected 3 channels.*this one looks channels-last"):
+        Cipher(oracle.KEY).encrypt(bands[:3].permute(1, 2, 0))
+
+
+@pytest.mark.parametrize(
+    "mode, advice",
+    [("P", 'convert("RGB")'), ("1", 'convert("L")'), ("I;16", "65535"), ("I", "65535"), ("F", "scaled")],
+)
+def test_the_advice_for_a_mode_loses_nothing(mode: str, advice: str) -> None:
+    image = Image.new(mode, (8, 8))
+    with pytest.raises(ValueError, match=f"got '{mode}'") as caught:
+        blockenc.encrypt(image, oracle.KEY)
+    assert advice in str(caught.value)
+    assert ("convert" in str(caught.value)) == (mode in ("P", "1"))
+
+
+# --- float64 ---
+
+
+@pytest.mark.parametrize("ffx", ["byte", "decimal"])
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_float64_bytes_come_back_exactly(kind: str, ffx: str) -> None:
+    integers, floats = (X, X.double() / 255) if kind == "tensor" else (NHWC, NHWC / 255.0)
+    cipher = Cipher(oracle.KEY, ffx=ffx)
+    encrypted = cipher.encrypt(integers, dtype=np.float64)
+    assert str(encrypted.dtype).endswith("float64")
+    assert (cipher.decrypt(encrypted) == floats).all()
+    assert (cipher.decrypt(encrypted, dtype=np.uint8) == integers).all()
+    if ffx == "byte":  # floats on the grid k/255 are the bytes k
+        assert (cipher.encrypt(floats) == encrypted).all()
+        assert (cipher.encrypt((floats - 0.4 / 255).clip(0, 1)) == encrypted).all()  # to the nearest byte
+        assert ((encrypted * 255).round() / 255 == encrypted).all()
+        assert (cipher.encrypt(floats, dtype=np.uint8) == cipher.encrypt(integers)).all()
+
+
+def test_float64_keeps_every_bit_where_nothing_quantises() -> None:
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shuffle = Cipher(oracle.KEY, steps=("shuffle",))
+    y = shuffle.encrypt(x)
+    assert torch.equal(y.flatten(1).sort().values, x.flatten(1).sort().values)
+    assert torch.equal(shuffle.decrypt(y), x)
+    flips = Cipher(oracle.KEY, steps=("np",)).encrypt(x)
+    assert ((flips == x) | (flips == 1 - x)).all()
+    std = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    assert torch.equal(shuffle.encrypt(x, mean=[0.5] * 3, std=std.tolist()), (y - 0.5) / std[:, None, None])
+    out = torch.empty_like(x)
+    assert shuffle.encrypt(x, out=out) is out
+    assert torch.equal(out, y)
+    with pytest.raises(RuntimeError, match="requires grad"):
+        shuffle.encrypt(x.clone().requires_grad_())
+    with pytest.raises(ValueError, match="multiples of the block size"):
+        shuffle.encrypt(x[..., :7])
+    x[0, 0, 0, 0] = 1 + 1e-9  # as resizing leaves: clamped
+    assert shuffle.encrypt(x).max() == 1
+    x[0, 0, 0, 0] = 1.1
+    with pytest.raises(ValueError, match=r"got 1\.1 at"):
+        shuffle.encrypt(x)
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_fit(fit: str) -> None:
+    """The encryption of what np.pad (edge) or slicing gives; after padding, decrypt cuts it off again."""
+    cipher, plain = Cipher(oracle.KEY, fit=fit), Cipher(oracle.KEY)
+    x = NHWC[:, :6, :9]
+    fitted = np.pad(x, ((0, 0), (0, 2), (0, 3), (0, 0)), mode="edge") if fit == "pad" else x[:, :4, :8]
+    want = plain.encrypt(fitted)
+    assert np.array_equal(cipher.encrypt(x), want)
+    tensor = torch.from_numpy(x).permute(0, 3, 1, 2)
+    assert torch.equal(cipher.encrypt(tensor), torch.from_numpy(want).permute(0, 3, 1, 2))
+    assert np.array_equal(np.asarray(cipher.encrypt(Image.fromarray(x[0]))), want[0])
+    assert np.array_equal(blockenc.encrypt(x, oracle.KEY, fit=fit), want)
+    assert np.array_equal(cipher.encrypt(NHWC), plain.encrypt(NHWC))
+    out = torch.empty(2, 3, *want.shape[1:3], dtype=torch.uint8)
+    assert torch.equal(cipher.encrypt(tensor, out=out).permute(0, 2, 3, 1), torch.from_numpy(want))
+    if fit == "pad":
+        assert np.array_equal(cipher.decrypt(want, size=(6, 9)), x)
+        assert np.array_equal(blockenc.decrypt(want, oracle.KEY, size=(6, 9)), x)
+        back = plain.decrypt(cipher.encrypt(Image.fromarray(x[0])), size=(6, 9))
+        assert np.array_equal(np.asarray(back), x[0])
+
+
+def test_fit_is_the_users_choice_and_decrypt_pads_nothing() -> None:
+    cipher = Cipher(oracle.KEY, fit="pad")
+    with pytest.raises(ValueError, match="multiples of the block size 4, got 7"):
+        cipher.decrypt(X[:, :, :7])
+    with pytest.raises(ValueError, match='fit="pad"'):
+        Cipher(oracle.KEY, fit="crop").encrypt(X[..., :3])
+    with pytest.raises(ValueError, match="fit: expected one of error, pad, crop, got 'edge'"):
+        Cipher(oracle.KEY, fit="edge")
+    for size in ((8, 7), (9, 12), (0, 12)):
+        with pytest.raises(ValueError, match="size: expected the height and width before padding"):
+            cipher.decrypt(X, size=size)
+    with pytest.raises(TypeError, match="size: expected"):
+        cipher.decrypt(X, size=8)
+
+
+# --- what looks like an image ---
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+PHOTO = np.zeros((16, 16, 3), "u1")
+PICTURES = {
+    "PIL image of any mode": Image.new("P", (4, 4)),
+    "tensor": torch.zeros(3, 16, 16).byte(),
+    "tensor, channels last": torch.zeros(16, 16, 3).byte(),
+    "normalised tensor": torch.randn(3, 16, 16),
+    "float64 array": PHOTO / 255.0,
+    "int64 array": PHOTO.astype(int),
+    "16 bits": np.zeros((16, 16), "u2"),
+    "grey": np.zeros((16, 16), "u1"),
+    "grey floats": np.zeros((16, 16), "f4"),
+    "grey stack": np.zeros((64, 16, 16), "u1"),
+    "alpha": torch.zeros(4, 16, 16),
+    "video": torch.zeros(10, 3, 16, 16),
+    "video, channels first": torch.zeros(3, 10, 16, 16),
+    "batch of videos": torch.zeros(2, 10, 16, 16, 3),
+    "DLPack": DlpackArray(torch.zeros(3, 16, 16)).tensor,
+    "records": np.zeros((16, 16), [("r", "u1"), ("g", "u1")]),
+    "void": np.zeros(16, "V768"),
+    "objects": np.array([Image.new("L", (4, 4)), None], object),
+    "encoded": PNG,
+    "encoded, bytearray": bytearray(PNG),
+    "encoded, array": np.frombuffer(PNG, "u1"),
+    "raw": bytes(3072),
+    "flat": np.arange(784, dtype="u1"),
+    "base64": "iVBORw0KGgo" + "A" * 100,
+    "data URI": "data:image/png;base64,AAAA",
+    "nested lists": PHOTO.tolist(),
+    "set": {PNG},
+}
+OTHERS = {
+    "number": 7,
+    "None": None,
+    "text": "a photo of a cat " * 30,
+    "path": "/data/photos/cat.png",
+    "text in bytes": b"a photo of a cat " * 30,
+    "boxes": torch.zeros(12, 4),
+    "points": torch.zeros(17, 3),
+    "one-hot": np.zeros(1000, "f4"),
+    "token mask": np.ones(512, "u1"),
+    "rotation": np.zeros((3, 3)),
+    "camera": torch.zeros(4, 4),
+    "embedding": torch.randn(77, 768),
+    "class mask": torch.zeros(16, 16, dtype=torch.int64),
+    "truth values": np.zeros((16, 16), bool),
+    "instance masks": np.zeros((3, 16, 16), bool),
+    "spectrum": torch.zeros(3, 16, 16, dtype=torch.complex64),
+    "ids": list(range(1000)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_looks_like_an_image(name: str) -> None:
+    assert looks_like_image(PICTURES[name], 3)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_does_not(name: str) -> None:
+    assert not looks_like_image(OTHERS[name], 3)
+    assert not encryptable(OTHERS[name], 3) or name == "spectrum"
+
+
+def test_the_schemes_channels_count() -> None:
+    bands = torch.zeros(12, 16, 16)
+    bands -= 1
+    assert not looks_like_image(bands, 3)
+    assert looks_like_image(bands, 12)
+
+
+def test_the_default_type_changes_nothing(backend: str) -> None:
+    """torch.set_default_dtype is about tensors that a user makes."""
+    stage = {"dtype": torch.float32, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    cases = [
+        (Cipher(oracle.KEY, backend=backend), X),
+        (Cipher(oracle.KEY, steps=["np"], backend=backend), X / 255),
+    ]
+    want = [cipher.encrypt(x, **stage) for cipher, x in cases]
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert all(torch.equal(cipher.encrypt(x, **stage), y) for (cipher, x), y in zip(cases, want))
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import blockenc
 from blockenc.nn import BlockEmbedding
@@ -236,6 +237,225 @@ CIPHER = blockenc.Cipher(KEYS, block_size=4)
 LINEAR_CIPHER = blockenc.Cipher(KEYS, block_size=4, steps=("shuffle", "np"))
 PATCHES = nn.Conv2d(3, 8, 4, 4)
 
+HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+def stem(**options: Any) -> nn.Conv2d:
+    torch.manual_seed(3)
+    return nn.Conv2d(3, 8, 4, 4, **options)
+
+
+class Parts(nn.Module):
+    """Named modules and a function of them and the images."""
+
+    def __init__(self, call: Callable[..., Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self.call = call
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.call(self, x)
+
+
+def normalised_batch(affine: bool = True) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(3, affine=affine)
+    norm.running_mean.copy_(torch.tensor([0.1, -0.4, 0.7]))
+    norm.running_var.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return norm
+
+
+HANDLED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "weight_norm": (lambda: nn.Sequential(parametrizations.weight_norm(stem()), nn.ReLU()), {}),
+    "spectral_norm": (lambda: nn.Sequential(parametrizations.spectral_norm(stem()), nn.ReLU()), {}),
+    "orthogonal": (lambda: nn.Sequential(parametrizations.orthogonal(stem()), nn.ReLU()), {}),
+    "parametrised bias": (
+        lambda: nn.Sequential(
+            parametrize.register_parametrization(stem(), "bias", nn.Softplus(), unsafe=True)
+        ),
+        {},
+    ),
+    "batch normalisation before it": (lambda: nn.Sequential(normalised_batch(), stem()), {}),
+    "two of them": (lambda: nn.Sequential(normalised_batch(), normalised_batch(False), stem()), {}),
+    "rescaled inside": (lambda: Parts(lambda m, x: m.a(2 * x - 1), a=stem()), {}),
+    "circular padding": (lambda: nn.Conv2d(3, 8, 12, 4, 4, padding_mode="circular"), {}),
+    "stem named": (
+        lambda: Parts(lambda m, x: m.last(m.first(x).narrow(1, 0, 3)), last=stem(), first=stem()),
+        {"stem": "first"},
+    ),
+    "dropout": (lambda: nn.Sequential(stem(), nn.Dropout(0.5), nn.BatchNorm2d(8)), {}),
+    "random numbers": (lambda: Parts(lambda m, x: (y := m.a(x)) * torch.rand_like(y), a=stem()), {}),
+    "one size only": (
+        lambda: nn.Sequential(stem(), nn.Flatten(), nn.Linear(8 * 56 * 56, 2)),
+        {},
+    ),
+    "a size it tells": (lambda: sized(44), {}),
+    "an example": (
+        lambda: nn.Sequential(stem(), nn.Flatten(), nn.Linear(8 * 11 * 11, 2)),
+        {"example": torch.randint(0, 256, (1, 3, 44, 44), dtype=torch.uint8)},
+    ),
+    "outputs of many kinds": (lambda: Parts(lambda m, x: {"a": [m.a(x), 3], "b": None}, a=stem()), {}),
+    "half": (lambda: nn.Sequential(stem(), nn.Tanh()).half(), {}),
+    "bfloat16": (lambda: nn.Sequential(stem(), nn.Tanh()).bfloat16(), {}),
+}
+
+
+def sized(side: int) -> nn.Module:
+    model = nn.Sequential(stem(), nn.Flatten(), nn.Linear(8 * (side // 4) ** 2, 2))
+    model[0].img_size = (side, side)
+    return model
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+@pytest.mark.parametrize("name", HANDLED)
+def test_stems_that_are_not_plain_first_layers(name: str) -> None:
+    """The copy does the same; the model is as it was, in weights, statistics, modes and random numbers."""
+    make, options = HANDLED[name]
+    model = make()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    protected = blockenc.protect(model, LINEAR_CIPHER, **HALF, **options)
+    back = blockenc.unprotect(protected, LINEAR_CIPHER, **HALF, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(module.training for each in (model, protected) for module in each.modules())
+    assert not any(module._forward_hooks for each in (model, protected) for module in each.modules())
+    side = {"one size only": 224, "a size it tells": 44, "an example": 44}.get(name, 24)
+    x = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    dtype = next(model.parameters()).dtype
+    inputs = [LINEAR_CIPHER.encrypt(x, dtype=torch.float32, **HALF), (x / 255 - 0.5) / 0.5]
+    want, *results = (
+        tensors((torch.manual_seed(0), each.eval()(z.to(dtype)))[1])
+        for each, z in ((model, inputs[1]), (protected, inputs[0]), (back, inputs[1]))
+    )
+    for result in results:
+        for a, b in zip(result, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=(1e-5 if dtype == torch.float32 else 0.1) * 10)
+
+
+def old_weight_norm(model: nn.Module) -> nn.Module:
+    with pytest.warns(FutureWarning):
+        return torch.nn.utils.weight_norm(model)
+
+
+def tied() -> nn.Module:
+    model = Parts(
+        lambda m, x: m.decoder(m.encoder(x)),
+        encoder=stem(bias=False),
+        decoder=nn.ConvTranspose2d(8, 3, 4, 4, bias=False),
+    )
+    model.decoder.weight = model.encoder.weight
+    return model
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std(
+            (1, 2, 3), keepdim=True
+        )
+        return nn.functional.conv2d(x, w, self.bias, self.stride)
+
+
+def zero_head(model: nn.Module) -> nn.Module:
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    return model
+
+
+def two_stems() -> nn.Module:
+    return Parts(lambda m, x: m.head(m.a(x) + m.b(x)), a=stem(), b=stem(), head=nn.Conv2d(8, 2, 1))
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "weight-standardised": (lambda: nn.Sequential(Standardised(3, 8, 4, 4)), "differ by"),
+    "instance normalisation": (lambda: nn.Sequential(nn.InstanceNorm2d(3), stem()), "differ by"),
+    "layer normalisation": (lambda: nn.Sequential(nn.GroupNorm(1, 3), stem()), "differ by"),
+    "not affine before it": (lambda: nn.Sequential(nn.Tanh(), stem()), "differ by"),
+    "channels turned round": (lambda: Parts(lambda m, x: m.a(x.flip(1) * 2), a=stem()), "differ by"),
+    "resized": (
+        lambda: Parts(lambda m, x: m.a(nn.functional.interpolate(x, (16, 16))), a=stem()),
+        "differ by",
+    ),
+    "shifted": (lambda: Parts(lambda m, x: m.a(x.roll(1, -1)), a=stem()), "differ by"),
+    "two stems": (two_stems, "differ by"),
+    "two stems and a head of zeros": (lambda: zero_head(two_stems()), "differ by"),
+    "image used again": (lambda: Parts(lambda m, x: (m.a(x), x.mean((1, 2, 3))), a=stem()), "differ by"),
+    "not the first": (
+        lambda: Parts(lambda m, x: m.last(m.first(x).narrow(1, 0, 3)), last=stem(), first=stem()),
+        "stem= names it",
+    ),
+    "not used": (lambda: Parts(lambda m, x: m.b(x), a=stem(), b=stem()), "'a' did not run"),
+    "reflect": (lambda: nn.Conv2d(3, 8, 12, 4, 4, padding_mode="reflect"), "pads by 'reflect'"),
+    "replicate": (lambda: nn.Conv2d(3, 8, 12, 4, 4, padding_mode="replicate"), "pads by 'replicate'"),
+    "tied": (tied, "is also that of 'decoder'"),
+    "old weight_norm": (lambda: nn.Sequential(old_weight_norm(stem())), "remove_weight_norm"),
+    "pruned": (lambda: nn.Sequential(prune.l1_unstructured(stem(), "weight", 0.5)), "prune.remove"),
+    "old spectral_norm": (lambda: nn.Sequential(torch.nn.utils.spectral_norm(stem())), "no plain parameter"),
+    "lazy": (lambda: nn.Sequential(nn.LazyConv2d(8, 4, 4)), "is lazy"),
+    "lazy further on": (lambda: nn.Sequential(stem(), nn.LazyBatchNorm2d()), "is lazy"),
+    "without values": (lambda: nn.Sequential(stem(device="meta")), "meta device"),
+    "no usual size": (
+        lambda: nn.Sequential(stem(), nn.Flatten(), nn.Linear(8 * 11 * 11, 2)),
+        "example: give images that the model runs on",
+    ),
+    "more than images": (
+        lambda: Parts(lambda m, x: m.a(x.images), a=stem()),
+        "example: give images that the model runs on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_folded_is_refused(name: str) -> None:
+    make, says = REFUSED[name]
+    for fold in (blockenc.protect, blockenc.unprotect):
+        with pytest.raises(ValueError, match=re.escape(says)):
+            fold(make(), LINEAR_CIPHER, **HALF)
+
+
+def test_a_parametrised_model_keeps_its_parametrisation() -> None:
+    """The copy shares a class with its original, which must not lose the parametrisation with it."""
+    model = nn.Sequential(parametrizations.weight_norm(stem()))
+    protected = blockenc.protect(model, LINEAR_CIPHER, **HALF)
+    assert parametrize.is_parametrized(model[0], "weight")
+    assert not parametrize.is_parametrized(protected[0])
+    assert set(protected.state_dict()) == {"0.weight", "0.bias"}
+    model(torch.zeros(1, 3, 8, 8)).sum().backward()
+    assert model[0].parametrizations.weight.original1.grad is not None
+
+
+def test_statistics_of_a_model_that_counts_are_as_they_were() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = stem()
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("last", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.last = x.mean()
+            return self.first(x)
+
+    model = Counting()
+    protected = blockenc.protect(model, LINEAR_CIPHER, **HALF)
+    assert [float(b) for each in (model, protected) for b in each.buffers()] == [0.0] * 4
+
+
+def test_protecting_under_another_default_device() -> None:
+    embedding_, convolution = BlockEmbedding(4, 4), nn.Sequential(stem())
+    with torch.device("meta"):
+        protected = blockenc.protect(embedding_, CIPHER), blockenc.protect(convolution, LINEAR_CIPHER, **HALF)
+        assert BlockEmbedding(4, 4).table.device.type == "meta"
+    x = images(CIPHER.scheme)
+    torch.testing.assert_close(protected[0](CIPHER.encrypt(x)), embedding_(x))
+
+
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: BlockEmbedding(0, 4), ValueError, "block_size"),
     (lambda: BlockEmbedding(2, 4.5), TypeError, "dim"),  # type: ignore[arg-type]
@@ -296,6 +516,25 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: blockenc.protect(PATCHES, LINEAR_CIPHER, mean=[0.5] * 3), ValueError, "give both or neither"),
     (lambda: blockenc.protect(PATCHES, LINEAR_CIPHER, mean=[0.5], std=[1]), ValueError, "3 numbers each"),
     (lambda: blockenc.protect(PATCHES, LINEAR_CIPHER, mean=[0.5] * 3, std=[0] * 3), ValueError, "std not 0"),
+    (
+        lambda: blockenc.protect(PATCHES, LINEAR_CIPHER, example=torch.zeros(1, 3, 8, 8)),
+        TypeError,
+        "example: expected a uint8 tensor [N, C, H, W]",
+    ),
+    (
+        lambda: blockenc.protect(PATCHES, LINEAR_CIPHER, example=torch.zeros(1, 3, 8, 9).byte()),
+        ValueError,
+        "multiples of 4",
+    ),
+    (
+        lambda: blockenc.protect(
+            nn.Sequential(PATCHES, nn.Flatten(), nn.Linear(1, 1)),
+            LINEAR_CIPHER,
+            example=torch.zeros(1, 3, 8, 8).byte(),
+        ),
+        ValueError,
+        "example: the model fails on these images",
+    ),
     (lambda: blockenc.protect(PATCHES, LINEAR_CIPHER, stem="x"), ValueError, "no module called 'x'"),
     (lambda: blockenc.protect(nn.Sequential(nn.ReLU()), LINEAR_CIPHER, stem="0"), TypeError, "'0' is ReLU"),
     (

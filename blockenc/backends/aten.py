@@ -6,7 +6,9 @@ wherever torch does and can be written to ONNX.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -33,18 +35,21 @@ def missing() -> str:
     return ""
 
 
-def apply(request: Request) -> None:
+@contextlib.contextmanager
+def one_thread_if_forked() -> Iterator[None]:
+    """For torch's own operations: a forked child would wait for the OpenMP threads of its parent."""
     threads = torch.get_num_threads()
-    if _in_forked_child and threads > 1:  # the parent's OpenMP threads are not here, and would be waited for
+    if _in_forked_child and threads > 1:
         torch.set_num_threads(1)
     try:
-        _apply(request)
+        yield
     finally:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 
 
-def _apply(request: Request) -> None:
+@one_thread_if_forked()
+def apply(request: Request) -> None:
     x = request.x
     plan = Plan.unpack(
         request.plan.cpu().numpy(), request.block_size, x.shape[-3], request.tables, request.flags
@@ -98,7 +103,10 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         if dtype.is_floating_point:
             v = constant(plan.output).ravel()[v + channel * plan.out_values]
     elif plan.mean is not None and plan.std is not None:
-        mean, std = (torch.tensor(values, device=v.device)[channel] for values in (plan.mean, plan.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=v.device)[channel]
+            for values in (plan.mean, plan.std)
+        )
         v = (v.float() - mean) / std
     return v.to(dtype)
 

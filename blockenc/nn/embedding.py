@@ -75,13 +75,16 @@ class BlockEmbedding(nn.Module):
     def reset_parameters(self) -> None:
         """Weights as nn.Linear has them for L * `rank` features; a full table of rows as large as theirs."""
         with torch.no_grad():
+            columns, device = self.table.shape[-1], self.table.device
             if self.weight is None:
-                smooth = ramp(self.values, 1) * torch.randn(self.length, 1, self.dim)
+                smooth = ramp(self.values, 1).to(device) * torch.randn(
+                    self.length, 1, self.dim, device=device
+                )
                 rows = smooth if self.init == "ramp" else torch.randn_like(self.table)
                 self.table.copy_(rows / math.sqrt(3 * self.length))
             else:
-                columns = self.table.shape[-1]
-                rows = ramp(self.values, columns) if self.init == "ramp" else torch.randn_like(self.table)
+                smooth = ramp(self.values, columns)
+                rows = smooth if self.init == "ramp" else torch.randn_like(self.table)
                 self.table.copy_(rows.expand_as(self.table))
                 nn.init.kaiming_uniform_(self.weight.view(self.dim, -1), a=math.sqrt(5))
             if self.bias is not None:
@@ -114,8 +117,8 @@ class BlockEmbedding(nn.Module):
 
 def ramp(values: int, columns: int) -> torch.Tensor:
     """float32 [values, columns]: (v - mean)/std over v = 0..255, then cosines of k half periods."""
-    v = torch.arange(values, dtype=torch.float64)
-    k = torch.arange(1, columns)
+    v = torch.arange(values, dtype=torch.float64, device="cpu")
+    k = torch.arange(1, columns, device="cpu")
     first = (v - (BYTE_VALUES - 1) / 2) / math.sqrt((BYTE_VALUES**2 - 1) / 12)
     cosines = torch.cos(math.pi * k * (v[:, None] + 0.5) / values) * math.sqrt(2)
     return torch.cat([first[:, None], cosines], dim=1).float()

@@ -1,0 +1,118 @@
+"""Running a model without a trace left in it, and whether two of them make the same of an image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils import _pytree
+
+# By how much of an output's largest value two runs may differ from rounding alone.
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+# Of each output, so many values are kept, evenly spaced: enough to tell a wrong one, and cheap.
+SAMPLES = 4096
+
+
+class Run(NamedTuple):
+    """What a model did with an image.
+
+    seen: the first layer's input; None if it had none.
+    outputs: samples of the outputs of every module that finished from the first layer on, and of the model.
+    dtype: of the computation.
+    """
+
+    seen: torch.Tensor | None
+    outputs: list[tuple[str, torch.Tensor]]
+    dtype: torch.dtype
+
+
+def run(model: nn.Module, x: torch.Tensor, first: str) -> Run:
+    """Run a model as in evaluation. first: the name of its first layer, "" for the model itself."""
+    layer = model.get_submodule(first)
+    seen: list[torch.Tensor] = []
+    outputs: list[tuple[str, torch.Tensor]] = []
+
+    def watch(name: str, module: nn.Module) -> Any:
+        def finished(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            if module is layer and not seen:
+                seen.append((*args, *kwargs.values())[0].detach().clone())
+            if seen:
+                outputs.extend(_sampled(f"of {name!r}" if name else "", output))
+
+        return module.register_forward_hook(finished, with_kwargs=True)
+
+    inside = {module for module in layer.modules() if module is not layer}  # how it computes its weights
+    hooks = [watch(name, module) for name, module in model.named_modules() if module not in inside]
+    try:
+        with _untouched(model, x.device), torch.no_grad():
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    parameter = next(layer.parameters())
+    return Run(seen[0] if seen else None, outputs, parameter.dtype)
+
+
+def difference(one: Run, other: Run) -> tuple[float, str]:
+    """The largest difference of two runs, relative to the largest value of that output, and whose it is."""
+    worst, where = 0.0, ""
+    if [name for name, _ in one.outputs] != [name for name, _ in other.outputs]:
+        return float("inf"), ""
+    largest = max((float(a.abs().max()) for _, a in one.outputs), default=0.0)
+    for (name, a), (_, b) in zip(one.outputs, other.outputs):
+        if a.shape != b.shape:
+            return float("inf"), name
+        # What is next to nothing beside everything else may be rounding alone.
+        scale = max(float(a.abs().max()), 1e-6 * largest)
+        error = float((a - b).abs().max()) / scale if scale else float(b.abs().max() > 0)
+        if not error <= worst:  # NaN, too
+            worst, where = error, name
+            if worst != worst:
+                return float("inf"), name
+    return worst, where
+
+
+def tolerance(of: Run) -> float:
+    return TOLERANCES.get(of.dtype, TOLERANCES[torch.float32])
+
+
+def _sampled(name: str, output: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for value in _pytree.tree_leaves(output):
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
+            flat = value.detach().flatten()
+            yield name, flat[:: -(-flat.numel() // SAMPLES)].double().cpu()
+
+
+@contextlib.contextmanager
+def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model in evaluation, random numbers from a fixed seed; then all as it was, buffers included."""
+    modes = [(module, module.training) for module in model.modules()]
+    kept = [
+        (module, name, buffer, buffer._version, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with (
+            torch.random.fork_rng(devices),
+            torch.autocast(device.type, enabled=False),
+            torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False),
+        ):
+            torch.default_generator.manual_seed(0)
+            if devices:
+                torch.cuda.manual_seed(0)
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for module, name, buffer, version, value in kept:
+                if buffer._version != version:
+                    buffer.copy_(value)
+                module._buffers[name] = buffer
