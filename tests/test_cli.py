@@ -130,8 +130,8 @@ def test_a_tree_comes_back_identical(photos: Path, tmp_path: Path, keys: Path, o
     for source, name in (("a.png", "a.png"), ("deep/er/b.png",) * 2, ("deep/c.PNG", "deep/c.png")):
         with Image.open(photos / source) as image:
             plain = np.asarray(image.convert("RGB"))
-        assert pixels(enc / name).shape == plain.shape
-        assert (pixels(enc / name) != plain).any()
+        assert pixels(enc / name).shape[:2] == plain.shape[:2]
+        assert (pixels(enc / name)[:, :, :3] != plain).any()
         np.testing.assert_array_equal(pixels(dec / name), pixels(photos / source))
 
 
