@@ -112,6 +112,9 @@ HARMLESS: dict[str, object] = {
     "JSON": b'{"a": [1, 2, 3], "b": "text", "c": {"d": null}}',
     "a few bytes": b"\0\xff\x01",
     "63 numbers": FLAT[:63].tolist(),
+    "indices": list(range(1000)),
+    "names that are numbers": sorted(map(str, range(150))),
+    "a word that begins as a file does": b"FORMAT and RIFF are words, P2 is a road, and BM is nothing. " * 2,
 }
 
 

@@ -5,7 +5,7 @@ is not known to be no picture is refused, whatever its name. Known to be none is
 
 * an entry of fewer than SMALLEST values: 8 x 8 are the smallest pictures that anyone trains on. A number that
   neither fits into a byte nor is a float of ordinary size counts as its bytes, for they may be packed pixels;
-* numbers that are all the same but a few (one-hot labels of any length);
+* numbers that are all the same but a few (one-hot labels of any length), or a numbering without gaps;
 * boxes and points: lists of up to 4 numbers, fewer than SMALLEST of them, or boxes with coordinates that are
   no pixel values;
 * text: printable, without long runs of base64 and without long lists of numbers;
@@ -39,10 +39,10 @@ DEPTH = 32  # of nested lists and dicts
 ORDINARY = (1e-12, 1e12)  # sizes of floats that are measured or computed; bytes taken for floats are seldom
 # How picture files begin, beyond what is opened here; also a few containers that may hold any.
 MAGIC = re.compile(
-    rb"\x89PNG|\xff\xd8\xff|GIF8|BM....\0\0\0\0|RIFF|FORM|II[*+]\0|MM\0[*+]|8BPS|\0\0[\x01\x02]\0|....ftyp|"
-    rb"\xff\x0a|P[1-7fF]\s+(?:#[^\n]*\n\s*)*-?\d+\s|\0\0\0\x0c[jJ]|%!PS|%PDF|/\* XPM|#define \w+_width|DDS |"
-    rb"\x93NUMPY|PK\x03\x04|\x1f\x8b|qoif|\xff\x4f\xff\x51|gimp xcf|AT&TFORM|v/1\x01|\x1aE\xdf\xa3|"
-    rb"\x0a[\0-\x05]\x01[\x01-\x10]",
+    rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|BM....\0\0\0\0|RIFF....WEBP|II[*+]\0|MM\0[*+]|8BPS|\0\0[\x01\x02]\0|....ftyp|"
+    rb"\xff\x0a|P[1-7fF]\s+(?:#[^\n]*\n\s*)*-?\d+\s|\0\0\0\x0c[jJ]|%!PS|%PDF|/\* XPM|#define \w+_width|"
+    rb"DDS \x7c|\x93NUMPY|PK\x03\x04|\x1f\x8b|qoif|\xff\x4f\xff\x51|gimp xcf|AT&TFORM|FORM....(?:ILBM|PBM )|"
+    rb"v/1\x01|\x1aE\xdf\xa3|\x0a[\0-\x05]\x01[\x01-\x10]",
     re.DOTALL,
 )
 _TEXT_MAGIC = re.compile(
@@ -75,7 +75,9 @@ def numbers(values: np.ndarray) -> str | None:
     """What about one entry of numbers may be a picture, if anything."""
     if values.size and values.dtype.kind not in NUMERIC:
         return f"values of type {values.dtype}"
-    if _weight(values) < SMALLEST or (values.dtype.kind in "biuf" and _all_alike(values)):
+    if _weight(values) < SMALLEST:
+        return None
+    if values.dtype.kind in "biuf" and (_all_alike(values) or _is_numbering(values)):
         return None
     if values.ndim == 2 and values.shape[1] <= 4 and values.dtype.kind in "iuf":
         few = len(values) < SMALLEST and bool((np.abs(values.astype(float)) < 1 << 16).all())
@@ -228,6 +230,14 @@ def _all_alike(values: np.ndarray) -> bool:
     common, counts = np.unique(flat[: 4 * SMALLEST], return_counts=True)
     others = flat[flat != common[counts.argmax()]]
     return len(others) <= FEW and _weight(others) < SMALLEST
+
+
+def _is_numbering(values: np.ndarray) -> bool:
+    """Integers without gaps, each once, in any order: indices, or names that are numbers."""
+    if values.ndim != 1 or values.dtype.kind == "b" or not np.isfinite(values).all():
+        return False
+    found = np.unique(values)
+    return len(found) == len(values) and bool((np.diff(found) == 1).all())
 
 
 def _are_boxes(values: np.ndarray) -> bool:
