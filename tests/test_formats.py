@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 import blockenc
+from blockenc.data import pictures
 from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.formats import plain_pickle, suspicion
+from blockenc.data.formats import format_of, plain_pickle, suspicion
 from blockenc.data.manifest import read_folder
 from blockenc.data.pixels import ImageFileError
 from blockenc.data.reading import Reading
@@ -202,14 +203,14 @@ def test_arrays_that_belong_to_pictures(tmp_path: Path, file: str) -> None:
 
     enc = encrypted(tmp_path, make)
     decrypt_files(enc, tmp_path / "dec", KEY)
-    for folder, pictures in (
+    for folder, photos in (
         (enc, blockenc.encrypt(arrays["pictures"][..., None], KEY)[..., 0]),
         (tmp_path / "dec", arrays["pictures"]),
     ):
         found = (
             np.load(folder / "a.npz") if file == "npz" else {n: np.load(folder / f"{n}.npy") for n in arrays}
         )
-        for name, array in {**arrays, "pictures": pictures}.items():
+        for name, array in {**arrays, "pictures": photos}.items():
             np.testing.assert_array_equal(found[name], array)
             assert found[name].dtype == array.dtype
 
@@ -905,3 +906,56 @@ def test_a_folder_named_as_an_output(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.jpg would become a\.png, which is a folder"):
         encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME)
     assert not (tmp_path / "enc").exists()
+
+
+# --- random damage ---
+
+
+class Unchanged:
+    """A change that reads every picture and leaves it."""
+
+    reading = Reading(max_bytes=1 << 24)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return images
+
+    def picture(self, source: bytes, name: object) -> bytes:
+        return pictures.read(source, name, self.reading).png()
+
+    def copies(self, member: str) -> bool:
+        return False
+
+
+def samples(folder: Path) -> None:
+    """A small file of each format."""
+    for kind in ("png", "jpg", "bmp", "webp", "tif", "ppm"):
+        Image.fromarray(PHOTO).save(folder / f"a.{kind}")
+    batch(folder / "data_batch_1")
+    np.save(folder / "a.npy", noise(5, 8, 8))
+    np.savez_compressed(folder / "a.npz", x=noise(5, 8, 8), y=np.arange(5))
+    tar(folder / "a.tar", ("a.png", png()), ("a.cls", b"1"))
+    (folder / "b.tar.gz").write_bytes(gzip.compress((folder / "a.tar").read_bytes()))
+    (folder / "a-idx3-ubyte").write_bytes(idx((2, 8, 8), bytes(128)))
+    pa = pytest.importorskip("pyarrow")
+    table(folder / "a.arrow", image=images(pa)[:2], text=["a", "b"], list=[[1, 2]] * 2)
+
+
+def test_random_damage_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    samples(tmp_path)
+    random = np.random.default_rng(0)
+    failed = set()
+    for path in sorted(tmp_path.iterdir()):
+        kind, whole = format_of(path), path.read_bytes()
+        for _ in range(60):
+            data = bytearray(whole[: random.integers(1, 2 * len(whole))])
+            for place in random.integers(0, len(data), random.integers(1, 4)):
+                data[place : place + 4] = random.integers(0, 256, 4, np.uint8).tobytes()
+            path.write_bytes(data)
+            try:
+                if kind.claims(path):
+                    kind.sizes(path, Unchanged.reading)
+                    kind.rewrite(path, io.BytesIO(), Unchanged())
+            except ImageFileError as error:
+                assert path.name in str(error)  # noqa: PT017
+                failed.add(path.name)
+    assert len(failed) == len(list(tmp_path.iterdir()))

@@ -116,7 +116,7 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
             def batches(columns: list[str] | None) -> Iterator[Any]:
                 # Each row group by itself: one reader for all of them keeps what it has read.
                 for n in range(file.num_row_groups):
-                    rows = _rows(file.metadata.row_group(n), reading)
+                    rows = _rows(file.metadata.row_group(n).total_byte_size, path, reading)
                     yield from _guarded(path, file.iter_batches(rows, row_groups=[n], columns=columns))
         else:
             with _damage(path):
@@ -137,15 +137,14 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
         yield schema, batches
 
 
-def _rows(group: Any, reading: Reading) -> int:
-    """The rows of a row group to read at once: a value that is stored once may stand in all of them."""
-    chunks = (group.column(k) for k in range(group.num_columns))
-    squeezed = [
-        chunk.total_uncompressed_size
-        for chunk in chunks
-        if chunk.total_uncompressed_size > SQUEEZED * chunk.total_compressed_size
-    ]
-    return int(min(ROWS, max(1, reading.max_bytes // max(squeezed, default=1))))
+def _rows(size: int, path: Path, reading: Reading) -> int:
+    """The rows to read at once of a row group of `size` bytes: a value stored once may stand in all of them.
+
+    Its columns are not asked for their sizes: on some damaged files that ends the process.
+    """
+    if size <= SQUEEZED * path.stat().st_size:
+        return ROWS
+    return min(ROWS, max(1, reading.max_bytes // size))
 
 
 def _guarded(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
