@@ -13,7 +13,7 @@ from blockenc.backends import aten
 from blockenc.hidden import hide
 from blockenc.key import AnyKey, as_key_set
 from blockenc.kinds import FITS, as_tensor, channels_of, cut_back, fitted
-from blockenc.ops import check_no_derivative, is_traced
+from blockenc.ops import check_no_derivative, has_values
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan, compile_plan
 from blockenc.scheme import Scheme
 from blockenc.value_range import within_unit_range
@@ -36,7 +36,7 @@ def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
     kept[key] = value
 
 
-def _torch_operations() -> contextlib.AbstractContextManager[None]:
+def torch_operations() -> contextlib.AbstractContextManager[None]:
     """What torch's own operations, which may start threads, are done in. A trace cannot enter it."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else aten.one_thread_if_forked()
 
@@ -182,13 +182,13 @@ class Cipher:
             raise TypeError(f"out: goes with torch tensors only, x is {type(x).__name__}")
         tensor, back = as_tensor(x, self.scheme.channels)
         if not decrypt and self.fit != "error":
-            with _torch_operations():
+            with torch_operations():
                 tensor = fitted(tensor, self.scheme.block_size, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
         if tensor.is_floating_point() and not torch.compiler.is_compiling():
             check_no_derivative("x", tensor)
             # A graph cannot branch on values, and traced tensors have none.
-            if self.check_values and tensor.device.type == "cpu" and not is_traced(tensor):
+            if self.check_values and tensor.device.type == "cpu" and has_values(tensor):
                 tensor = within_unit_range(tensor)
         compiled = self._compile(decrypt, mean, std, tensor.device)
         if (mean is not None or std is not None) and not (
@@ -200,7 +200,7 @@ class Cipher:
                 raise TypeError(f"dtype: expected that of out, {out.dtype}, got {want}")
             target = out.unsqueeze(-3) if tensor.dim() > x.dim() else out
             if torch.float64 in (tensor.dtype, out.dtype):
-                with _torch_operations():
+                with torch_operations():
                     result = self._in_float64(tensor, decrypt, out.dtype, mean, std)
                 if target.shape != result.shape:
                     raise ValueError(f"out: expected shape {tuple(result.shape)}, got {tuple(out.shape)}")
@@ -209,7 +209,7 @@ class Cipher:
                 torch.ops.blockenc.apply_out(tensor, *compiled, target, self.backend)
             return out if size is None else cut_back(out, size, self.scheme.block_size)
         if torch.float64 in (tensor.dtype, want):
-            with _torch_operations():
+            with torch_operations():
                 result = self._in_float64(tensor, decrypt, want or torch.float64, mean, std)
         else:
             result = torch.ops.blockenc.apply(tensor, *compiled, want, self.backend)
@@ -227,6 +227,10 @@ class Cipher:
     ) -> torch.Tensor:
         """What the operator does not do: images in float64, or results in it."""
         plan, compiled = self._plans[decrypt], self._compile(decrypt, None, None, x.device)
+        # No image, of the same kind: the operator's checks, of derivatives too, without its work.
+        none = (x if x.dim() == 4 else x[None])[:0]
+        none = none.float() if x.dtype == torch.float64 else none
+        torch.ops.blockenc.apply(none, *compiled, None if dtype == torch.float64 else dtype, self.backend)
         if plan.quantises or not x.is_floating_point():
             exact = x
             if x.dtype == torch.float64:  # float32 is as good, up to the integers
@@ -238,9 +242,6 @@ class Cipher:
             y: torch.Tensor = torch.ops.blockenc.apply(exact, *compiled, integers, self.backend)
             y = y.double() / plan.out_scale
         else:
-            # No image, of the same kind: the operator's checks without its work.
-            none = (x if x.dim() == 4 else x[None])[:0].float()
-            torch.ops.blockenc.apply(none, *compiled, None if dtype == torch.float64 else dtype, self.backend)
             y = aten.transform(x.double(), plan, torch.float64)
         if mean is not None and std is not None:
             mean_, std_ = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -123,11 +124,13 @@ def as_tensor(x: Any, channels: int) -> tuple[torch.Tensor, Callable[[torch.Tens
 
 
 def _without_channels(shape: tuple[int, ...], axis: int) -> bool:
-    """Whether a shape under a scheme of one channel is [H, W] or [N, H, W]; axis: where channels would be.
+    """Whether a shape under a scheme of one channel is [H, W] or, of arrays, [N, H, W].
 
-    Three and four are taken for the channels of a colour image, which the scheme does not fit.
+    axis: where channels would be. Three and four are taken for the channels of a colour image, which the
+    scheme does not fit. A torch tensor of three axes is always [C, H, W]: by its shape, batches of one, three
+    and four grey images would be told from others.
     """
-    return len(shape) == 2 or (len(shape) == 3 and shape[axis] not in USUAL_CHANNELS)
+    return len(shape) == 2 or (axis == -1 and len(shape) == 3 and shape[axis] not in USUAL_CHANNELS)
 
 
 def mode_advice(mode: str) -> str:
@@ -291,13 +294,30 @@ def looks_like_image(x: Any, channels: int) -> bool:
             return any(looks_like_image(x[name], channels) for name in x.dtype.names)
         return x.dtype.kind == "V" or any(looks_like_image(item, channels) for item in x.flat)
     name, shape = _dtype_name(x), tuple(x.shape)
-    if len(shape) == 1 and name == "uint8":  # an encoded file as torchvision.io.read_file has it, or pixels
-        return shape[0] >= SMALLEST_SIDE**2 and bool((x > 1).any())
+    # Pixels in any order, or an encoded file as torchvision.io.read_file has it; 0 and 1 are labels.
+    many = len(shape) in (1, 2) and name == "uint8" and math.prod(shape) >= SMALLEST_SIDE**2
+    if many and (_values(x) > 1).any():
+        return True
     if _looks(shape, name, channels):
         return True
     if name.startswith(("float", "bfloat")) and len(shape) >= 2 and min(shape[-2:]) >= SMALLEST_SIDE:
-        return not bool((x < 0).any())
+        return not bool((_values(x) < 0).any())
     return False
+
+
+def _values(x: Any) -> Any:
+    """The values of a tensor for NumPy, where it can: in a forked child torch would wait for lost threads."""
+    if not isinstance(x, torch.Tensor) or x.device.type != "cpu" or x.dtype == torch.bfloat16:
+        return x
+    return x.numpy(force=True)
+
+
+FEW_VALUES = 16  # different ones: of a mask
+
+
+def has_few_values(x: Any) -> bool:
+    """Whether an array, or a large part of it, has as few different values as a mask."""
+    return len(np.unique(np.asarray(_values(x)).ravel()[: 1 << 16])) <= FEW_VALUES
 
 
 def describe(x: Any) -> str:
@@ -355,4 +375,5 @@ def _is_binary(data: bytes) -> bool:
         text = data.decode()
     except UnicodeDecodeError:
         return True
-    return "\0" in text or _is_base64_image(text)
+    control = any(character < " " and character not in "\t\n\r\f\v" for character in text)
+    return control or text[:2] in ("P2", "P3", "P5", "P6") or _is_base64_image(text)

@@ -200,15 +200,28 @@ def _apply_out(
     if _shares_itself(out):
         raise ValueError(f"out: its elements share memory with each other (strides {out.stride()})")
     choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)  # so that autograd hears of the change
 
 
-def is_traced(x: torch.Tensor) -> bool:
-    """Whether x, or what is made of it, has no memory: in a trace, or inside of torch.func."""
-    return bool(
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+def has_values(x: torch.Tensor) -> bool:
+    """Whether x, and what is made of it, has memory: neither stands for a tensor in a trace, nor inside of
+    torch.func."""
+    return not (
+        torch._C._functorch.peek_interpreter_stack() is not None
         or torch._is_functional_tensor(x)
         or hasattr(x, "fake_mode")
+    )
+
+
+def _is_plain(x: torch.Tensor) -> bool:
+    """Whether nothing that traces, wraps or converts tensors is at work."""
+    return (
+        type(x) is torch.Tensor
+        and x.device.type in ("cpu", "cuda")
+        and not x.is_neg()
+        and not torch._C._len_torch_dispatch_stack()
+        and has_values(x)
     )
 
 
@@ -228,11 +241,11 @@ def _without_derivative(operator: Any, implementation: Callable[..., Any]) -> Ca
     """What an operator does in the place of autograd, whose own fallback would let derivatives be zeros."""
 
     def autograd(x: torch.Tensor, *arguments: Any) -> Any:
+        out = arguments[4] if len(arguments) > 4 and isinstance(arguments[4], torch.Tensor) else None
         check_no_derivative("x", x)
-        if len(arguments) > 4 and isinstance(arguments[4], torch.Tensor):
-            check_no_derivative("out", arguments[4])
-        # Nothing that traces or wraps tensors can be at work: what remains of the dispatch is skipped.
-        if type(x) is torch.Tensor and x.device.type in ("cpu", "cuda") and not is_traced(x):
+        if out is not None:
+            check_no_derivative("out", out)
+        if _is_plain(x) and (out is None or _is_plain(out)):  # what remains of the dispatch is skipped
             return implementation(x, *arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(x, *arguments)

@@ -91,6 +91,10 @@ class Plan:
         return len(self.source)
 
     @_computed_once
+    def most_flips(self) -> int:
+        return int(self.flips.max())
+
+    @_computed_once
     def flags(self) -> int:
         return (
             QUANTISES * self.quantises
@@ -145,7 +149,7 @@ class Plan:
             raise ValueError(
                 f"plan: expected {size} bytes for this scheme, got {packed.dtype} {packed.shape}"
             )
-        packed = np.ascontiguousarray(packed)
+        packed = packed.copy()  # what is checked is what is used, whoever may write to the plan meanwhile
         length = block_size * block_size * channels
         in_values, out_values = _value_counts(flags)
         arrays, start = [], 0

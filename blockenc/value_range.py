@@ -25,16 +25,17 @@ _BITS: dict[torch.dtype, tuple[torch.dtype, type, int]] = {
 
 def within_unit_range(x: torch.Tensor) -> torch.Tensor:
     """x, a floating image on the CPU, if its values are in [0, 1]; a clamped copy, if they are but for up to
-    TOLERANCE.
+    TOLERANCE, or one step of the type where that is more.
 
     Raises ValueError that shows a value farther outside, or NaN.
     """
     signed, unsigned, one = _BITS[x.dtype]
-    bits: np.ndarray = x.detach().view(signed).numpy().view(unsigned)
+    tolerance = max(TOLERANCE, torch.finfo(x.dtype).eps)  # of bfloat16 the next value after 1 is 1 + eps
+    bits: np.ndarray = x.detach().resolve_neg().view(signed).numpy().view(unsigned)
     if not bits.size or bits.max() <= one:
         return x
     values = _values(bits, x.dtype)
-    outside = ~((values >= -TOLERANCE) & (values <= 1 + TOLERANCE))  # NaN compares false
+    outside = ~((values >= -tolerance) & (values <= 1 + tolerance))  # NaN compares false
     if outside.any():
         place = np.unravel_index(int(np.argmax(outside)), outside.shape)
         raise ValueError(

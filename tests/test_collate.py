@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 import blockenc
 from blockenc import Cipher, EncryptCollate
+from blockenc.data.fields import put
 from tests import oracle
 
 CIPHER = Cipher(oracle.KEY)
@@ -146,7 +147,7 @@ def pack_record(batch: list) -> Record:
         (lambda x, y: ([x, y], 1), {}),
         (lambda x, y: [x, y], {}),
         (lambda x, y: {"image": as_pil(x), "pixel_values": y, "label": 0}, {}),
-        (lambda x, y: ({"a": x}, {"deep": [{"b": y}]}), {}),
+        (lambda x, y: ({"a": x}, {"deep": [{"b": y}]}), {"images": ("0.a", "1.deep.0.b")}),
         (lambda x, y: (1, {"a": x, "b": y}), {"images": ("1.a", "1.b")}),
         (lambda x, y: (1, {"a": x, "b": y}), {"images": 1}),
         (lambda x, y: (1, Pair(x, y)), {"images": ("1.image", "1.1")}),
@@ -368,3 +369,52 @@ def test_arrays_that_are_read_only() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(EncryptCollate(CIPHER)(arrays), CIPHER.encrypt(IMAGES))
+
+
+MASK = torch.zeros(1, 16, 24, dtype=torch.uint8)
+MASK[0, :8] = 2
+BESIDE = {
+    "a mask": MASK[0],
+    "a PIL mask": Image.fromarray(MASK[0].numpy()),
+    "a depth map": torch.linspace(0, 1, 16 * 24).reshape(1, 16, 24),
+    "three instance masks": MASK.expand(3, 16, 24),
+    "five instance masks": MASK.expand(5, 16, 24),
+    "three layers of one-hot floats": torch.eye(3)[MASK[0].long()].movedim(-1, 0),
+    "an array of points": np.linspace(0, 1, 8 * 468 * 3).reshape(8, 468, 3),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_labels_that_look_like_images_are_not_encrypted_unasked(channels: int, name: str) -> None:
+    """Whatever their number and shape: an error that asks for their name, and then as they were."""
+    cipher = Cipher(oracle.KEY, channels=channels)
+    image, beside = IMAGES[0][:channels], BESIDE[name]
+    for sample in ((image, beside), {"image": image, "label": beside}):
+        with pytest.raises(ValueError, match=r"field .* looks like an image and would be left unencrypted"):
+            EncryptCollate(cipher)([sample])
+        key = 1 if isinstance(sample, tuple) else "label"
+        out = EncryptCollate(cipher, keep=key)([sample])
+        assert out[key][0] is beside
+
+
+def test_what_is_no_batch_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^collate: expected"):
+        EncryptCollate(CIPHER, collate=lambda samples: samples)([(IMAGES[0], 1), (IMAGES[1], 2)])
+
+
+def test_a_dataclass_is_not_made_anew() -> None:
+    @dataclasses.dataclass
+    class Turned:
+        picture: torch.Tensor
+        turned: bool = dataclasses.field(default=False, init=False)
+
+        def __post_init__(self) -> None:
+            self.picture, self.turned = self.picture.flip(-1), True
+
+    sample = Turned(IMAGES[0])
+    other = IMAGES[1]
+    got = put(sample, ("picture",), other)
+    assert got.picture is other
+    assert got.turned
+    assert torch.equal(sample.picture, IMAGES[0].flip(-1))

@@ -51,7 +51,8 @@ def test_every_value_of_a_type(dtype: torch.dtype) -> None:
     """All 16-bit floats, and as many float32: comparing values gives the same as comparing bits."""
     every = torch.arange(1 << 16, dtype=torch.int32)
     bits = (every << 16).view(torch.float32) if dtype == torch.float32 else every.to(torch.int16).view(dtype)
-    inside = (bits.float() >= -TOLERANCE) & (bits.float() <= 1 + TOLERANCE)
+    tolerance = max(TOLERANCE, torch.finfo(dtype).eps)
+    inside = (bits.float() >= -tolerance) & (bits.float() <= 1 + tolerance)
     assert torch.equal(within_unit_range(bits[inside]), bits[inside].clamp(0, 1))
     for value in bits[~inside][::97]:
         with pytest.raises(ValueError, match=r"^x: "):

@@ -87,7 +87,7 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         v = torch.where(flips % 2 == 1, (BYTE_VALUES - 1 - v).clamp(min=0), v)
     else:
         negative = _negative if plan.nearest else _published_negative
-        for count in range(int(plan.flips.max(initial=0))):
+        for count in range(plan.most_flips):
             v = torch.where(flips > count, negative(v), v)
         if plan.quantises:
             v, integers = _to_integers(v, plan), True
@@ -123,6 +123,6 @@ def _published_negative(v: torch.Tensor) -> torch.Tensor:
 def _negative(v: torch.Tensor) -> torch.Tensor:
     """1 - v; but where v is a byte, k/255 rounded to its type, the byte (255 - k)/255."""
     top = BYTE_VALUES - 1
-    k = (v.float() * top).round()
+    k = ((v if v.dtype == torch.float64 else v.float()) * top).round()
     is_byte = ((k / top).to(v.dtype) == v) & (k >= 0) & (k <= top)
     return torch.where(is_byte, ((top - k) / top).to(v.dtype), 1 - v)

@@ -12,6 +12,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 from blockenc.cipher import Cipher, torch_dtype
 from blockenc.data.fields import (
+    USUAL_NAMES,
     Field,
     Path,
     at,
@@ -29,9 +30,6 @@ from blockenc.data.fields import (
 from blockenc.kinds import PIL_MODES, as_tensor, channels_error, describe, fitted_side, mode_advice
 from blockenc.ops import result_dtype
 from blockenc.plan import DECIMAL_VALUES
-
-# Where a dict's image is looked for, unless `images` tells.
-USUAL_NAMES = ("image", "img", "pixel_values", "png", "jpg")
 
 
 def check_output(
@@ -65,13 +63,15 @@ class EncryptCollate:
     [N, C, H, W]; everything else goes through `collate`. A field that is a list of images (views of one
     picture) comes out as a list of batches.
 
-    Nothing that looks like an image leaves unencrypted unless it is named here: what is neither encrypted
-    nor named in `keep` or `plain`, and may be a picture, is an error (`kinds.looks_like_image` has the rule).
+    What is neither encrypted nor named in `keep` or `plain`, and looks like an image, is an error, since it
+    would be left unencrypted (`kinds.looks_like_image` has the rule; containers and texts of which nobody
+    thought may still hold pictures that it does not find).
 
     cipher: what encrypts. Its `fit` says what becomes of images of other sizes than whole blocks.
     images: the fields that are images: positions, or names of a dict or named tuple, one or several; one
         that lies deeper by its way, "target.crop". Default: the first field, of dicts the one called image,
-        img, pixel_values, png or jpg; and whatever else, at any depth, is an image that the cipher takes.
+        img, pixel_values, png or jpg; and what else, at any depth, is an image without doubt: torchvision's,
+        colour PIL images, what has a usual name, equal ones in a list (`fields.image_paths` has the rule).
     keep: fields that come out as a list, one entry a sample, untouched: boxes, masks of many sizes.
     plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest.
     dtype, mean, std: the output stage of `Cipher.encrypt`, in the same pass: it replaces
@@ -147,6 +147,8 @@ class EncryptCollate:
             )
             rest.append(sample)
         result = self.collate(rest)
+        if isinstance(result, (list, tuple)) and result and result[0] is rest[0]:
+            raise TypeError("collate: expected it to make one batch of the samples, got the samples")
         for path, column in columns.items():
             done = self._encrypt(column, f", field {label(path)}") if path in images else column
             result = put(result, path, done)
@@ -194,7 +196,7 @@ class EncryptCollate:
                 )
         if isinstance(first, torch.Tensor):
             stacked = torch.stack([sample.as_subclass(torch.Tensor) for sample in samples])
-            return as_tensor(stacked, self.cipher.scheme.channels)[0]
+            return stacked if stacked.dim() == 4 else stacked.unsqueeze(1)
         if not isinstance(first, np.ndarray) and not hasattr(first, "getbands"):
             return torch.stack([as_tensor(sample, self.cipher.scheme.channels)[0] for sample in samples])
         arrays = [np.asarray(sample) for sample in samples]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import types
 from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blockenc.kinds import describe, encryptable, looks_like_image
+from blockenc.kinds import describe, encryptable, has_few_values, looks_like_image
 
 Field = int | str
 Path = tuple[Any, ...]
@@ -109,7 +110,9 @@ def put(sample: Any, path: Path, value: Any) -> Any:
         return {**sample, key: new}
     if isinstance(sample, types.SimpleNamespace):
         return types.SimpleNamespace(**{**vars(sample), key: new})
-    return dataclasses.replace(sample, **{key: new})
+    result = copy.copy(sample)  # not dataclasses.replace, which would make it anew from its fields
+    object.__setattr__(result, key, new)
+    return result
 
 
 def label(path: Path) -> str:
@@ -117,13 +120,48 @@ def label(path: Path) -> str:
     return repr(path[0] if len(path) == 1 else ".".join(map(str, path)))
 
 
+# What an image is called in a dict or named tuple, the likeliest first.
+USUAL_NAMES = ("image", "img", "pixel_values", "png", "jpg")
+
+
 def image_paths(sample: Any, channels: int, except_: Sequence[Path] = ()) -> list[Path]:
-    """The fields that are images by their looks and that a cipher of so many channels takes."""
-    return [
-        path
+    """The fields that are images to encrypt, where the user named none.
+
+    Masks, depth maps and the like look as images do. So of several fields that a cipher of so many channels
+    takes, those are images that leave no doubt: torchvision's Image and Video, colour PIL images, what has
+    a usual name, the first field of a tuple or list, and views of one picture: a list of equal arrays, or
+    arrays in a tuple or list that equal the first one in type and shape, have colours and more than a few
+    values (instance masks may have three layers, too).
+    """
+    found = [
+        (path, value)
         for path, value in leaves(sample)
         if not within(path, except_) and encryptable(value, channels) and looks_like_image(value, channels)
     ]
+    if len(found) == 1:
+        return [found[0][0]]
+    paths = {path for path, _ in found}
+    return [path for path, value in found if _is_surely_image(sample, path, value, paths, channels)]
+
+
+def _is_surely_image(sample: Any, path: Path, value: Any, paths: set[Path], channels: int) -> bool:
+    tv = sys.modules.get("torchvision.tv_tensors")
+    if tv is not None and isinstance(value, (tv.Image, tv.Video)):
+        return True
+    if hasattr(value, "getbands") and len(value.getbands()) > 1:
+        return True
+    if any(part in USUAL_NAMES for part in path):
+        return True
+    if isinstance(sample, Sequence) and path[:1] == (children(sample) or [(None, None)])[0][:1]:
+        return True  # the first field, or in it
+    siblings = at(sample, path[:-1])
+    if type(siblings) not in (list, tuple):
+        return False
+    like = [n for n, item in enumerate(siblings) if describe(item) == describe(value)]
+    if len(like) == len(siblings) and isinstance(siblings, list):
+        return True
+    first = (*path[:-1], like[0])
+    return channels > 1 and first != path and first in paths and not has_few_values(value)
 
 
 def refuse_images(sample: Any, channels: int, except_: Sequence[Path], place: str, ways: str) -> None:

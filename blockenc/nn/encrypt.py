@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from blockenc.backends import aten
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, torch_operations
 from blockenc.data.collate import check_output
 from blockenc.kinds import as_tensor, fitted
 from blockenc.ops import check_no_derivative, check_size, result_dtype
@@ -52,6 +52,8 @@ class Encrypt(torch.nn.Module):
         if decrypt and (mean is not None or std is not None):
             raise ValueError("mean, std: go with encryption only")
         self.dtype = check_output(cipher, dtype, mean, std, decrypt=decrypt)
+        if self.dtype == torch.float64:
+            raise TypeError("dtype: expected float32, float16, bfloat16 or integers, got torch.float64")
         self.scheme, self.fingerprint, self.backend = cipher.scheme, cipher.fingerprint, cipher.backend
         self.form, self.fit = form, "error" if decrypt else cipher.fit
         plan = cipher.plan(decrypt=decrypt).with_output(mean, std)
@@ -71,13 +73,20 @@ class Encrypt(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The encrypted images. Raises as Cipher.encrypt does, but looks at no values of floats."""
         images, back = as_tensor(x, self.scheme.channels)
-        return back(self._encrypted(fitted(images, self.scheme.block_size, self.fit)))  # type: ignore[no-any-return]
+        if self.fit != "error":
+            with torch_operations():
+                images = fitted(images, self.scheme.block_size, self.fit)
+        return back(self._encrypted(images))  # type: ignore[no-any-return]
 
     def _encrypted(self, x: torch.Tensor) -> torch.Tensor:
         if self._constants is not None:
             check_no_derivative("x", x)
+            if torch._C._functorch.peek_interpreter_stack() is not None:
+                # Of transforms within each other only the operator sees all: it checks an image of no pixels.
+                torch.ops.blockenc.apply(x[..., :0], self._plan, *self._sizes, None, self.backend)
             check_size(x, self.scheme.block_size)
-            return aten.transform(x, self._constants, result_dtype(x.dtype, self._sizes[2], self.dtype))
+            with torch_operations():
+                return aten.transform(x, self._constants, result_dtype(x.dtype, self._sizes[2], self.dtype))
         # A graph takes the tensor as an input, so that other layers of the same scheme need no other graph.
         plan = self._plan if self._plan.device == x.device else self._plan_on(x.device, self._digest)
         return torch.ops.blockenc.apply(x, plan, *self._sizes, self.dtype, self.backend)  # type: ignore[no-any-return]
