@@ -98,7 +98,9 @@ def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
         return v.float() / scale if target.is_floating_point else v.to(target)
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        y = x
+        # As published, floats become integers in ffx, by truncation; blockenc takes the nearest bytes first.
+        bytes_first = x.is_floating_point() and row.ffx == "byte" and "ffx" in row.steps
+        y = (x.float() * 255).round().to(torch.uint8) if bytes_first else x
         for name in row.steps:
             y = from_blocks(step(name, to_blocks(y, m)), m)
         if row.normalises:
