@@ -39,9 +39,9 @@ FITS = ("error", "pad", "crop")
 def channels_of(x: Any) -> int:
     """The channels of x; 3 where x is not an image at all, which the cipher then says.
 
-    Raises ValueError where the shape does not tell them: of three axes, 1, 3 or 4 are channels, anything else
-    is as likely a number of images; of four, so are others that are fewer than the pixels of a side. Only an array [N, S, S] of
-    square grey images is told by its shape.
+    Raises ValueError where the shape does not tell them: 1, 3 or 4 are channels, anything else is as likely
+    a number of images or a side. Only torch tensors of four axes may have other channels, fewer than the
+    pixels of a side; and an array [N, S, S] of square grey images is told by its shape.
     """
     if hasattr(x, "getbands"):
         return len(x.getbands())
@@ -52,8 +52,8 @@ def channels_of(x: Any) -> int:
         return 3
     first = isinstance(x, torch.Tensor)
     axis, other = (shape[-3], shape[-1]) if first else (shape[-1], shape[-3])
-    sides = shape[-2:] if first else shape[-3:-1]
-    if axis in USUAL_CHANNELS or (len(shape) == 4 and other not in USUAL_CHANNELS and axis < min(sides)):
+    few = first and len(shape) == 4 and other not in USUAL_CHANNELS and axis < min(shape[-2:])
+    if axis in USUAL_CHANNELS or few:
         return int(axis)
     if not first and len(shape) == 3 and shape[1] == shape[2] and other not in USUAL_CHANNELS:
         return 1
