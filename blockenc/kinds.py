@@ -314,6 +314,10 @@ def _values(x: Any) -> Any:
     return x.numpy(force=True)
 
 
+def is_bytes(x: Any) -> bool:
+    return _dtype_name(x) == "uint8"
+
+
 FEW_VALUES = 16  # different ones: of a mask
 
 

@@ -219,7 +219,6 @@ def _is_plain(x: torch.Tensor) -> bool:
     return (
         type(x) is torch.Tensor
         and x.device.type in ("cpu", "cuda")
-        and not x.is_neg()
         and not torch._C._len_torch_dispatch_stack()
         and has_values(x)
     )
@@ -243,8 +242,14 @@ def _without_derivative(operator: Any, implementation: Callable[..., Any]) -> Ca
     def autograd(x: torch.Tensor, *arguments: Any) -> Any:
         out = arguments[4] if len(arguments) > 4 and isinstance(arguments[4], torch.Tensor) else None
         check_no_derivative("x", x)
+        x = x.resolve_neg()
         if out is not None:
             check_no_derivative("out", out)
+            if out.is_neg():  # kernels write bits, of which torch would read the negative
+                plain = torch.empty_like(out).resolve_neg()
+                operator(x, *arguments[:4], plain, *arguments[5:])
+                out.copy_(plain)
+                return None
         if _is_plain(x) and (out is None or _is_plain(out)):  # what remains of the dispatch is skipped
             return implementation(x, *arguments)
         with torch._C._AutoDispatchBelowAutograd():

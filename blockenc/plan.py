@@ -85,14 +85,15 @@ class Plan:
     out_scale: int = 255
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    most_flips: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        # Now: a trace could not take a number out of an array.
+        object.__setattr__(self, "most_flips", int(self.flips.max(initial=0)))
 
     @property
     def length(self) -> int:
         return len(self.source)
-
-    @_computed_once
-    def most_flips(self) -> int:
-        return int(self.flips.max())
 
     @_computed_once
     def flags(self) -> int:

@@ -8,12 +8,14 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
 
 import blockenc
 from blockenc.cipher import MOST_KEPT
+from blockenc.plan import Plan
 from tests import oracle
 
 CIPHER = blockenc.Cipher(oracle.KEY)
@@ -269,3 +271,63 @@ def test_large_outputs_may_lie_in_huge_pages(given: bool) -> None:
 
 def test_a_cipher_in_a_module_is_copied_without_a_key() -> None:
     assert torch.equal(copy.deepcopy(CIPHER).encrypt(X), CIPHER.encrypt(X))
+
+
+def test_an_unpacked_plan_is_a_copy() -> None:
+    """What was checked cannot be changed any more by whoever else holds the packed plan's memory."""
+    plan = CIPHER.plan()
+    packed = plan.packed.copy()
+    unpacked = Plan.unpack(packed, plan.block_size, plan.channels, len(plan.tables), plan.flags)
+    packed[:] = 255
+    assert np.array_equal(unpacked.source, plan.source)
+    assert np.array_equal(unpacked.tables, plan.tables)
+
+
+def test_autograd_hears_of_writing_to_out(backend: str) -> None:
+    out, weight = torch.zeros(X.shape), torch.ones(X.shape, requires_grad=True)
+    loss = (out * weight).sum()
+    blockenc.Cipher(oracle.KEY, backend=backend).encrypt(X.float() / 255, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("check_values", [True, False])
+def test_views_with_negated_bits(backend: str, check_values: bool) -> None:
+    """torch keeps the imaginary part of a conjugate as it is, and notes that it has to be negated."""
+    x = X.float() / 255
+    view = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert view.is_neg()
+    cipher = blockenc.Cipher(oracle.KEY, steps=("shuffle", "np"), backend=backend, check_values=check_values)
+    assert torch.equal(cipher.encrypt(view), cipher.encrypt(x))
+    out = torch.complex(torch.zeros_like(x), torch.zeros_like(x)).conj().imag
+    assert torch.equal(cipher.encrypt(x, out=out), cipher.encrypt(x))
+
+
+@pytest.mark.parametrize("steps", [("np",), ("shuffle", "np"), ("shuffle", "np", "ffx")])
+def test_float64_images_of_bytes_are_bytes(backend: str, steps: tuple[str, ...]) -> None:
+    cipher = blockenc.Cipher(oracle.KEY, steps=steps, backend=backend)
+    x = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(1, 3, 1, 1)
+    floats = x.double() / 255
+    assert torch.equal(cipher.encrypt(floats), cipher.encrypt(x, dtype=torch.float64))
+    assert torch.equal(cipher.decrypt(cipher.encrypt(floats)), floats)
+
+
+def test_derivatives_within_derivatives() -> None:
+    """Transforms of torch.func within each other, of what is not the operator itself."""
+    x = X[:1, :, :8, :8].float() / 255
+    layer = blockenc.nn.Encrypt(blockenc.Cipher(oracle.KEY, steps=("np",)), form="aten")
+    for f, images in ((layer, x), (CIPHER.encrypt, x.double())):
+
+        def inner(v: torch.Tensor, f=f) -> torch.Tensor:
+            return torch.func.grad(lambda s: (f(v) * s).sum())(torch.ones((), dtype=v.dtype))
+
+        with pytest.raises(RuntimeError, match="no derivative"):
+            torch.func.jvp(inner, (images,), (torch.ones_like(images),))
+        assert torch.isfinite(inner(images))
+
+
+def test_a_dispatch_mode_does_not_switch_the_check_of_values_off() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False), pytest.raises(ValueError, match=r"^x: floating images"):
+        CIPHER.encrypt(X.float())

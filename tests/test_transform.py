@@ -479,3 +479,20 @@ def test_a_layer_pads(form: str) -> None:
     assert torch.equal(torch.compile(layer, fullgraph=True, backend="eager")(odd), cipher.encrypt(odd))
     with pytest.raises(ValueError, match="multiples of the block size"):
         Encrypt(cipher, form=form, decrypt=True)(odd)
+
+
+@pytest.mark.parametrize("steps", [("shuffle", "np"), ("shuffle", "np", "ffx")])
+def test_both_forms_compile_for_floats(steps: tuple[str, ...]) -> None:
+    floats = X.float() / 255
+    cipher = Cipher(oracle.KEY, steps=steps)
+    for form in ("op", "aten"):
+        layer = Encrypt(cipher, form=form)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(floats), cipher.encrypt(floats))
+        program = torch.export.export(layer, (floats,))
+        assert torch.equal(program.module()(floats), cipher.encrypt(floats))
+
+
+def test_a_layer_has_no_float64() -> None:
+    with pytest.raises(TypeError, match=r"^dtype: expected float32"):
+        Encrypt(CIPHER, dtype=torch.float64)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blockenc.kinds import describe, encryptable, has_few_values, looks_like_image
+from blockenc.kinds import describe, encryptable, has_few_values, is_bytes, looks_like_image
 
 Field = int | str
 Path = tuple[Any, ...]
@@ -129,9 +129,9 @@ def image_paths(sample: Any, channels: int, except_: Sequence[Path] = ()) -> lis
 
     Masks, depth maps and the like look as images do. So of several fields that a cipher of so many channels
     takes, those are images that leave no doubt: torchvision's Image and Video, colour PIL images, what has
-    a usual name, the first field of a tuple or list, and views of one picture: a list of equal arrays, or
-    arrays in a tuple or list that equal the first one in type and shape, have colours and more than a few
-    values (instance masks may have three layers, too).
+    a usual name, the first field of a tuple or list, a list of equal arrays (views of one picture), and what
+    has colours and more values than a mask, of which three may lie in layers: bytes, and floats in a tuple or
+    list beside a first image of the same shape.
     """
     found = [
         (path, value)
@@ -152,6 +152,9 @@ def _is_surely_image(sample: Any, path: Path, value: Any, paths: set[Path], chan
         return True
     if any(part in USUAL_NAMES for part in path):
         return True
+    colours = channels > 1 and not has_few_values(value)
+    if colours and is_bytes(value):
+        return True
     if isinstance(sample, Sequence) and path[:1] == (children(sample) or [(None, None)])[0][:1]:
         return True  # the first field, or in it
     siblings = at(sample, path[:-1])
@@ -161,7 +164,7 @@ def _is_surely_image(sample: Any, path: Path, value: Any, paths: set[Path], chan
     if len(like) == len(siblings) and isinstance(siblings, list):
         return True
     first = (*path[:-1], like[0])
-    return channels > 1 and first != path and first in paths and not has_few_values(value)
+    return colours and first != path and first in paths
 
 
 def refuse_images(sample: Any, channels: int, except_: Sequence[Path], place: str, ways: str) -> None:
