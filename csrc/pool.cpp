@@ -161,6 +161,7 @@ Pool& the_pool() {
 }  // namespace
 
 void in_parallel(int64_t pieces, int threads, const std::function<void(int64_t)>& work) {
+  threads = static_cast<int>(std::min<int64_t>(threads, pieces));  // others would be started for nothing
   if (threads > 1 && pieces > 1 && the_pool().run(pieces, threads, work)) return;
   for (int64_t k = 0; k < pieces; ++k) work(k);
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -65,6 +67,17 @@ def test_loader_workers(backend: str, start: str) -> None:
             multiprocessing_context=multiprocessing.get_context(start),
         )
         assert all(torch.equal(got, expected) for got, expected in zip(loader, want, strict=True))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nothing here tells a process's threads")
+def test_no_more_threads_than_there_is_work() -> None:
+    code = (
+        "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
+        "threads = lambda: len(os.listdir('/proc/self/task')); torch.set_num_threads(64); before = threads(); "
+        "cipher.encrypt(torch.zeros(8, 3, 224, 224, dtype=torch.uint8)); print(threads() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1 <= int(done.stdout) <= 3  # 1.2 MB are two pieces of work
 
 
 def test_threads_share_a_new_key() -> None:
