@@ -225,6 +225,16 @@ def test_crops_are_mirrored_at_the_edge_and_flips_alternate() -> None:
     assert torch.equal(stream.batch(5)[0], stream.batch(5)[0]), "a batch depends on its number alone"
 
 
+def test_only_the_bias_of_the_first_layer_learns_and_only_at_first(stripes: data.Data) -> None:
+    run = Run(dataclasses.replace(TINY, stem_epochs=0.2), stripes, CPU, bf16=False)
+    learned = []
+    for _ in range(4):
+        run.train_step()
+        learned.append(run.model.stem.bias.grad is not None)
+        assert run.model.stem.weight.grad is None
+    assert learned == [True, True, False, False]
+
+
 def test_operations_are_counted(stripes: data.Data) -> None:
     config = dataclasses.replace(TINY, width=8, epochs=1, stem_epochs=0)
     run = Run(config, stripes, CPU, bf16=False)
