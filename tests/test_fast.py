@@ -20,7 +20,7 @@ from benchmarks.accuracy.train import key_set
 
 CPU = torch.device("cpu")
 ALL = "shuffle,np,ffx"
-TINY = Config(width=8, epochs=6, batch=50, lr=3.0)
+TINY = Config(width=8, epochs=6, batch=50, lr=3.0, small=0.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -246,6 +246,8 @@ def test_operations_are_counted(stripes: data.Data) -> None:
     images = 2 * (stem + 3 * sum(products) - products[0])
     assert run.record["flops"] == images * 500
     small = dataclasses.replace(config, small=0.5, small_size=8)
+    with pytest.raises(ValueError, match="--small-size: expected a multiple of the block size 4, got 6"):
+        Run(dataclasses.replace(small, small_size=6), stripes, CPU, bf16=False)
     assert 0.6 < Run(small, stripes, CPU, bf16=False).record["flops"] / run.record["flops"] < 0.65
 
 

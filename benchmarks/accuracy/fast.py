@@ -58,7 +58,7 @@ class Config:
     rank: int = 2
     init: str = "ramp"
     width: int = 64
-    epochs: float = 9.5
+    epochs: float = 12.0
     batch: int = 512
     lr: float = 1.5  # of batches of 1024; in proportion for others
     momentum: float = 0.85
@@ -67,8 +67,8 @@ class Config:
     smoothing: float = 0.2
     pad: int = 2  # pixels; crops of the padded image are as large as it is
     stem_epochs: float = 3.0  # the bias of the stem "conv" learns so long
-    small_size: int = 24  # pixels; images are reduced to it in the first `small` of all steps
-    small: float = 0.0
+    small: float = 0.5  # in this part of all steps, the first, images are reduced to small_size
+    small_size: int = 24  # pixels
     seed: int = 0
 
     @property
@@ -200,6 +200,9 @@ class Run:
     """A network in training; `step` steps of `total` are done."""
 
     def __init__(self, config: Config, found: data.Data, device: torch.device, bf16: bool) -> None:
+        if config.small and config.small_size % config.block_size:
+            wanted = f"a multiple of the block size {config.block_size}"
+            raise ValueError(f"--small-size: expected {wanted}, got {config.small_size}")
         self.config, self.found, self.device, self.bf16 = config, found, device, bf16
         self.cipher = config.cipher(channels=found.channels)
         self.model = build(config, found).to(device, memory_format=torch.channels_last)
