@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import blockenc
-from benchmarks.accuracy import data, fast, fast_models, fast_study
+from benchmarks.accuracy import data, fast, fast_evaluate, fast_models, fast_study
 from benchmarks.accuracy.fast import Augmented, Config, Run, Stopped, train
 from benchmarks.accuracy.train import key_set
 
@@ -251,7 +251,9 @@ def test_operations_are_counted(stripes: data.Data) -> None:
     assert 0.6 < Run(small, stripes, CPU, bf16=False).record["flops"] / run.record["flops"] < 0.65
 
 
-def test_the_queue_stops_and_goes_on(stripes: data.Data, tmp_path: Path) -> None:
+def test_the_queue_stops_and_goes_on(
+    stripes: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = {"plain": dataclasses.replace(TINY, epochs=1),
               "all": dataclasses.replace(TINY, epochs=1, steps=ALL)}  # fmt: skip
     said: list[str] = []
@@ -281,6 +283,19 @@ def test_the_queue_stops_and_goes_on(stripes: data.Data, tmp_path: Path) -> None
     assert plain["flops"] > 1e6
     assert plain["seconds"] > 0
     assert "--only plain" in plain["command"]
+
+    # By its own command, too; other images are measured anew.
+    def loaded(*_: Any) -> data.Data:
+        return stripes
+
+    monkeypatch.setattr(data, "load", loaded)
+    argv = ["x", str(places[0] / "all"), "--data", ".", "--device", "cpu", "--keys", "10", "--images"]
+    for images, same in (("50", True), ("30", False)):
+        monkeypatch.setattr(sys, "argv", [*argv, images])
+        fast_evaluate.main()
+        alone = json.loads((places[0] / "all" / "evaluation.json").read_text())["evaluation"]
+        assert (alone == scores) is same
+        assert alone["right_key"] == scores["right_key"]
 
     # The same as in one go, and nothing is run twice.
     whole = tmp_path / "whole"
@@ -340,3 +355,11 @@ def test_the_schedule_is_a_triangle() -> None:
     assert max(parts) == parts[23] == pytest.approx(2.0)
     assert parts[100] == pytest.approx(0.14)
     assert fast_models.whitening_width(3) == 24
+
+
+def test_the_scripts_explain_themselves(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for script in (fast, fast_evaluate, fast_study):
+        monkeypatch.setattr(sys, "argv", ["x", "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            script.main()
+        assert f"python -m {script.__name__}" in capsys.readouterr().out

@@ -465,6 +465,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--out", type=Path, required=True, metavar="RUN")
     found.add_argument("--data", type=Path, required=True, metavar="DIR", help="CIFAR-10")
+    found.add_argument("--train-images", type=int, metavar="N", help="only the first N, for a trial")
     found.add_argument("--device", type=torch.device, help="default: cuda if there is one, else cpu")
     found.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     choices = {
@@ -486,6 +487,7 @@ def main() -> None:
     o = vars(parser().parse_args())
     config = Config(**{f.name: o.pop(f.name) for f in dataclasses.fields(Config)})
     found = data.load("cifar10", o["data"])
+    found.train = found.train.some(o["train_images"] or len(found.train))
     try:
         run = train(config, o["out"], found, device=o["device"], precision=o["precision"],
                     stop=stop_on_signals(), say=lambda said: print(said, flush=True))  # fmt: skip

@@ -14,7 +14,6 @@ Several may run at once: each takes rows that no other has.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import fcntl
 import json
 import statistics
@@ -26,9 +25,8 @@ from typing import Any
 import torch
 
 from benchmarks.accuracy import data
-from benchmarks.accuracy.evaluate import summary
-from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals, train
-from benchmarks.accuracy.train import key_set
+from benchmarks.accuracy.fast import Config, Stopped, environment, stop_on_signals, train
+from benchmarks.accuracy.fast_evaluate import evaluate
 from blockenc.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results" / "fast"
@@ -36,8 +34,6 @@ ALL, LINEAR = "shuffle,np,ffx", "shuffle,np"
 SINGLE = ("shuffle", "np", "ffx")
 # Where reduced images are no whole blocks: fewer epochs, of as many operations in all.
 WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
-# What a model trained on plain images meets: steps and block size.
-MET = [(ALL, 4), (ALL, 2), ("shuffle", 4), ("np", 4), ("ffx", 4)]
 
 # IEEE TIFS 2021 (arXiv 2010.00801), ResNet-18 of 200 epochs, %: accuracy by step and block size.
 PAPER_PLAIN = 95.45
@@ -90,73 +86,6 @@ def rows() -> dict[str, Config]:
             add("conv", m, ALL, seed)
     absorbing_rows(2)
     return found
-
-
-class Scores:
-    """Accuracies that were measured, by name, in a file: an evaluation that was stopped goes on there."""
-
-    def __init__(self, path: Path, stop: Callable[[], bool]) -> None:
-        self.path, self.stop = path, stop
-        self.known: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
-
-    def of(self, name: str, measure: Callable[[], list[float]]) -> list[float]:
-        if name not in self.known:
-            if self.stop():
-                raise Stopped
-            self.known[name] = measure()
-            atomic_write(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
-        return self.known[name]
-
-
-def evaluate(
-    run: Run, folder: Path, *, keys: int = 100, images: int = 1000, stop: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
-    """What a trained network is worth with the right key, wrong ones, one wrong member, and no encryption.
-
-    keys: wrong key sets; a tenth of them for each wrong member, and for each scheme that a plain model
-    meets. images: test images with each of those; the right key has all. Everything but the right key is seen
-    in one view. Raises Stopped once `stop` says so; what was measured is kept in `folder`.
-    """
-    config, channels = run.config, run.found.channels
-    scores = Scores(folder / "scores.json", stop)
-    few = range(1, max(1, keys // 10) + 1)
-    whole = run.found.test
-    some = whole.some(images)
-
-    def accuracy(name: str, config: Config, key: Any) -> float:
-        cipher = None if key is None else config.cipher(key, channels)
-        return scores.of(name, lambda: [run.right(some, cipher)[0] / len(some)])[0]  # type: ignore[arg-type]
-
-    right = scores.of(
-        "right",
-        lambda: [n / len(whole) for n in run.right(whole, run.cipher, 6)],  # type: ignore[arg-type]
-    )
-    views = dict(zip(("one_view", "mirrored", "six_views"), right))
-    result: dict[str, Any] = {"keys": keys, "images": images}
-    if not config.steps:
-        result["plain"] = views
-        met = [dataclasses.replace(config, steps=steps, block_size=m) for steps, m in MET]
-        met = [c for c in met if run.found.image_size % c.block_size == 0]
-        result["on_encrypted_images"] = [
-            {
-                "steps": c.steps,
-                "block_size": c.block_size,
-                **summary(accuracy(f"{c.steps} {c.block_size} {n}", c, key_set(n)) for n in few),
-            }
-            for c in met
-        ]
-        return result
-    result["right_key"] = views
-    wrong = [accuracy(f"wrong {n}", config, key_set(n)) for n in range(1, keys + 1)]
-    result["wrong_keys"] = {**summary(wrong), "accuracies": wrong}
-    result["one_wrong_member"] = {
-        step: summary(
-            accuracy(f"wrong {step} {n}", config, key_set(0).replace(**{step: key_set(n)})) for n in few
-        )
-        for step in dict.fromkeys(config.step_list)
-    }
-    result["plain_images"] = accuracy("plain images", config, None)
-    return result
 
 
 def run_row(
