@@ -1,0 +1,234 @@
+"""The fast recipe's rows in turn: python -m benchmarks.accuracy.fast_study --data DIR --minutes N
+
+Trains and evaluates the rows, the most telling first, and keeps a JSON of each in --results. Rows that have
+one are left out. After N minutes, or on SIGINT or SIGTERM, it stops with a checkpoint, in the middle of a row
+where it must; the same command goes on there, as if it had not been stopped (fast.py says how exactly).
+Several may run at once: each takes rows that no other has.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.accuracy.fast_study --data DIR      once a core
+    python -m benchmarks.accuracy.fast_study --data DIR                        on a GPU, if there is one
+    python -m benchmarks.accuracy.fast_study --list                            the rows, and what is done
+    python -m benchmarks.accuracy.fast_study --table                           what is done, beside the papers
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.accuracy import data
+from benchmarks.accuracy.fast import Config, Stopped, environment, stop_on_signals, train
+from benchmarks.accuracy.fast_evaluate import evaluate
+from blockenc.files import atomic_write
+
+RESULTS = Path(__file__).parent / "results" / "fast"
+ALL, LINEAR = "shuffle,np,ffx", "shuffle,np"
+SINGLE = ("shuffle", "np", "ffx")
+# Where reduced images are no whole blocks: fewer epochs, of as many operations in all.
+WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
+
+# IEEE TIFS 2021 (arXiv 2010.00801), ResNet-18 of 200 epochs, %: accuracy by step and block size.
+PAPER_PLAIN = 95.45
+PAPER = {
+    "shuffle": {2: 94.45, 4: 91.84, 8: 85.12, 16: 76.22},
+    "np": {2: 95.32, 4: 93.41, 8: 91.54, 16: 92.68},
+    "ffx": {2: 93.67, 4: 92.30, 8: 91.99, 16: 91.38},
+}
+
+
+def rows() -> dict[str, Config]:
+    """Names and configurations, the most telling rows first."""
+    found: dict[str, Config] = {}
+
+    def add(stem: str, block_size: int, steps: str, seed: int = 0, **more: Any) -> None:
+        said = {"": "plain", ALL: "all"}.get(steps, steps.replace(",", "+"))
+        name = [stem, said if stem == "conv" and not steps else f"m{block_size}-{said}", *more.values()]
+        training = WHOLE_SIZE if Config.small_size % block_size else {}
+        config = Config(stem=stem, block_size=block_size, steps=steps, seed=seed, **more, **training)
+        found.setdefault("-".join([*name, f"seed{seed}"]), config)
+
+    def main_rows(seed: int) -> None:
+        add("conv", 4, "", seed)
+        for m in (4, 2):
+            add("conv", m, ALL, seed)
+        for step in SINGLE:
+            add("conv", 4, step, seed)
+
+    def absorbing_rows(seed: int) -> None:
+        for stem, steps in (("embedding", ALL), ("block", LINEAR)):
+            add(stem, 4, "", seed)
+            add(stem, 4, steps, seed, start="protected")
+            add(stem, 4, steps, seed)
+
+    main_rows(0)
+    for m in (8, 16):
+        add("conv", m, ALL)
+    add("conv", 4, ALL, profile="decimal")
+    add("conv", 4, "ffx", profile="decimal")
+    main_rows(1)
+    absorbing_rows(0)
+    add("embedding", 4, ALL, init="random")
+    for m in (2, 8, 16):
+        for step in SINGLE:
+            add("conv", m, step)
+    absorbing_rows(1)
+    for seed in (1, 2):
+        main_rows(seed)
+        for m in (8, 16):
+            add("conv", m, ALL, seed)
+    absorbing_rows(2)
+    return found
+
+
+def run_row(
+    name: str,
+    config: Config,
+    runs: Path,
+    results: Path,
+    found: data.Data,
+    *,
+    keys: int = 100,
+    images: int = 1000,
+    stop: Callable[[], bool] = lambda: False,
+    **training: Any,
+) -> bool:
+    """Train and evaluate a row, if no other process does; says whether it did. Raises Stopped."""
+    folder = runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        target = results / f"{name}.json"
+        if target.exists():
+            return False
+        say = training.pop("say", print)
+        run = train(config, folder, found, stop=stop, say=lambda said: say(f"{name}: {said}"), **training)
+        evaluation = evaluate(run, folder, keys=keys, images=images, stop=stop)
+        whole = {
+            "name": name,
+            "command": f"python -m benchmarks.accuracy.fast_study --data DIR --only {name}",
+            **run.record,
+            "evaluation": evaluation,
+            "environment": environment(found, run.device),
+        }
+        atomic_write(target, (json.dumps(whole, indent=1) + "\n").encode())
+        views = evaluation.get("right_key") or evaluation["plain"]
+        say(f"{name}: done, {100 * views['one_view']:.2f} % ({100 * views['six_views']:.2f} % in six views)")
+    return True
+
+
+def run_rows(
+    chosen: dict[str, Config],
+    runs: Path,
+    results: Path,
+    found: data.Data,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> bool:
+    """Run the rows that have no result; says whether all were run, rather than stopped."""
+    results.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, config in chosen.items():
+            if (results / f"{name}.json").exists():
+                continue
+            if stop():
+                return False
+            run_row(name, config, runs, results, found, stop=stop, **options)
+    except Stopped:
+        return False
+    return True
+
+
+def table(results: Path) -> str:
+    """The rows that are done, in Markdown; of several seeds the mean. Gaps are to the stem's plain row."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name in rows():
+        path = results / f"{name}.json"
+        if path.exists():
+            groups.setdefault(name.rsplit("-seed", 1)[0], []).append(json.loads(path.read_text()))
+
+    def mean(found: list[dict[str, Any]], view: str) -> float:
+        of = [f["evaluation"].get("right_key") or f["evaluation"]["plain"] for f in found]
+        return 100 * statistics.fmean(views[view] for views in of)
+
+    lines = [
+        "| row | seeds | right key, % | mirrored | six views | below plain, points | the paper's | "
+        "wrong keys, %: mean (range) | plain images, % |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in groups.items():
+        config = Config(**found[0]["config"])
+        cells = [name, str(len(found))]
+        cells += [f"{mean(found, view):.2f}" for view in ("one_view", "mirrored", "six_views")]
+        plain = "conv-plain" if config.stem == "conv" else f"{config.stem}-m{config.block_size}-plain"
+        rest = [""] * 4
+        if config.steps:
+            if plain in groups:
+                rest[0] = f"{mean(groups[plain], 'one_view') - mean(found, 'one_view'):.2f}"
+            if config.stem == "conv" and config.profile == "byte" and config.steps in PAPER:
+                rest[1] = f"{PAPER_PLAIN - PAPER[config.steps][config.block_size]:.2f}"
+            wrong = [100 * a for f in found for a in f["evaluation"]["wrong_keys"]["accuracies"]]
+            rest[2] = f"{statistics.fmean(wrong):.1f} ({min(wrong):.1f} to {max(wrong):.1f})"
+            rest[3] = f"{100 * statistics.fmean(f['evaluation']['plain_images'] for f in found):.1f}"
+        lines.append("| " + " | ".join(cells + rest) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.fast_study",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10")
+    parser.add_argument("--device", type=torch.device, help="default: cuda if there is one, else cpu")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--runs", type=Path, default=Path("runs/fast"), metavar="DIR", help="checkpoints")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="default: beside this file"
+    )
+    parser.add_argument("--only", default="", help="only rows with this in their name")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
+    parser.add_argument("--keys", type=int, default=100, help="wrong key sets of an evaluation (default 100)")
+    parser.add_argument("--images", type=int, default=1000, help="test images for each (default 1000)")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    o = parser.parse_args()
+    chosen = {name: config for name, config in rows().items() if o.only in name}
+    if o.list:
+        for name in chosen:
+            print("done" if (o.results / f"{name}.json").exists() else "    ", name)
+        return
+    if o.table:
+        print(table(o.results))
+        return
+    end = time.monotonic() + 60 * o.minutes
+    signalled = stop_on_signals()
+    complete = run_rows(
+        chosen,
+        o.runs,
+        o.results,
+        data.load("cifar10", o.data),
+        keys=o.keys,
+        images=o.images,
+        device=o.device,
+        precision=o.precision,
+        stop=lambda: signalled() or time.monotonic() > end,
+        say=lambda said: print(time.strftime("%H:%M:%S"), said, flush=True),
+    )
+    print("all rows are done" if complete else "stopped; the same command goes on", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""The fast recipe: it learns, resumes to the bit, whitens, and encrypts what was augmented."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import blockenc
+from benchmarks.accuracy import data, fast, fast_evaluate, fast_models, fast_study
+from benchmarks.accuracy.fast import Augmented, Config, Run, Stopped, train
+from benchmarks.accuracy.train import key_set
+
+CPU = torch.device("cpu")
+ALL = "shuffle,np,ffx"
+TINY = Config(width=8, epochs=6, batch=50, lr=3.0, small=0.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def stripes() -> data.Data:
+    """Noisy 16 x 16 images of four classes: stripes of two directions, in two colours."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(600) % 4
+    wave = torch.sin(torch.arange(16) * 0.8 + 6 * torch.rand(600, 1, generator=g))
+    lines = torch.where((y % 2).view(-1, 1, 1).bool(), wave[:, None, :], wave[:, :, None])
+    x = 40 * torch.randn(600, 16, 16, 3, generator=g) + 128
+    x += 50 * lines[..., None] * torch.where((y < 2).view(-1, 1, 1, 1), 1.0, torch.tensor([1.0, -1.0, 0.3]))
+    x = x.clamp(0, 255).to(torch.uint8)
+    train, test = data.Part(x[:500], y[:500]), data.Part(x[500:], y[500:])
+    return data.Data(train, test, 4, 3, 16, "stripes")
+
+
+def quiet(said: str) -> None:
+    pass
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    """Says stop from the given call on."""
+    left = iter(range(calls))
+    return lambda: next(left, None) is None
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if "seconds" not in key and key != "sessions"}
+
+
+@pytest.mark.parametrize("stem, steps, start, least", [
+    ("conv", "", "plain", 0.9),
+    ("conv", ALL, "plain", 0.6),
+    ("block", "shuffle,np", "protected", 0.8),
+    ("embedding", ALL, "protected", 0.8),
+])  # fmt: skip
+def test_a_tiny_run_learns(
+    stem: str, steps: str, start: str, least: float, stripes: data.Data, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(TINY, stem=stem, steps=steps, start=start, block_size=2)
+    run = train(config, tmp_path, stripes, precision="float32", say=quiet)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["config"] == dataclasses.asdict(config)
+    assert result["losses"][-1] < 0.9 * result["losses"][0]
+    one, two, six = run.right(stripes.test, run.cipher, 6)
+    assert min(one, two, six) > least * len(stripes.test), "chance is a quarter"
+    if steps:
+        assert run.right(stripes.test, config.cipher(key_set(1)))[0] < one - 10
+        assert run.right(stripes.test, None)[0] < one - 10
+
+
+@pytest.mark.parametrize("config", [
+    dataclasses.replace(TINY, epochs=3, small=0.5, small_size=8, steps=ALL),
+    dataclasses.replace(TINY, epochs=2, stem="embedding", steps=ALL),
+], ids=["conv", "embedding"])  # fmt: skip
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_resumed_run_is_the_whole_run(
+    config: Config, precision: str, stripes: data.Data, tmp_path: Path
+) -> None:
+    """Stopped in the middle of an epoch, of ten losses and of five steps between averages."""
+    if precision == "bfloat16" and not fast.native_bf16(CPU):
+        pytest.skip("bfloat16 is emulated here")
+    config = dataclasses.replace(config, stem_epochs=1)
+    whole = train(config, tmp_path / "whole", stripes, precision=precision, say=quiet)
+    for steps in (3, 13):
+        with pytest.raises(Stopped):
+            train(
+                config,
+                tmp_path / "parts",
+                stripes,
+                precision=precision,
+                stop=stop_after(steps - 1),
+                say=quiet,
+            )
+    other = "float32" if precision == "bfloat16" else "auto"  # the checkpoint's own is used
+    parts = train(config, tmp_path / "parts", stripes, precision=other, say=quiet)
+    assert (whole.record["sessions"], parts.record["sessions"]) == (1, 3)
+    assert without_times(whole.record) == without_times(parts.record)
+    a, b = (run.model.state_dict() for run in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert len({str(t.flatten()[:9].tolist()) for t in a.values()}) > 9
+    with pytest.raises(ValueError, match="another config"):
+        train(dataclasses.replace(config, seed=1), tmp_path / "parts", stripes, say=quiet)
+
+
+def test_the_first_layer_whitens_what_the_network_sees(stripes: data.Data) -> None:
+    for steps in ("", ALL):
+        config = dataclasses.replace(TINY, steps=steps)
+        model = fast.build(config, stripes)
+        x = config.prepare(stripes.train.x.permute(0, 3, 1, 2), config.cipher())
+        seen = model.stem(x)[:, :, :-1, :-1]  # whole patches
+        assert seen.shape == (500, 24, 15, 15)
+        assert torch.equal(seen[:, :12], -seen[:, 12:])
+        covariance = torch.cov(seen[:, :12].transpose(0, 1).flatten(1))
+        torch.testing.assert_close(covariance, torch.eye(12), rtol=0, atol=0.05)
+        if steps:
+            plain = model.stem(config.prepare(stripes.train.x.permute(0, 3, 1, 2), None))[:, :12, :-1, :-1]
+            covariance = torch.cov(plain.transpose(0, 1).flatten(1))
+            assert (covariance - torch.eye(12)).abs().max() > 0.3, "made for plain images"
+        assert not model.stem.weight.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["block", "embedding"])
+def test_block_stems_start_as_the_convolution_within_the_block(kind: str, stripes: data.Data) -> None:
+    x = stripes.test.x[:5].permute(0, 3, 1, 2)
+    conv = fast.build(TINY, stripes).stem
+    want = conv(TINY.prepare(x, None))
+    config = dataclasses.replace(TINY, stem=kind, block_size=4)
+    seen = fast.build(config, stripes).stem(config.prepare(x, None))
+    assert seen.shape == want.shape
+    inside = torch.arange(16) % 4 != 3  # whose patch lies within the block
+    want, seen = (t[:, :, inside][:, :, :, inside] for t in (want, seen))
+    if kind == "embedding":  # of differently scaled values, and so of the other sign where that was chosen
+        want, seen = want[:, :12].abs(), seen[:, :12].abs()
+    torch.testing.assert_close(seen, want, rtol=0.02, atol=0.02 if kind == "embedding" else 1e-4)
+
+
+@pytest.mark.parametrize("stem, steps", [("block", "shuffle,np"), ("embedding", ALL)])
+def test_a_protected_start_is_the_plain_start(stem: str, steps: str, stripes: data.Data) -> None:
+    x = stripes.test.x[:9].permute(0, 3, 1, 2)
+    plain = dataclasses.replace(TINY, stem=stem)
+    protected = dataclasses.replace(plain, steps=steps, start="protected")
+    want = fast.build(plain, stripes)(plain.prepare(x, None))
+    seen = fast.build(protected, stripes)(protected.prepare(x, protected.cipher()))
+    torch.testing.assert_close(seen, want, rtol=1e-3, atol=1e-3)
+
+
+def test_encrypted_rows_see_the_encryption_of_the_augmented_image(
+    stripes: data.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(TINY, steps=ALL)
+    run = Run(config, stripes, CPU, bf16=False)
+    seen: list[torch.Tensor] = []
+    run.model.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    calls: list[torch.Tensor] = []
+    encrypt = blockenc.Cipher.encrypt
+
+    def recorded(self: blockenc.Cipher, x: torch.Tensor, **options: Any) -> Any:
+        calls.append(x)
+        return encrypt(self, x, **options)
+
+    monkeypatch.setattr(blockenc.Cipher, "encrypt", recorded)
+    run.train_step()
+    augmented, _ = Augmented(stripes.train, config, CPU).batch(0)
+    assert len(calls) == 1, "the batch is encrypted in one call"
+    assert torch.equal(calls[0], augmented)
+    assert augmented.dtype == torch.uint8
+    cipher = config.cipher()
+    assert cipher is not None
+    norm = {"mean": (fast.MEAN,) * 3, "std": (fast.STD,) * 3}
+    assert torch.equal(seen[0], encrypt(cipher, augmented, dtype=torch.float32, **norm))
+    assert not torch.equal(
+        cipher.decrypt(encrypt(cipher, augmented)), stripes.train.x[:50].permute(0, 3, 1, 2)
+    )
+
+
+def test_views_are_made_of_plain_images(stripes: data.Data) -> None:
+    config = dataclasses.replace(TINY, steps=ALL)
+    run = Run(config, stripes, CPU, bf16=False)
+    x = stripes.test.x[:4].permute(0, 3, 1, 2)
+    plain = list(run.views(x.flip(3), run.cipher, 6))
+    mirrored = list(run.views(x, run.cipher, 6))
+    assert len(mirrored) == 6
+    torch.testing.assert_close(plain[0], mirrored[1])
+    torch.testing.assert_close(plain[1], mirrored[0])
+    assert len({str(z) for z in mirrored}) == 6
+
+
+def test_crops_are_mirrored_at_the_edge_and_flips_alternate() -> None:
+    n, size, pad = 64, 6, 2
+    x = torch.randint(0, 256, (n, size, size, 3), dtype=torch.uint8)
+    stream = Augmented(data.Part(x, torch.arange(n)), dataclasses.replace(TINY, batch=16, pad=pad), CPU)
+    padded = torch.nn.functional.pad(x.permute(0, 3, 1, 2).float(), (pad,) * 4, mode="reflect").to(
+        torch.uint8
+    )
+    seen: list[dict[int, tuple[bool, int, int]]] = []
+    for epoch in range(3):
+        places: dict[int, tuple[bool, int, int]] = {}
+        for step in range(epoch * 4, epoch * 4 + 4):
+            for image, label in zip(*stream.batch(step)):
+                for flip in (False, True):
+                    whole = padded[label].flip(2) if flip else padded[label]
+                    for i in range(2 * pad + 1):
+                        for j in range(2 * pad + 1):
+                            if torch.equal(whole[:, i : i + size, j : j + size], image):
+                                places[int(label)] = (flip, i, j)
+        assert len(places) == n, "an image is no crop, or was left out"
+        seen.append(places)
+    first, second, third = ([places[k][0] for k in range(n)] for places in seen)
+    assert 16 < sum(first) < 48
+    assert second == [not flip for flip in first]
+    assert third == first
+    assert len({places[k][1:] for places in seen for k in range(n)}) == 25
+    assert torch.equal(stream.batch(5)[0], stream.batch(5)[0]), "a batch depends on its number alone"
+
+
+def test_only_the_bias_of_the_first_layer_learns_and_only_at_first(stripes: data.Data) -> None:
+    run = Run(dataclasses.replace(TINY, stem_epochs=0.2), stripes, CPU, bf16=False)
+    learned = []
+    for _ in range(4):
+        run.train_step()
+        learned.append(run.model.stem.bias.grad is not None)
+        assert run.model.stem.weight.grad is None
+    assert learned == [True, True, False, False]
+
+
+def test_operations_are_counted(stripes: data.Data) -> None:
+    config = dataclasses.replace(TINY, width=8, epochs=1, stem_epochs=0)
+    run = Run(config, stripes, CPU, bf16=False)
+    pixels = [256, 64, 64, 16, 16, 4]
+    channels = [(24, 8), (8, 8), (8, 32), (32, 32), (32, 32), (32, 32)]
+    products = [9 * a * b * n for (a, b), n in zip(channels, pixels)] + [4 * 32]
+    stem = 24 * 12 * 256
+    # Forward, and gradients of inputs and weights; none of the inputs of the first layer that learns.
+    images = 2 * (stem + 3 * sum(products) - products[0])
+    assert run.record["flops"] == images * 500
+    small = dataclasses.replace(config, small=0.5, small_size=8)
+    with pytest.raises(ValueError, match="--small-size: expected a multiple of the block size 4, got 6"):
+        Run(dataclasses.replace(small, small_size=6), stripes, CPU, bf16=False)
+    assert 0.6 < Run(small, stripes, CPU, bf16=False).record["flops"] / run.record["flops"] < 0.65
+
+
+def test_the_queue_stops_and_goes_on(
+    stripes: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {"plain": dataclasses.replace(TINY, epochs=1),
+              "all": dataclasses.replace(TINY, epochs=1, steps=ALL)}  # fmt: skip
+    said: list[str] = []
+    places = (tmp_path / "runs", tmp_path / "results")
+    options = {"keys": 10, "images": 50, "precision": "float32", "say": said.append}
+    done: list[list[str]] = []
+    for _ in range(20):
+        complete = fast_study.run_rows(chosen, *places, stripes, stop=stop_after(8), **options)
+        done.append(sorted(path.stem for path in places[1].iterdir()))
+        if complete:
+            break
+    assert complete
+    assert done[0] == []
+    assert ["plain"] in done
+    assert done[-1] == ["all", "plain"]
+    assert any("stopped at step 8 of 10" in word for word in said)
+    plain, encrypted = (json.loads((places[1] / f"{name}.json").read_text()) for name in chosen)
+    assert plain["sessions"] == 2
+    assert plain["evaluation"]["plain"].keys() == {"one_view", "mirrored", "six_views"}
+    assert [met["number"] for met in plain["evaluation"]["on_encrypted_images"]] == [1] * 5
+    scores = encrypted["evaluation"]
+    assert len(scores["wrong_keys"]["accuracies"]) == scores["wrong_keys"]["number"] == 10
+    assert set(scores["one_wrong_member"]) == {"shuffle", "np", "ffx"}
+    assert {"plain_images", "right_key"} < set(scores)
+    for key in ("torch", "machine", "cpu", "date", "threads"):
+        assert plain["environment"][key]
+    assert plain["flops"] > 1e6
+    assert plain["seconds"] > 0
+    assert "--only plain" in plain["command"]
+
+    # By its own command, too; other images are measured anew.
+    def loaded(*_: Any) -> data.Data:
+        return stripes
+
+    monkeypatch.setattr(data, "load", loaded)
+    argv = ["x", str(places[0] / "all"), "--data", ".", "--device", "cpu", "--keys", "10", "--images"]
+    for images, same in (("50", True), ("30", False)):
+        monkeypatch.setattr(sys, "argv", [*argv, images])
+        fast_evaluate.main()
+        alone = json.loads((places[0] / "all" / "evaluation.json").read_text())["evaluation"]
+        assert (alone == scores) is same
+        assert alone["right_key"] == scores["right_key"]
+
+    # The same as in one go, and nothing is run twice.
+    whole = tmp_path / "whole"
+    assert fast_study.run_rows(chosen, tmp_path / "other", whole, stripes, **options)
+    again = json.loads((whole / "all.json").read_text())
+    assert without_times(again) == without_times(encrypted)
+    said.clear()
+    assert fast_study.run_rows(chosen, *places, stripes, **options)
+    assert said == []
+
+
+def test_rows_and_their_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    rows = fast_study.rows()
+    assert list(rows)[:6] == ["conv-plain-seed0", "conv-m4-all-seed0", "conv-m2-all-seed0",
+                              *(f"conv-m4-{step}-seed0" for step in ("shuffle", "np", "ffx"))]  # fmt: skip
+    assert len({str(config) for config in rows.values()}) == len(rows)
+    for config in rows.values():
+        config.cipher()
+    for name, right in (("conv-plain-seed0", 0.94), ("conv-m4-np-seed0", 0.92), ("conv-m4-np-seed1", 0.91)):
+        views = dict.fromkeys(("one_view", "mirrored", "six_views"), right)
+        scores: dict[str, Any] = {"plain": views}
+        if rows[name].steps:
+            wrong = {"accuracies": [0.1, 0.2]}
+            scores = {"right_key": views, "wrong_keys": wrong, "plain_images": 0.3}
+        found = {"config": dataclasses.asdict(rows[name]), "evaluation": scores}
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    monkeypatch.setattr(sys, "argv", ["x", "--table", "--results", str(tmp_path)])
+    fast_study.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == (
+        "| conv-m4-np | 2 | 91.50 | 91.50 | 91.50 | 2.50 | 2.04 | 15.0 (10.0 to 20.0) | 30.0 |"
+    )
+    monkeypatch.setattr(sys, "argv", ["x", "--list", "--results", str(tmp_path)])
+    fast_study.main()
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0] == "done conv-plain-seed0"
+    assert len(listed) == len(rows)
+
+
+def test_signals_stop_a_run() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        stop = fast.stop_on_signals()
+        assert not stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before):
+            signal.signal(number, handler)
+
+
+def test_the_schedule_is_a_triangle() -> None:
+    config = Config(batch=1024, lr=2.0)
+    parts = [config.lr_at(n / 100) for n in range(101)]
+    assert parts[0] == pytest.approx(0.4)
+    assert max(parts) == parts[23] == pytest.approx(2.0)
+    assert parts[100] == pytest.approx(0.14)
+    assert fast_models.whitening_width(3) == 24
+
+
+def test_the_scripts_explain_themselves(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for script in (fast, fast_evaluate, fast_study):
+        monkeypatch.setattr(sys, "argv", ["x", "--help"])
+        with pytest.raises(SystemExit, match="0"):
+            script.main()
+        assert f"python -m {script.__name__}" in capsys.readouterr().out
