@@ -73,7 +73,8 @@ def test_loader_workers(backend: str, start: str) -> None:
 def test_no_more_threads_than_there_is_work() -> None:
     code = (
         "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
-        "torch.set_num_threads(64); x = torch.zeros(8, 3, 224, 224, dtype=torch.uint8); "  # torch starts its own
+        # Made before threads are counted: torch starts its own for it.
+        "torch.set_num_threads(64); x = torch.zeros(8, 3, 224, 224, dtype=torch.uint8); "
         "threads = lambda: len(os.listdir('/proc/self/task')); before = threads(); "
         "cipher.encrypt(x); print(threads() - before)"
     )
