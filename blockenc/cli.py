@@ -93,6 +93,10 @@ class _Group(TyperGroup):
             _fail("out of memory")
         except (BlockencError, OSError, TypeError, ValueError, sqlite3.Error) as error:
             _fail(_describe(error))
+        except (ArithmeticError, LookupError, NotImplementedError, RecursionError) as error:
+            _fail(
+                f"{type(error).__name__}: {error} (blockenc should have told what is wrong; please report it)"
+            )
         except Exception as error:
             if hasattr(error, "format_message"):  # wrong usage, of which click tells: in one line, too
                 error.message = printable(error.message)  # type: ignore[attr-defined]

@@ -415,6 +415,12 @@ def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: 
         (("--backend", "abacus"), "abacus"),
         (("--shard", "2/2"), "from 0 to n - 1"),
         (("--shard", "half"), "expected I/N"),
+        (("--shard", "1/99999999999999999999"), "shard: expected at most 1000000 shards"),
+        (("--resize", "3x4x5"), "resize: expected N or WxH"),
+        (("--crop", "3x"), "crop: expected N or WxH"),
+        (("--crop", "\u00b2"), "crop: expected N or WxH"),
+        (("--resize", "1" + "0" * 30), "resize: expected a length or (width, height) of 1 to"),
+        (("--resize", "9" * 5000), "resize: expected N or WxH"),
         (("--ray-address", "auto"), "goes with --engine ray"),
     ],
 )
@@ -428,6 +434,20 @@ def test_bad_options(photos: Path, tmp_path: Path, keys: Path, options: tuple, s
 )
 def test_wrong_usage(photos: Path, tmp_path: Path, keys: Path, option: tuple):
     refused("encrypt", photos, tmp_path / "e", "--key", keys / "good.key", *option, says=option[0], code=2)
+
+
+@pytest.mark.parametrize(
+    "error", [OverflowError("x"), KeyError("x"), RecursionError("x"), NotImplementedError("x")]
+)
+def test_what_nobody_foresaw_is_one_line(
+    photos: Path, tmp_path: Path, keys: Path, monkeypatch, error: Exception
+):
+    def fails(*args, **options):
+        raise error
+
+    monkeypatch.setattr("blockenc.data.engine.encrypt_files", fails)
+    says = f"error: {type(error).__name__}: "
+    refused("encrypt", photos, tmp_path / "e", "--key", keys / "good.key", says=says)
 
 
 def test_bad_key_files(photos: Path, tmp_path: Path, keys: Path):

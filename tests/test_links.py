@@ -253,7 +253,7 @@ def test_a_row_of_another_run_is_not_believed(src: Path, tmp_path: Path) -> None
     with contextlib.closing(sqlite3.connect(paths[0])) as database:
         rows = database.execute("SELECT * FROM done").fetchall()
     with contextlib.closing(sqlite3.connect(paths[1], isolation_level=None)) as database:
-        database.executemany(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})", rows)
+        database.executemany(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 14)})", rows)
     with pytest.raises(ManifestError, match="altered, or written with another key"):
         encrypt_files(src, tmp_path / "three", KEY, SCHEME, fit="pad")
 
@@ -429,6 +429,37 @@ def test_modes_follow_the_umask_and_the_source(
         assert got.pop("class1") == 0o755 & ~mask
         assert got.pop("blockenc.json", file) == file
         assert {name for name, mode in got.items() if mode != (file if "." in name else folder)} == set()
+
+
+def test_what_lists_names_is_as_closed_as_the_files(src: Path, tmp_path: Path) -> None:
+    """The manifest, also with the items of one before, and the list of damaged files."""
+
+    def mode(path: str) -> int:
+        return (tmp_path / path).stat().st_mode & 0o777
+
+    (src / "damaged.png").write_bytes(b"no image")
+    with umask(0):
+        for path in src.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        src.chmod(0o755)
+        for changed, bits, want in [
+            ("class1", 0o755, 0o644),
+            ("class1", 0o700, 0o600),
+            ("class1", 0o744, 0o600),  # others may list it, and see nothing of the files
+            ("class0/0.png", 0o640, 0o640),
+        ]:
+            before = (src / changed).stat().st_mode & 0o777
+            (src / changed).chmod(bits)
+            name = f"{Path(changed).stem}-{bits:o}"
+            encrypt_files(src, tmp_path / name, KEY, SCHEME, skip_damaged=True)
+            assert [mode(f"{name}/blockenc.json"), mode(f"{name}/blockenc.skipped.txt")] == [want, want]
+            (src / changed).chmod(before)
+        encrypt_files(src, tmp_path / "class1-700", KEY, SCHEME, skip_damaged=True)
+        assert mode("class1-700/blockenc.json") == 0o600
+        (tmp_path / "class1-755/class0/2.png").write_bytes(b"altered")
+        (tmp_path / "class1-755/class1").chmod(0o700)
+        decrypt_files(tmp_path / "class1-755", tmp_path / "dec", KEY, skip_damaged=True)
+        assert mode("dec/blockenc.skipped.txt") == 0o600
 
 
 def test_modes_of_one_file(src: Path, tmp_path: Path) -> None:

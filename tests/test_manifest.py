@@ -18,10 +18,19 @@ from PIL import Image
 
 import blockenc
 from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.manifest import HELD, Manifest, ManifestError, PictureLog, part_of, read_folder
+from blockenc.data.manifest import (
+    HELD,
+    Manifest,
+    ManifestError,
+    PictureLog,
+    find_manifest,
+    part_of,
+    read_folder,
+)
+from blockenc.data.reading import Reading
 from blockenc.errors import WrongKeyError
 from tests import oracle
-from tests.test_datasets import KEY, SCHEME, contents, encoded, images_of, make_images, noise
+from tests.test_datasets import KEY, SCHEME, contents, decoded, encoded, images_of, make_images, noise
 
 Change = Callable[[str], str]
 
@@ -125,6 +134,20 @@ def test_the_manifest_of_one_file(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"x\.png\.json: altered"):
         decrypt_files(tmp_path / "x.png", tmp_path / "y.png", KEY)
     assert not (tmp_path / "y.png").exists()
+
+
+def test_annotations_beside_a_file_are_no_manifest_of_it(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a.png").write_bytes(encoded(noise(8, 12, 3)))
+    (tmp_path / "src/a.png.json").write_text('{"description": ""}')
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("*.json",)))
+    found = find_manifest(tmp_path / "enc/a.png")
+    assert found is not None
+    assert (found[0].paths, found[1] and found[1].name) == ((tmp_path / "enc/blockenc.json",), "a.png")
+    decrypt_files(tmp_path / "enc/a.png", tmp_path / "a.png", KEY)
+    assert (
+        decoded((tmp_path / "a.png").read_bytes()) == decoded((tmp_path / "src/a.png").read_bytes())
+    ).all()
 
 
 def test_a_list_of_many_images(tmp_path: Path) -> None:

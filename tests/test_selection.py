@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import blockenc
 from blockenc.data import units
 from blockenc.data.engine import decrypt_files, decrypt_unlisted, encrypt_files
 from blockenc.data.formats import BY_NAME
 from blockenc.data.manifest import ManifestError, read_folder
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.pixels import ImageFileError, RefusedError
 from blockenc.data.reading import Reading
 from blockenc.data.units import Selection
 from blockenc.errors import BlockencError
@@ -138,6 +142,148 @@ def test_only_what_cannot_be_read_is_skipped(src: Path, tmp_path: Path) -> None:
         encrypt_files(src, tmp_path / "enc", KEY, SCHEME, skip_damaged=True)
     with pytest.raises(ValueError, match="is one file"):
         encrypt_files(src / "odd.png", tmp_path / "enc", KEY, SCHEME, skip_damaged=True)
+
+
+def tar_of(*members: tuple[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name, make, says, options",
+    [
+        (
+            "may be a picture.tar",
+            lambda path: path.write_bytes(
+                tar_of(("0.png", encoded(noise(8, 12, 3))), ("0.npy", b"\xff" * 99))
+            ),
+            "may be a picture; remove",
+            {},
+        ),
+        ("deep.png", lambda path: Image.new("I;16", (8, 12)).save(path), "more than 8 bits", {}),
+        ("cmyk.jpg", lambda path: Image.new("CMYK", (8, 12)).save(path), "pixels of mode CMYK", {}),
+        (
+            "large.png",
+            lambda path: Image.new("RGB", (40, 20)).save(path),
+            "MB of memory",
+            {"max_bytes": 2000},
+        ),
+        ("bomb.png", lambda path: Image.new("RGB", (99, 99)).save(path), "decompression bomb", {}),
+        ("small.png", lambda path: Image.new("RGB", (4, 4)).save(path), "fewer than the crop", {"crop": 8}),
+    ],
+)
+def test_what_is_refused_is_not_skipped(
+    src: Path, tmp_path: Path, monkeypatch, name: str, make: Callable, says: str, options: dict
+) -> None:
+    """It is no damage: the user has to decide."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    make(src / name)
+    with pytest.raises(RefusedError, match=says):
+        encrypt_files(src, tmp_path / "enc", KEY, SCHEME, skip_damaged=True, reading=Reading(**options))
+
+
+# --- what an earlier run, cut off, was allowed, and this one is not ---
+
+PLAIN = encoded(noise(8, 12, 3))
+
+
+def stopped_by_damage(src: Path, dst: Path, **options) -> None:
+    """A run that does all but a damaged file, which is there no more afterwards."""
+    (src / "z.png").write_bytes(encoded(noise(64, 64, 3))[:3000])
+    with pytest.raises(ImageFileError, match=r"z\.png"):
+        encrypt_files(src, dst, KEY, SCHEME, workers=1, **options)
+    (src / "z.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "name, content, copy",
+    [
+        ("a.png", PLAIN, "a.png"),
+        ("a.jpg", encoded(noise(8, 12, 3), "JPEG"), "a.jpg"),  # a copy has another name than the encryption
+        ("a.tar", tar_of(("0.png", PLAIN), ("1.png", PLAIN)), "a.tar/1.png"),
+    ],
+)
+def test_copies_that_are_not_let_through_any_more(
+    src: Path, tmp_path: Path, name: str, content: bytes, copy: str
+) -> None:
+    (src / name).write_bytes(content)
+    stopped_by_damage(src, tmp_path / "enc", reading=Reading(copy=(copy,)))
+    assert PLAIN in contents(tmp_path / "enc")[name] or (tmp_path / "enc" / name).read_bytes() == content
+    encrypt_files(src, tmp_path / "want", KEY, SCHEME)
+    summary = encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    assert contents(tmp_path / "enc") == contents(tmp_path / "want")
+    assert (summary.copied, summary.resumed) == (0, 7)
+
+
+def test_copies_that_are_still_let_through_are_kept_and_counted(src: Path, tmp_path: Path) -> None:
+    (src / "a.png").write_bytes(PLAIN)
+    (src / "b.tar").write_bytes(tar_of(("0.png", PLAIN), ("1.png", PLAIN)))
+    reading = Reading(copy=("a.png", "b.tar/1.png"))
+    stopped_by_damage(src, tmp_path / "enc", reading=reading)
+    more = Reading(copy=(*reading.copy, "later.npy"), convert=True)  # for what the first run stopped at
+    summary = encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=more)
+    assert (summary.images, summary.resumed, summary.copied) == (0, 8, 2)
+    assert (tmp_path / "enc/a.png").read_bytes() == PLAIN
+    assert decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY).copied == 2
+
+
+def test_a_copy_that_nothing_replaces(src: Path, tmp_path: Path) -> None:
+    """It is deleted if its source is there, so that nothing is lost; else the user has to decide."""
+    (src / "a.png").write_bytes(PLAIN)
+    (src / "b.png").write_bytes(PLAIN)
+    stopped_by_damage(src, tmp_path / "enc", reading=Reading(copy=("a.png", "b.png")))
+    (src / "b.png").rename(tmp_path / "b.png")
+    without = Selection(exclude=("a.png",))
+    with pytest.raises(ManifestError, match=r"enc/b\.png: unencrypted, .* give that --copy again, or remove"):
+        encrypt_files(src, tmp_path / "enc", KEY, SCHEME, selection=without)
+    assert (tmp_path / "enc/a.png").read_bytes() == PLAIN
+    (tmp_path / "enc/b.png").unlink()
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, selection=without)
+    assert not (tmp_path / "enc/a.png").exists()
+    assert sum(1 for _ in read_folder(tmp_path / "enc").items()) == 7
+
+
+def test_a_loss_that_is_not_accepted_any_more(src: Path, tmp_path: Path) -> None:
+    Image.new("I;16", (8, 12)).save(src / "a.png")
+    stopped_by_damage(src, tmp_path / "enc", reading=Reading(convert=True))
+    with pytest.raises(RefusedError, match=r"a\.png: more than 8 bits"):
+        encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    assert encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(convert=True)).resumed == 8
+
+
+def test_verification_takes_in_what_an_earlier_run_did(src: Path, tmp_path: Path) -> None:
+    cut_off(src, tmp_path / "enc", 3)
+    cut_off(src, tmp_path / "enc", 2, verify="all")
+    summary = encrypt_files(src, tmp_path / "enc", KEY, SCHEME, verify="all")
+    assert (summary.resumed, summary.images) == (2, 5)
+
+
+def test_all_files_are_let_through(src: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nothing to encrypt, for copy \(--copy\) lets all 7 files through"):
+        encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("*",)))
+
+
+def test_a_time_that_no_database_holds(src: Path, tmp_path: Path) -> None:
+    """That of a file may be any; one that changes is noticed all the same."""
+    os.utime(src / "class0/0.png", ns=(0, 2**63 + 10**9))
+    cut_off(src, tmp_path / "enc", 7)
+    os.utime(src / "class0/0.png", ns=(0, 2**63 + 2 * 10**9))
+    assert encrypt_files(src, tmp_path / "enc", KEY, SCHEME).resumed == 6
+
+
+@pytest.mark.parametrize("where", ["sizes", "rewrite"])
+def test_what_nobody_foresaw_names_the_file(src: Path, tmp_path: Path, monkeypatch, where: str) -> None:
+    def fails(self, source, *rest):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(type(BY_NAME["image"]), where, fails)
+    with pytest.raises(BlockencError, match=r"\d\.png: cannot be processed \(OverflowError: too large\)"):
+        encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
 
 
 def test_files_without_images_are_counted(tmp_path: Path) -> None:
@@ -271,8 +417,8 @@ def test_a_target_that_is_a_folder_of_another_target(src: Path, tmp_path: Path) 
 def test_names_that_blockenc_writes_itself_are_not_outputs(tmp_path: Path) -> None:
     for name in ("blockenc.json", "blockenc.0of3.json", "blockenc.skipped.txt"):
         (tmp_path / name).touch()
-        with contextlib.closing(units.Units()) as some:
-            some.add(tmp_path, name, BY_NAME["metadata"], name)
+        with contextlib.closing(units.Units(tmp_path)) as some:
+            some.add(name, BY_NAME["metadata"], name)
             with pytest.raises(ValueError, match=f"{name}: is a name that blockenc writes itself"):
                 some._check_names(tmp_path)
 

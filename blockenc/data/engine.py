@@ -41,13 +41,15 @@ from blockenc.data.manifest import (
     part_of,
     read_folder,
 )
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.pixels import ImageFileError, RefusedError
 from blockenc.data.reading import DEFAULT, MAX_BYTES, Reading
 from blockenc.data.units import (
     DAMAGED,
     EXCLUDED,
     SKIPPED,
+    UNFORESEEN,
     LeftOut,
+    Permissions,
     Selection,
     Units,
     check_headers,
@@ -58,6 +60,7 @@ from blockenc.data.units import (
     single_target,
     stamp_of,
     tree_target,
+    unforeseen,
 )
 from blockenc.data.work import Job, Result, Unit, do
 from blockenc.files import Folder, file_mode, folder_mode
@@ -66,6 +69,7 @@ from blockenc.scheme import Scheme
 from blockenc.text import printable
 
 VERIFY = ("none", "sample", "all")
+MAX_SHARDS = 1_000_000  # a folder has a manifest for each
 WAITING = 4  # units handed out for each worker, so that none of them idles
 
 
@@ -80,10 +84,11 @@ class Finished(NamedTuple):
 class Summary(NamedTuple):
     """What a run did.
 
-    resumed: images that an earlier run, cut off, had done. copied: files, members, columns and arrays copied
-    as they are because the user said so. metadata: pictures whose EXIF (but for the orientation), colour
-    profile, text or preview was left out. without: files that hold no images, copied. left_out: what was not
-    done, by kind (blockenc.data.units), with a count and the first names.
+    resumed: images that an earlier run, cut off, had done. left_out: what was not done, by kind
+    (blockenc.data.units), with a count and the first names. The others count what this run and those before
+    it that were cut off have done. copied: files, members, columns and arrays copied as they are because the
+    user said so. metadata: pictures whose EXIF (but for the orientation), colour profile, text or preview was
+    left out. without: files that hold no images, copied.
     """
 
     images: int
@@ -151,7 +156,8 @@ def hand_out(
 ) -> Iterator[Done]:
     """The units and their results as they finish, `limit` of them in hand at most.
 
-    Where the job skips damaged files, the error of one is its result. After another error no unit is begun;
+    Where the job skips damaged files, the error of one is its result; a file that is refused is not damaged.
+    After another error no unit is begun;
     those that are being done are waited for, so that the journal hears of every output that is in place, and
     then the error is raised.
     """
@@ -161,9 +167,14 @@ def hand_out(
     def results() -> Iterator[Done]:
         for handle, outcome in finished(list(pending)):
             unit = pending.pop(handle)
-            if isinstance(outcome, Result) or (job.skip_damaged and isinstance(outcome, ImageFileError)):
+            refused = isinstance(outcome, RefusedError) or not job.skip_damaged
+            if isinstance(outcome, Result) or (isinstance(outcome, ImageFileError) and not refused):
                 yield unit, outcome
             elif outcome is not None:
+                if isinstance(outcome, UNFORESEEN):
+                    error = unforeseen(job.source / unit.source, outcome)
+                    error.__cause__ = outcome
+                    outcome = error
                 errors.append(outcome)
                 for other in pending:
                     cancel(other)
@@ -212,17 +223,20 @@ def encrypt_files(
     reading: how picture files are read, and what is copied as it is (blockenc.data.reading.Reading).
     force: overwrite files in dst that no manifest there lists.
     verify: decrypt what was written and compare it with the source: of no file, of up to SAMPLE files
-        picked at random, or of all. A file that fails is not put in place.
+        picked at random, or of all. A file that fails is not put in place. One of them that an earlier run,
+        cut off, has not verified is done again.
     shard: (i, n) does the i-th (from 0) of n parts of src; the n runs may share dst at the same time.
     workers: units done at once; default: the number of processors.
     selection: which files of a folder are wanted, and whether links that lead out of it are followed.
-    skip_damaged: leave out the files of a folder that cannot be read, and list them, one a line with the
-        reason, in `blockenc.skipped.txt` in dst, instead of raising the error of the first.
+    skip_damaged: leave out the files of a folder that cannot be read, but none that is refused, and list
+        them, one a line with the reason, in `blockenc.skipped.txt` in dst, instead of raising the error of
+        the first.
     again: encrypt what is encrypted already, as a manifest tells, once more.
     warn: is told of what the user should know before the work begins.
 
     Raises ValueError, BlockencError or OSError. What can be told beforehand, it raises before anything is
-    written; on an error during the work the outputs that are finished stay, and the next run goes on.
+    written; on an error during the work the outputs that are finished stay, and the next run goes on. What
+    `reading.copy` and `reading.convert` of the next run do not admit any more is done again.
     """
     _check_options(fit, verify, shard)
     if scheme.ffx == "decimal" and "ffx" in scheme.steps:
@@ -239,14 +253,15 @@ def encrypt_files(
     path, place = folder / manifest_name, Folder(folder)
     if not again and (listed := manifest_of(src)):
         raise encrypted_already(src, listed)
-    with contextlib.closing(Units()) as units:
+    with contextlib.closing(Units(root)) as units:
         left_out = LeftOut()
         if single:
-            units.add(root, src.name, *single)
+            units.add(src.name, *single)
         else:
-            left_out = units.scan(src, folder, selection, again, reading)
+            left_out = units.scan(folder, selection, again, reading)
         if shard:
             units.keep_shard(*shard)
+        units.choose_verified(verify)
         there = [path.name for path in manifests(folder)] if folder.is_dir() else []
         _check_own_names(place, manifest_name, _skipped_name(manifest_name), *there)
         old = dataclasses.replace(manifest, paths=tuple(_manifests_there(folder, path, shard)))
@@ -261,7 +276,7 @@ def encrypt_files(
             check_target(place, unit._replace(replace=force or unit.replace), resuming)
         head = {"job": "encrypt", **manifest.head()}
         with journal.opened(work, head, key, folder_mode(root)) as log:
-            resumed = _resumed(log, place, units)
+            resumed = _resumed(log, place, units, root, reading)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
             channels = check_headers(root, units, scheme.block_size, fit, reading, damaged)
             job = Job(
@@ -275,13 +290,14 @@ def encrypt_files(
                 reading=reading,
                 skip_damaged=skip_damaged,
             )
-            units.choose_verified(verify)
             todo = (
                 unit._replace(replace=force or not resuming or unit.replace or unit.target in log)
                 for unit in units
             )
             summary = _run(job, todo, units.size(), log, engine, workers, track, left_out)
-            mode = file_mode(src) if single else folder_mode(root) & 0o666
+            mode = file_mode(src) if single else units.permissions.bits
+            for other in old.paths:  # whose items the new one lists, too
+                mode &= other.stat().st_mode | 0o600
             manifest.write(path, _merged(log, old, place), key, within=work.name, mode=mode)
             for other in old.paths:
                 if other != path:
@@ -296,7 +312,9 @@ def _merged(log: journal.Journal, old: Manifest, place: Folder) -> Iterator[Item
     """The items of this run, and those of the manifests before that it has not done again."""
     ours = (item for item in log.items() if place.is_file(item.name))
     last = None
-    for item in heapq.merge(ours, old.items(), key=lambda item: item.key):  # of equal ones, ours first
+    # A copy that is not let through any more was deleted (_resumed).
+    theirs = (item for item in old.items() if item.format != COPIED.name or place.is_file(item.name))
+    for item in heapq.merge(ours, theirs, key=lambda item: item.key):  # of equal ones, ours first
         if item.name != last:
             yield item
         last = item.name
@@ -353,7 +371,7 @@ def decrypt_files(
         folder, name = single_target(src, Path(dst), BY_NAME[only.format], _ends_in_slash(dst))
         root = src.parent
     manifest.authenticate(key, warn)
-    place, real, left_out = Folder(folder), root.resolve(), LeftOut()
+    place, real, left_out, permissions = Folder(folder), root.resolve(), LeftOut(), Permissions(root)
     if not only:
         note_unlisted(src, manifest, left_out)
 
@@ -383,6 +401,7 @@ def decrypt_files(
         if not only and not selection.follow_links:
             _check_inside(real, root / unit.source)
         check_target(place, unit, resuming)
+        permissions.add(unit.source)
     job = Job(
         decrypt=True,
         source=root,
@@ -408,7 +427,7 @@ def decrypt_files(
             left, total = left + len(unit.expected.images), total + unit.stamp[0]
         summary = _run(job, todo(), total, log, engine, workers, track, left_out)
         if not only:
-            _list_skipped(log, place, _skipped_name(MANIFEST), folder_mode(root) & 0o666)
+            _list_skipped(log, place, _skipped_name(MANIFEST), permissions.bits)
         log.remove()
     return summary._replace(resumed=images - left)
 
@@ -450,12 +469,12 @@ def decrypt_unlisted(
     root = src if single is None else src.parent
     name = manifest_name.removesuffix(".json")
     place = Folder(folder)
-    with contextlib.closing(Units()) as units:
+    with contextlib.closing(Units(root)) as units:
         left_out = LeftOut()
         if single:
-            units.add(root, src.name, *single)
+            units.add(src.name, *single)
         else:
-            left_out = units.scan(src, folder, selection, True, reading)
+            left_out = units.scan(folder, selection, True, reading)
             _check_own_names(place, _skipped_name(MANIFEST))
         work = journal.work_folder(folder, name)
         resuming = place.is_file(f"{work.name}/journal")
@@ -475,7 +494,7 @@ def decrypt_unlisted(
             "size": size and list(size),
         }
         with journal.opened(work, head, key, folder_mode(root)) as log:
-            resumed = _resumed(log, place, units)
+            resumed = _resumed(log, place, units, root, reading)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
             channels = check_headers(
                 root, units, scheme.block_size, "error", reading, damaged, size or (1, 1)
@@ -495,7 +514,7 @@ def decrypt_unlisted(
             todo = (unit._replace(replace=force or not resuming or unit.target in log) for unit in units)
             summary = _run(job, todo, units.size(), log, engine, workers, track, left_out)
             if not single:
-                _list_skipped(log, place, _skipped_name(MANIFEST), folder_mode(root) & 0o666)
+                _list_skipped(log, place, _skipped_name(MANIFEST), units.permissions.bits)
             log.remove()
     return summary._replace(resumed=resumed)
 
@@ -514,29 +533,61 @@ def _run(
     images = area = copied = metadata = without = 0
 
     def finished() -> Iterator[Finished]:
-        nonlocal copied, metadata, without
         for unit, result in engine(job, units, workers):
             if isinstance(result, ImageFileError):
                 log.skip(unit.source, str(result))
                 left_out.add(DAMAGED, unit.source)
                 yield Finished(0, 0, unit.stamp[0])
                 continue
-            log.add(unit, result.item, result.images)
-            copied += len(result.item.copied) + (result.item.format == COPIED.name)
-            metadata += result.metadata
-            without += not result.images and result.item.format != COPIED.name
+            log.add(unit, result, job.reading.convert)
             yield Finished(result.images, result.pixels, unit.stamp[0])
 
     for one in track(finished(), total):
         images, area = images + one.images, area + one.pixels
+    place = Folder(job.folder)
+    for row in log.done():
+        if place.is_file(os.fsdecode(row.target)):
+            copied += len(row.names_copied) + (row.format == COPIED.name)
+            metadata += row.metadata
+            without += not row.images and row.format != COPIED.name
     return Summary(images, area, copied=copied, metadata=metadata, without=without, left_out=left_out)
 
 
-def _resumed(log: journal.Journal, place: Folder, units: Units) -> int:
-    """Take out the units that an earlier run has done; how many images those have."""
+def _resumed(log: journal.Journal, place: Folder, units: Units, root: Path, reading: Reading) -> int:
+    """Take out the units that an earlier run has done as this one would; how many images those have.
+
+    An output in which something was copied that this run does not let through is deleted. Before that it
+    raises ManifestError for one that this run does not make again, unless it is a copy of a file that is
+    still there.
+    """
+
+    def target(row: journal.Row) -> str:
+        return os.fsdecode(row.target)
+
+    def refused() -> Iterator[journal.Row]:
+        return (r for r in log.done() if not _lets_through(reading, r) and place.is_file(target(r)))
+
+    for row in refused():
+        source = root / os.fsdecode(row.source)
+        is_copy = row.format == COPIED.name and source.is_file()
+        if row.target not in units and not (is_copy and stamp_of(source) == (row.size, row.mtime)):
+            raise ManifestError(
+                f"{place.path / target(row)}: unencrypted, or in part, by the --copy of a run that was cut "
+                "off, and not done again by this one; give that --copy again, or remove the file"
+            )
+    for row in refused():
+        place.remove(target(row))
     return sum(
-        count for target, stamp, count in log.done() if place.is_file(target) and units.drop(target, stamp)
+        row.images
+        for row in log.done()
+        if (reading.convert or not row.converted) and place.is_file(target(row)) and units.drop(row)
     )
+
+
+def _lets_through(reading: Reading, row: journal.Row) -> bool:
+    """Whether all that was copied as it is, the whole file or something in it, still may be."""
+    here = reading.at(os.fsdecode(row.source))
+    return here.copies() if row.format == COPIED.name else all(map(here.copies, row.names_copied))
 
 
 def _skipping(
@@ -605,6 +656,8 @@ def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None
         raise ValueError(f"verify: expected one of {', '.join(VERIFY)}, got {verify!r}")
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard: expected i/n with i from 0 to n - 1, got {shard[0]}/{shard[1]}")
+    if shard is not None and shard[1] > MAX_SHARDS:
+        raise ValueError(f"shard: expected at most {MAX_SHARDS} shards, got {shard[1]}")
 
 
 def _destination(

@@ -21,10 +21,10 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from blockenc.data.manifest import MAX_LINE, Item, ManifestError, Picture, Pictures
-from blockenc.data.work import Unit
+from blockenc.data.work import Result, Unit
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import TEMPORARY, Folder, make_folders, sync_folder
 from blockenc.hidden import hide, reveal
@@ -32,16 +32,41 @@ from blockenc.key import Key, KeySet
 
 # done: one row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
 # spilled, the file in the work folder that lists them, and the SHA-256 of that file. copied: names, as JSON.
-# mac: the tag of all that. Names are bytes, which sort as manifests do. skipped: the damaged files that a run
-# has left out.
+# converted: whether losses were accepted (--convert). verified: whether the output was. metadata: pictures
+# that had some. mac: the tag of all that. Names are bytes, which sort as manifests do. skipped: the damaged
+# files that a run has left out.
 _TABLES = {
     "head": "CREATE TABLE head (json TEXT)",
     "done": "CREATE TABLE done (target BLOB PRIMARY KEY, size INT, mtime INT, source BLOB, format TEXT, "
-    "count INT, pictures TEXT, spilled TEXT, sha256 TEXT, copied TEXT, mac BLOB) WITHOUT ROWID",
+    "count INT, pictures TEXT, spilled TEXT, sha256 TEXT, copied TEXT, converted INT, verified INT, "
+    "metadata INT, mac BLOB) WITHOUT ROWID",
     "skipped": "CREATE TABLE skipped (source BLOB PRIMARY KEY, reason TEXT) WITHOUT ROWID",
 }
 MAC_INFO = "blockenc/journal"  # names the subkey of the tags
 _FILES = ("journal", "journal-wal", "journal-shm", "journal-journal")
+
+
+class Row(NamedTuple):
+    """One finished unit."""
+
+    target: bytes
+    size: int
+    mtime: int
+    source: bytes
+    format: str
+    images: int
+    pictures: str
+    spilled: str | None
+    sha256: str | None
+    copied: str
+    converted: int
+    verified: int
+    metadata: int
+
+    @property
+    def names_copied(self) -> list[str]:
+        """What in it was copied as it is."""
+        return list(json.loads(self.copied))
 
 
 class Journal:
@@ -65,50 +90,53 @@ class Journal:
     def has(self, unit: Unit) -> bool:
         """Whether a unit was finished, of this very source."""
         row = next(self._rows("WHERE target = ?", os.fsencode(unit.target)), None)
-        return row is not None and row[1:3] == unit.stamp
+        return row is not None and (row.size, row.mtime) == unit.stamp
 
-    def done(self) -> Iterator[tuple[str, tuple[int, int], int]]:
-        """Target, stamp and number of images of each finished unit."""
-        for target, size, mtime, _, _, count, *_ in self._rows():
-            yield os.fsdecode(target), (size, mtime), count
+    def done(self) -> Iterator[Row]:
+        """The finished units, in no order."""
+        return self._rows()
 
     def items(self) -> Iterator[Item]:
         """What is to stand in the manifest of the finished units, in the order of their names."""
         for row in self._rows("ORDER BY target"):
-            target, _, _, source, kind, count, pictures, spilled, _, copied = row
             images = (
-                Pictures([], self.folder / spilled, 0, count)
-                if spilled
-                else Pictures([Picture(*fields) for fields in json.loads(pictures)])
+                Pictures([], self.folder / row.spilled, 0, row.images)
+                if row.spilled
+                else Pictures([Picture(*fields) for fields in json.loads(row.pictures)])
             )
-            yield Item(os.fsdecode(target), os.fsdecode(source), kind, images, tuple(json.loads(copied)))
+            target, source = os.fsdecode(row.target), os.fsdecode(row.source)
+            yield Item(target, source, row.format, images, tuple(row.names_copied))
 
-    def _rows(self, which: str = "", *values: object) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, which: str = "", *values: object) -> Iterator[Row]:
         """Rows of `done` without their tags. Raises ManifestError for one that we did not write."""
         for *row, tag in self._database.execute(f"SELECT * FROM done {which}", values):
             if not isinstance(tag, bytes) or not hmac.compare_digest(tag, self._tag(row)):
                 raise _unreadable(self.folder, "a row of it was altered, or written with another key")
-            yield tuple(row)
+            yield Row(*row)
 
     def _tag(self, row: list[Any]) -> bytes:
         values = [value.hex() if isinstance(value, bytes) else value for value in row]
         return hmac.digest(reveal(self._key), json.dumps(values).encode(), "sha256")
 
-    def add(self, unit: Unit, item: Item, images: int) -> None:
+    def add(self, unit: Unit, result: Result, converted: bool) -> None:
         """Note that a unit's output is in place; a process killed after this call has noted it."""
+        item = result.item
         path = item.images.path if unit.expected is None else None  # decrypting, the manifest has them
         row = [
             os.fsencode(unit.target),
             *unit.stamp,
             os.fsencode(item.source),
             item.format,
-            images,
+            result.images,
             json.dumps(item.images.held),
             path and path.name,
             path and self._sha256(path.name),
             json.dumps(item.copied),
+            int(converted),
+            int(unit.verify),
+            result.metadata,
         ]
-        self._write(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 11)})", *row, self._tag(row))
+        self._write(f"INSERT OR REPLACE INTO done VALUES ({', '.join('?' * 14)})", *row, self._tag(row))
 
     def skip(self, source: str, reason: str) -> None:
         """Note that a damaged file is left out."""
@@ -147,12 +175,12 @@ class Journal:
                 self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 sync_folder(self.folder)
             self._database.execute("DELETE FROM skipped")
-            for *_, name, sha256, _ in self._rows():
-                if name is None:
+            for row in self._rows():
+                if row.spilled is None:
                     continue
-                if not TEMPORARY.fullmatch(name) or self._sha256(name) != sha256:
-                    raise _unreadable(self.folder, f"{name} was altered")
-                spilled.add(name)
+                if not TEMPORARY.fullmatch(row.spilled) or self._sha256(row.spilled) != row.sha256:
+                    raise _unreadable(self.folder, f"{row.spilled} was altered")
+                spilled.add(row.spilled)
         except (sqlite3.Error, OSError) as error:
             raise _unreadable(self.folder, error) from None
         self._dst.sweep(self._name, keep=spilled.__contains__)

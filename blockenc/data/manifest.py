@@ -428,6 +428,14 @@ def _items(path: Path, version: int) -> Iterator[Item]:
             yield item
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a file begins as a manifest does; it may be damaged all the same."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return FORMAT.encode() in file.read(200)
+
+
 def part_name(shard: int, shards: int) -> str:
     """The name of the manifest of one shard."""
     return f"blockenc.{shard}of{shards}.json"
@@ -470,7 +478,7 @@ def read_folder(folder: Path) -> Manifest:
 def find_manifest(file: Path) -> tuple[Manifest, Item | None] | None:
     """The manifest of an encrypted file, beside it or up the tree, and what it says of the file."""
     own = file.with_name(file.name + ".json")
-    if own.is_file():
+    if is_manifest(own):  # somebody's annotations may have this name
         manifest = Manifest.read(own)
         return manifest, manifest.find(file.name)
     file = file.absolute()

@@ -26,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from blockenc.data.pixels import ImageFileError, Size, Source
+from blockenc.data.pixels import ImageFileError, RefusedError, Size, Source
 from blockenc.data.reading import MAX_BYTES, Edges, Reading
 from blockenc.errors import BlockencError
 
@@ -129,7 +129,7 @@ def channels(mode: str, reading: Reading) -> tuple[int, ...]:
 def header(source: Source, name: object, reading: Reading) -> tuple[Size, tuple[int, ...]]:
     """The size of what is encrypted of a picture file, and the channels of the ciphers that it needs.
 
-    Raises ImageFileError for what is no picture, or one that cannot be encrypted without loss.
+    Raises ImageFileError for what is no picture, RefusedError for one that loses something.
     """
     with opened(source, name, reading) as image:
         size = image.size
@@ -195,7 +195,7 @@ def opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Ima
     """A picture that can be encrypted without loss, or whose loss the user accepts. Raises ImageFileError."""
     with _opened(source, name, reading) as image:
         if not reading.convert and (what := _lossy(image)):
-            raise ImageFileError(
+            raise RefusedError(
                 f"{name}: {what}, of which 8-bit RGB would keep only a part; convert it first, "
                 "accept the loss with convert (--convert), or copy it unencrypted with copy (--copy)"
             )
@@ -216,11 +216,11 @@ def _opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Im
                     raise too_large(name, f"{image.width} x {image.height} pixels", reading)
                 yield image
         except Image.DecompressionBombError as error:
-            raise ImageFileError(f"{name}: {error}; raise max_bytes (--max-memory) if it is none") from None
+            raise RefusedError(f"{name}: {error}; raise max_bytes (--max-memory) if it is none") from None
 
 
-def too_large(name: object, what: str, reading: Reading) -> ImageFileError:
-    return ImageFileError(
+def too_large(name: object, what: str, reading: Reading) -> RefusedError:
+    return RefusedError(
         f"{name}: {what} would take more than {reading.max_bytes >> 20} MB of memory; "
         "raise max_bytes (--max-memory) if that is meant"
     )
@@ -236,7 +236,7 @@ def named(name: object) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImageFileError(f"{name}: not an image ({', '.join(FORMATS)}), or a damaged one") from None
     except MemoryError:
-        raise ImageFileError(f"{name}: not enough memory to read it") from None
+        raise RefusedError(f"{name}: not enough memory to read it") from None
     except Exception as error:
         raise ImageFileError(f"{name}: cannot be read as a picture ({error})") from None
 
@@ -406,7 +406,7 @@ def _resized(size: Size, edges: Edges, name: object, reading: Reading) -> Size:
 def _crop_size(size: Size, edges: Edges, name: object) -> Size:
     wanted = (edges, edges) if isinstance(edges, int) else edges
     if wanted[0] > size[0] or wanted[1] > size[1]:
-        raise ImageFileError(
+        raise RefusedError(
             f"{name}: {size[0]} x {size[1]} pixels, fewer than the crop {wanted[0]} x {wanted[1]}"
         )
     return wanted

@@ -25,6 +25,10 @@ class ImageFileError(BlockencError, ValueError):
     """An image or data file cannot be read, or is not what the manifest says it is."""
 
 
+class RefusedError(ImageFileError):
+    """A sound file that is not encrypted as it is: the user has to decide. It is never skipped as damaged."""
+
+
 def stored_png(pixels: np.ndarray) -> bytes:
     """A PNG file of pixels [H, W, C], not filtered and not compressed (ISO/IEC 15948; RFC 1950, 1951).
 

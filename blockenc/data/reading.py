@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import re
 from typing import Any
 
 from blockenc.data.pixels import Size
@@ -11,6 +12,8 @@ from blockenc.data.pixels import Size
 MODES = ("rgb", "keep")
 # Of one picture, row, member or batch once it is unpacked: a photo of 89 megapixels, as Pillow's own limit.
 MAX_BYTES = 256 << 20
+MAX_EDGE = (1 << 31) - 1  # pixels; what PNG files admit
+_EDGES = re.compile(r"(\d+)(?:[xX](\d+))?", re.ASCII)
 
 Edges = int | Size  # the shorter side, or width and height
 
@@ -48,9 +51,12 @@ class Reading:
             edges = getattr(self, name)
             numbers = (edges,) if isinstance(edges, int) else edges or ()
             if edges is not None and (
-                len(numbers) not in (1, 2) or any(type(n) is not int or n < 1 for n in numbers)
+                len(numbers) not in (1, 2)
+                or any(type(n) is not int or not 0 < n <= MAX_EDGE for n in numbers)
             ):
-                raise ValueError(f"{name}: expected a length or (width, height) in pixels, got {edges!r}")
+                raise ValueError(
+                    f"{name}: expected a length or (width, height) of 1 to {MAX_EDGE} pixels, got {edges!r}"
+                )
         if self.max_bytes < 1:
             raise ValueError(f"max_bytes: expected a positive number of bytes, got {self.max_bytes}")
 
@@ -100,8 +106,8 @@ def parse_edges(name: str, text: str | None) -> Edges | None:
     """`N` or `WxH` of a command line. Raises ValueError."""
     if text is None:
         return None
-    try:
-        numbers = [int(number) for number in text.lower().split("x")]
-        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-    except (ValueError, IndexError):
-        raise ValueError(f"{name}: expected N or WxH such as 256 or 320x240, got {text!r}") from None
+    match = _EDGES.fullmatch(text)
+    if match is None or len(text) > 99:
+        raise ValueError(f"{name}: expected N or WxH such as 256 or 320x240, got {text!r}")
+    first, second = match.groups()
+    return int(first) if second is None else (int(first), int(second))

@@ -11,26 +11,33 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockenc.data import pixels
-from blockenc.data.formats import BY_NAME, FORMATS, IMAGE, Format, format_of
+from blockenc.data.formats import BY_NAME, COPIED, FORMATS, IMAGE, Format, format_of
 from blockenc.data.manifest import (
-    FORMAT,
     MANIFEST,
     Manifest,
     ManifestError,
     find_manifest,
+    is_manifest,
     manifests,
     part_of,
 )
 from blockenc.data.reading import Reading
 from blockenc.data.work import Unit, too_small
+from blockenc.errors import BlockencError
 from blockenc.files import Folder
+
+if TYPE_CHECKING:
+    from blockenc.data.journal import Row
 
 SAMPLE = 100  # files that verify="sample" looks at
 SHOWN = 3  # names of each kind that a summary shows
 MAX_NESTED_LINKS = 3  # linked folders within linked folders; a few that list each other are endless otherwise
+MAX_INTEGER = (1 << 63) - 1  # of SQLite
+# What no file should make us raise; where one does, the user hears of the file.
+UNFORESEEN = (ArithmeticError, LookupError, NotImplementedError, RecursionError)
 SKIPPED = "skipped.txt"  # ends the name of the list of damaged files
 
 # Kinds of files that a run leaves out, as they are counted.
@@ -84,13 +91,41 @@ class Selection:
         return (not self.include or any_of(self.include)) and not any_of(self.exclude)
 
 
+class Permissions:
+    """Who may read, and write, what lists the names of files below `root`: those who may with all of them.
+
+    bits: of a file's mode. Whoever makes it can read and write it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._folder = root, ""
+        self.bits = 0o666
+        self._narrow_to_folder(root)
+
+    def add(self, source: str) -> None:
+        """A file below the root."""
+        folder = source.rpartition("/")[0]
+        if folder != self._folder:  # files come folder by folder
+            self._folder = folder
+            for above in PurePosixPath(source).parents[:-1]:
+                self._narrow_to_folder(self._root / above)
+        self.bits &= (self._root / source).stat().st_mode | 0o600
+
+    def _narrow_to_folder(self, path: Path) -> None:
+        mode = path.stat().st_mode
+        passed = (mode & 0o111) << 2  # without this bit nothing in a folder can be reached
+        self.bits &= (mode & (passed | 0o222)) | 0o600
+
+
 class Units:
     """The units of a run, in the order of their targets; on disk, if they are very many.
 
-    A unit's `replace` says here whether an old manifest lists its target (`known`).
+    root: the folder that the sources are in. A unit's `replace` says here whether an old manifest lists its
+    target (`known`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self._root, self.permissions = root, Permissions(root)
         self._database = sqlite3.connect("", isolation_level=None)  # a temporary file, once it is large
         self._database.executescript(
             """
@@ -118,9 +153,11 @@ class Units:
         """Bytes of the sources."""
         return int(self._one("SELECT coalesce(sum(size), 0) FROM units"))
 
-    def add(self, src: Path, source: str, kind: Format, target: str) -> None:
-        """A file below `src`. Raises ValueError if another one has the same target."""
+    def add(self, source: str, kind: Format, target: str) -> None:
+        """A file. Raises ValueError if another one has the same target."""
+        src = self._root
         stamp = stamp_of(src / source)
+        self.permissions.add(source)
         row = (os.fsencode(target), os.fsencode(source), kind.name, *stamp)
         try:
             self._database.execute(
@@ -132,13 +169,13 @@ class Units:
                 f"{src / other} and {src / source} would both become {target}; rename one"
             ) from None
 
-    def scan(self, src: Path, dst: Path, selection: Selection, again: bool, reading: Reading) -> LeftOut:
-        """Add the files of a folder tree; tell what is left out of it.
+    def scan(self, dst: Path, selection: Selection, again: bool, reading: Reading) -> LeftOut:
+        """Add the files of the whole folder; tell what is left out of it.
 
         Raises ValueError if none holds images, if a name is taken, if a link leads into `dst`, and, unless
         `again`, if a manifest tells that some of it is encrypted.
         """
-        left_out = LeftOut()
+        src, left_out = self._root, LeftOut()
         for source in _files(src, dst, selection.follow_links, left_out):
             if not selection.admits(source):
                 left_out.add(EXCLUDED, source)
@@ -149,9 +186,14 @@ class Units:
                     raise encrypted_already(src, src / source)
                 left_out.add(OTHER, source)
             else:
-                self.add(src, source, kind, kind.target(source))
+                self.add(source, kind, kind.target(source))
         if not self._one("SELECT 1 FROM units WHERE format NOT IN ('metadata', 'copied')"):
             found = "".join(f"; {line}" for line in described(left_out))
+            if count := self._one("SELECT count(*) FROM units WHERE format = ?", COPIED.name):
+                raise ValueError(
+                    f"{src}: nothing to encrypt, for copy (--copy) lets all {count} files through, or all "
+                    f"that may hold images{found}"
+                )
             raise ValueError(
                 f"{src}: no images here (looked for {' '.join(pixels.SUFFIXES)} "
                 f".tar .npy .npz .parquet .arrow and CIFAR batches){found}"
@@ -202,10 +244,17 @@ class Units:
         for (target,) in self._database.execute("SELECT target FROM known ORDER BY target"):
             yield os.fsdecode(target)
 
-    def drop(self, target: str, stamp: tuple[int, int]) -> bool:
-        """Whether there was a unit of this target and stamp; it no longer is."""
-        query = "DELETE FROM units WHERE target = ? AND size = ? AND mtime = ?"
-        return self._database.execute(query, (os.fsencode(target), *stamp)).rowcount > 0
+    def __contains__(self, target: bytes) -> bool:
+        return self._one("SELECT 1 FROM units WHERE target = ?", target) is not None
+
+    def drop(self, row: Row) -> bool:
+        """Whether there was a unit that this one, of an earlier run, makes needless; it no longer is."""
+        query = (
+            "DELETE FROM units WHERE target = ? AND source = ? AND format = ? AND size = ? AND mtime = ? "
+            "AND verify <= ?"
+        )
+        values = (row.target, row.source, row.format, row.size, row.mtime, row.verified)
+        return self._database.execute(query, values).rowcount > 0
 
     def discard(self, unit: Unit) -> None:
         self._database.execute("DELETE FROM units WHERE target = ?", (os.fsencode(unit.target),))
@@ -264,7 +313,7 @@ def _files(src: Path, dst: Path, follow_links: bool, left_out: LeftOut) -> Itera
 def note_unlisted(src: Path, manifest: Manifest, left_out: LeftOut) -> None:
     """Note in `left_out` the files of an encrypted folder that its manifest does not list."""
     ours = {path.name for path in manifest.paths}
-    with contextlib.closing(Units()) as units:
+    with contextlib.closing(Units(src)) as units:
         for folder, _, names in os.walk(src):
             below = PurePosixPath(os.path.relpath(folder, src).replace(os.sep, "/"))
             units.know((below / name).as_posix() for name in names if not name.startswith("."))
@@ -293,8 +342,14 @@ def described(left_out: LeftOut) -> list[str]:
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time of change, in nanoseconds; those after the year 2262 begin anew, as SQLite needs it."""
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns % (MAX_INTEGER + 1)
+
+
+def unforeseen(path: Path, error: BaseException) -> BlockencError:
+    """An error that names the file which one of UNFORESEEN came from."""
+    return BlockencError(f"{path}: cannot be processed ({type(error).__name__}: {error})")
 
 
 def manifest_of(src: Path) -> Path | None:
@@ -324,8 +379,7 @@ def _is_manifest(path: Path) -> bool:
         of_a_file = name.endswith(".json") and any(kind.names(name[:-5]) for kind in FORMATS)
         if not of_a_file:
             return False
-    with open(path, "rb") as file:
-        return FORMAT.encode() in file.read(200)
+    return is_manifest(path)
 
 
 def single_target(src: Path, dst: Path, kind: Format, folder_meant: bool = False) -> tuple[Path, str]:
@@ -398,7 +452,8 @@ def check_headers(
 ) -> set[int]:
     """The channel counts that may occur. Raises if a size does not fit, or if a file is no image.
 
-    damaged: is told of such a file instead. least: width and height that an image must have.
+    damaged: is told of a file that is no image, or a damaged one, instead. least: width and height that an
+        image must have.
     """
     channels: set[int] = set()
     misfit, more = None, 0
@@ -407,10 +462,12 @@ def check_headers(
         try:
             known = BY_NAME[unit.format].sizes(path, reading.at(unit.source))
         except pixels.ImageFileError as error:
-            if damaged is None:
+            if damaged is None or isinstance(error, pixels.RefusedError):
                 raise
             damaged(unit, error)
             continue
+        except UNFORESEEN as error:
+            raise unforeseen(path, error) from error
         if not known:  # only reading the file through would tell
             channels |= set(pixels.CHANNELS)
         for size, counts in known:

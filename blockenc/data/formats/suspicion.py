@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.pixels import RefusedError
 
 SMALLEST = 64  # values: 8 x 8
 FEW = 8  # values of an entry that may differ from all others: labels, not outlines
@@ -63,9 +63,9 @@ _UNPRINTABLE = {"Cc", "Cn", "Co", "Cs"}
 
 
 def refuse(name: object, what: str | None, copy: str, hint: str = "") -> None:
-    """Raise ImageFileError if there is something. copy: the pattern that lets it through."""
+    """Raise RefusedError if there is something. copy: the pattern that lets it through."""
     if what:
-        raise ImageFileError(
+        raise RefusedError(
             f"{name}: {what}, which may be a picture{hint}; remove or convert it, or copy it unencrypted "
             f"with --copy {shlex.quote(glob.escape(copy))}"
         )
