@@ -211,8 +211,10 @@ def _opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Im
     with named(name):
         try:
             # Of a path Pillow would map some TIFF files into memory, and not turn them as it turns others.
-            file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
-            with file, Image.open(file, formats=FORMATS) as image:
+            with (
+                io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
+                Image.open(file, formats=FORMATS) as image,
+            ):
                 if image.width * image.height * 3 > reading.max_bytes:
                     raise too_large(name, f"{image.width} x {image.height} pixels", reading)
                 yield image
