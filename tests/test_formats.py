@@ -663,6 +663,53 @@ def test_keys_of_a_batch(tmp_path: Path, more: dict, says: str) -> None:
     refused(tmp_path, lambda src: batch(src / "data_batch_1", **more), f"data_batch_1: .*{says}")
 
 
+def in_itself() -> list:
+    value: list = []
+    value.append(value)
+    return value
+
+
+def doubled(levels: int) -> list:
+    return [doubled(levels - 1)] * 2 if levels else ["A" * 1000]
+
+
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        ({"x": in_itself()}, "named again"),
+        ({"x": doubled(20)}, "named again"),
+        ({"x": b"\x89PNG"}, "the key 'x' is none of"),
+        ({"labels": ["A" * 1000] * 4}, "'labels'"),
+        ({"extra": in_itself()}, "named again"),  # also below a key that was copied
+        ({"extra": b"\x89PNG"}, None),
+    ],
+)
+def test_encrypted_batches_are_hostile_too(tmp_path: Path, more: dict, says: str | None) -> None:
+    enc = encrypted(tmp_path, lambda src: batch(src / "data_batch_1", extra=1), copy=("*/extra",))
+    fields = pickle.loads((enc / "data_batch_1").read_bytes(), encoding="bytes")
+    fields.update({key.encode(): value for key, value in more.items()})
+    (enc / "data_batch_1").write_bytes(pickle.dumps(fields, 2))
+    if says is None:
+        decrypt_files(enc, tmp_path / "dec", KEY)
+        assert b"\x89PNG" in (tmp_path / "dec/data_batch_1").read_bytes()
+        return
+    with pytest.raises(ImageFileError, match=f"data_batch_1: .*{says}"):
+        decrypt_files(enc, tmp_path / "dec", KEY)
+    assert not (tmp_path / "dec/data_batch_1").exists()
+
+
+@pytest.mark.parametrize("fit", ("error", "pad", "crop"))
+def test_block_sizes_that_do_not_fit_a_batch(tmp_path: Path, fit: str) -> None:
+    """Are refused before anything is written."""
+    (tmp_path / "src").mkdir()
+    batch(tmp_path / "src/data_batch_1")
+    with pytest.raises(
+        ValueError, match="data_batch_1: CIFAR images are 32 x 32; the block size must divide"
+    ):
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, blockenc.Scheme(5, channels=1), fit=fit)
+    assert not (tmp_path / "enc").exists()
+
+
 def test_one_key_in_two_spellings(tmp_path: Path) -> None:
     data = pickle.dumps({b"data": noise(4, 3072), "data": noise(4, 3072)}, 2)
     refused(tmp_path, lambda src: (src / "data_batch_1").write_bytes(data), "'data' is there twice")
@@ -676,7 +723,20 @@ def test_one_key_in_two_spellings(tmp_path: Path) -> None:
         (b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"x.", "damaged"),
         (b"\x80\x02Nr" + struct.pack("<I", 0xFFFFFFFF) + b".", ""),  # a place in the memo far out
         (b"\x80\x02" + b"]" * (plain_pickle.MAX_OPCODES + 10) + b".", "more instructions"),
-        (b"\x80\x02" + b"(" * 100000 + b"t" * 100000 + b".", ""),
+        (b"\x80\x02" + b"(" * 100000 + b"t" * 100000 + b".", "nested too deeply"),
+        (b"\x80\x02" + b"(" * 20 + b"t" * 20 + b".", ""),
+        (b"\x80\x02]q\0h\0a.", "a list, dict or nested tuple that is named again"),  # a list in itself
+        (b"\x80\x02]q\0}q\1(h\1h\1e.", "a list, dict or nested tuple that is named again"),
+        (b"\x80\x02](K\1\x85\x85q\0h\0e.", "a list, dict or nested tuple that is named again"),
+        (b"\x80\x02](K\1\x85q\0h\0h\0e.", ""),  # as shapes of arrays are
+        (
+            b"\x80\x02](T\x10\x27\0\0" + b"A" * 10000 + b"q\0" + b"h\0" * 10000 + b"e.",
+            "what it names again is more than the file has",
+        ),
+        (
+            b"\x80\x02](cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87Rq\0h\0e.",
+            "named again before it is there",
+        ),
         (b"\x80\x02}.trailing", "more than one object"),
         (b"\x80\x02NN.", "more than one object"),
         (b"\x80\x02N0}.", "the instruction POP"),

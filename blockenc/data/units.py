@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from blockenc.data import pixels
-from blockenc.data.formats import BY_NAME, FORMATS, IMAGE, Format, format_of
+from blockenc.data.formats import BY_NAME, FORMATS, IMAGE, Format, cifar, format_of
 from blockenc.data.manifest import (
     FORMAT,
     MANIFEST,
@@ -411,6 +411,8 @@ def check_headers(
                 raise
             damaged(unit, error)
             continue
+        if unit.format == "cifar":
+            cifar.check_block_size(path, block_size)
         if not known:  # only reading the file through would tell
             channels |= set(pixels.CHANNELS)
         for size, counts in known:
