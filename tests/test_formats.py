@@ -478,12 +478,53 @@ def test_members_that_hold_no_picture(tmp_path: Path) -> None:
             lambda p: tar(p, ("a.txt", b"1"), pax_headers={"SCHILY.xattr.thumbnail": SUSPICIOUS["base64"]}),
             "base64",
         ),
+        (lambda p: tar(p, ("a.txt", b"1"), uname=SUSPICIOUS["base64"]), "base64"),
+        (
+            lambda p: tar(p, ("a.txt", b"1"), pax_headers={"comment": "x" * (1 << 20)}),
+            "an extended header of",
+        ),
+        (lambda p: tar(p, ("a.txt", b"1"), name="x" * (1 << 20)), "an extended header of"),
+        (
+            lambda p: tar(p, ("a.txt", b"1"), pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+            "a.txt: a link, device or sparse file",
+        ),
+        (lambda p: tar(p, ("a.txt", b"1"), pax_headers={"mtime": "inf"}), "a.tar, a.txt: .*its time is inf"),
+        (
+            lambda p: tar(p, ("a.txt", b"1"), pax_headers={"mtime": "1e400"}),
+            "a.tar, a.txt: .*its time is inf",
+        ),
+        (lambda p: tar(p, ("a.txt", b"1"), pax_headers={"mtime": "nan"}), "a.tar, a.txt: .*its time is nan"),
+        (lambda p: tar(p, ("@pax", b"1")), "rename the member"),
         (lambda p: tar(p, ("a.txt", bytes(2000))), "would take more than"),
         (lambda p: p.write_bytes(bytes(10240)), "it has no members"),
     ],
 )
 def test_odd_members(tmp_path: Path, make, says: str) -> None:
     refused(tmp_path, lambda src: make(src / "a.tar"), says, max_bytes=1500 if "more" in says else 1 << 28)
+
+
+def test_headers_of_the_whole_archive_are_bounded(tmp_path: Path) -> None:
+    """They hold for all members that follow, and are kept."""
+
+    def make(src: Path) -> None:
+        headers = (tarfile.TarInfo.create_pax_global_header({str(n): "x" * 300_000}) for n in range(4))
+        tar(src / "x.tar", ("0.txt", b"0"))
+        data = b"".join(headers) + (src / "x.tar").read_bytes()
+        (src / "x.tar").unlink()
+        (src / "a.tar").write_bytes(data)
+
+    refused(tmp_path, make, "a.tar: .*headers of the whole archive")
+
+
+def test_a_header_that_cannot_be_written_names_the_member(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "src").mkdir()
+    tar(tmp_path / "src/a.tar", ("a.txt", b"1"))
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", fails)
+    refused(tmp_path, lambda src: None, "a.tar, a.txt: its header")
 
 
 def test_sparse_members(tmp_path: Path) -> None:
@@ -947,6 +988,103 @@ def test_copy_lets_through_what_is_named(tmp_path: Path) -> None:
         np.testing.assert_array_equal(extra, want)
     with Image.open(dec / "secret.png") as image:
         np.testing.assert_array_equal(np.asarray(image), PHOTO)
+
+
+def with_headers(src: Path) -> None:
+    tar(src / "a.tar", ("0.png", png()), ("1.png", png()), pax_headers={"SCHILY.xattr.sum": "ab" * 70})
+
+
+def with_wide_columns(src: Path, kind: str = "int64") -> None:
+    pa = pytest.importorskip("pyarrow")
+    columns = {f"x{n}": pa.array([n, None, *range(6)], "int32").cast(kind) for n in range(70)}
+    table(src / "a.parquet", image=images(pa), **columns)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    (
+        "bool",
+        "float16",
+        "date32",
+        "date64",
+        "time32",
+        "time64",
+        "timestamp",
+        "duration",
+        "decimal",
+        "interval",
+    ),
+)
+def test_wide_columns_of_any_number(tmp_path: Path, kind: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    types = {"time32": pa.time32("s"), "time64": pa.time64("us"), "timestamp": pa.timestamp("s")}
+    types |= {"duration": pa.duration("s"), "decimal": pa.decimal128(9, 2), "bool": pa.bool_()}
+    types |= {"float16": pa.float16(), "date32": pa.date32(), "date64": pa.date64()}
+
+    def column(n: int) -> object:
+        if kind == "interval":
+            return pa.array([None, *[pa.MonthDayNano([n % 3, n % 5, k]) for k in range(7)]])
+        ints = pa.array([None, *((n * k) % 2 for k in range(7))], pa.int32())
+        wide = kind in ("date64", "time64", "timestamp", "duration")
+        return (ints.cast(pa.int64()) if wide else ints).cast(types[kind])
+
+    def make(src: Path) -> None:
+        table(src / "a.arrow", image=images(pa), **{f"x{n}": column(n) for n in range(70)})
+
+    refused(tmp_path, make, "a.arrow: 70 columns of .*--copy a.arrow/@numbers")
+
+
+def with_loose_numbers(src: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    kind = images(pa).type
+    table(src / "a.parquet", image=pa.nulls(100, kind), x=list(range(100)))
+
+
+def of_nested_field(src: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    kind = pa.struct([pa.field("a", pa.list_(pa.field("b", pa.int32(), metadata={"x": png()})))])
+    table(src / "a.arrow", image=images(pa), x=pa.array([{"a": [1]}] * 8, kind))
+
+
+@pytest.mark.parametrize(
+    "make, copy",
+    [
+        (of_schema, "a.parquet/@metadata"),
+        (of_field, "a.arrow/@metadata"),
+        (of_nested_field, "a.arrow/@metadata"),
+        (with_wide_columns, "a.parquet/@numbers"),
+        (with_loose_numbers, "a.parquet/@numbers"),
+        (with_headers, "a.tar/@pax"),
+    ],
+)
+def test_the_copy_that_an_error_advises_works_and_copies_no_picture(
+    tmp_path: Path, make: Callable, copy: str
+) -> None:
+    def contents(folder: Path) -> list:
+        (file,) = (path for path in folder.iterdir() if path.name.startswith("a."))
+        if file.suffix == ".tar":
+            with tarfile.open(file) as members:
+                return [members.extractfile(m).read() for m in members] + [
+                    m.pax_headers for m in members.getmembers()
+                ]
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        found = parquet.read_table(file) if file.suffix == ".parquet" else pa.ipc.open_stream(file).read_all()
+        pictures = [value and value["bytes"] for value in found["image"].to_pylist()]
+        return [pictures, found.drop_columns(["image"]).to_pydict(), found.schema.to_string(1 << 30)]
+
+    refused(tmp_path, make, f"--copy {copy}$")
+    enc = encrypted(tmp_path, lambda src: None, copy=(copy,))
+    assert [item.copied for item in read_folder(enc).items()] == [(copy.rpartition("/")[2],)]
+    decrypt_files(enc, tmp_path / "dec", KEY)
+    was, became, again = (contents(tmp_path / name) for name in ("src", "enc", "dec"))
+    assert was[-1] == became[-1] == again[-1]
+    pictures = [data for data in (became[:2] if copy.endswith("pax") else became[0]) if data]
+    assert png() not in pictures
+    assert pictures or make is with_loose_numbers
+    if not copy.endswith("pax"):
+        assert was[1] == became[1] == again[1]
 
 
 def test_copy_names_whole_names(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _name(key: str | bytes) -> str:
 
 
 def _check(path: Path, batch: dict[Any, Any], known: dict[str, _Check], count: int, reading: Reading) -> None:
-    """Raise ImageFileError for what CIFAR does not have. Also of our own output: others may have changed it."""
+    """Raise ImageFileError for what CIFAR does not have, also in our own output: it may have been changed."""
     for key, value in batch.items():
         name = _name(key)
         if reading.copies(name):
