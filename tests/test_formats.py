@@ -478,12 +478,53 @@ def test_members_that_hold_no_picture(tmp_path: Path) -> None:
             lambda p: tar(p, ("a.txt", b"1"), pax_headers={"SCHILY.xattr.thumbnail": SUSPICIOUS["base64"]}),
             "base64",
         ),
+        (lambda p: tar(p, ("a.txt", b"1"), uname=SUSPICIOUS["base64"]), "base64"),
+        (
+            lambda p: tar(p, ("a.txt", b"1"), pax_headers={"comment": "x" * (1 << 20)}),
+            "an extended header of",
+        ),
+        (lambda p: tar(p, ("a.txt", b"1"), name="x" * (1 << 20)), "an extended header of"),
+        (
+            lambda p: tar(p, ("a.txt", b"1"), pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+            "a.txt: a link, device or sparse file",
+        ),
+        (lambda p: tar(p, ("a.txt", b"1"), pax_headers={"mtime": "inf"}), "a.tar, a.txt: .*its time is inf"),
+        (
+            lambda p: tar(p, ("a.txt", b"1"), pax_headers={"mtime": "1e400"}),
+            "a.tar, a.txt: .*its time is inf",
+        ),
+        (lambda p: tar(p, ("a.txt", b"1"), pax_headers={"mtime": "nan"}), "a.tar, a.txt: .*its time is nan"),
+        (lambda p: tar(p, ("@pax", b"1")), "rename the member"),
         (lambda p: tar(p, ("a.txt", bytes(2000))), "would take more than"),
         (lambda p: p.write_bytes(bytes(10240)), "it has no members"),
     ],
 )
 def test_odd_members(tmp_path: Path, make, says: str) -> None:
     refused(tmp_path, lambda src: make(src / "a.tar"), says, max_bytes=1500 if "more" in says else 1 << 28)
+
+
+def test_headers_of_the_whole_archive_are_bounded(tmp_path: Path) -> None:
+    """They hold for all members that follow, and are kept."""
+
+    def make(src: Path) -> None:
+        headers = (tarfile.TarInfo.create_pax_global_header({str(n): "x" * 300_000}) for n in range(4))
+        tar(src / "x.tar", ("0.txt", b"0"))
+        data = b"".join(headers) + (src / "x.tar").read_bytes()
+        (src / "x.tar").unlink()
+        (src / "a.tar").write_bytes(data)
+
+    refused(tmp_path, make, "a.tar: .*headers of the whole archive")
+
+
+def test_a_header_that_cannot_be_written_names_the_member(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "src").mkdir()
+    tar(tmp_path / "src/a.tar", ("a.txt", b"1"))
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise OverflowError("too large")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", fails)
+    refused(tmp_path, lambda src: None, "a.tar, a.txt: its header")
 
 
 def test_sparse_members(tmp_path: Path) -> None:
@@ -663,6 +704,53 @@ def test_keys_of_a_batch(tmp_path: Path, more: dict, says: str) -> None:
     refused(tmp_path, lambda src: batch(src / "data_batch_1", **more), f"data_batch_1: .*{says}")
 
 
+def in_itself() -> list:
+    value: list = []
+    value.append(value)
+    return value
+
+
+def doubled(levels: int) -> list:
+    return [doubled(levels - 1)] * 2 if levels else ["A" * 1000]
+
+
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        ({"x": in_itself()}, "named again"),
+        ({"x": doubled(20)}, "named again"),
+        ({"x": b"\x89PNG"}, "the key 'x' is none of"),
+        ({"labels": ["A" * 1000] * 4}, "'labels'"),
+        ({"extra": in_itself()}, "named again"),  # also below a key that was copied
+        ({"extra": b"\x89PNG"}, None),
+    ],
+)
+def test_encrypted_batches_are_hostile_too(tmp_path: Path, more: dict, says: str | None) -> None:
+    enc = encrypted(tmp_path, lambda src: batch(src / "data_batch_1", extra=1), copy=("*/extra",))
+    fields = pickle.loads((enc / "data_batch_1").read_bytes(), encoding="bytes")
+    fields.update({key.encode(): value for key, value in more.items()})
+    (enc / "data_batch_1").write_bytes(pickle.dumps(fields, 2))
+    if says is None:
+        decrypt_files(enc, tmp_path / "dec", KEY)
+        assert b"\x89PNG" in (tmp_path / "dec/data_batch_1").read_bytes()
+        return
+    with pytest.raises(ImageFileError, match=f"data_batch_1: .*{says}"):
+        decrypt_files(enc, tmp_path / "dec", KEY)
+    assert not (tmp_path / "dec/data_batch_1").exists()
+
+
+@pytest.mark.parametrize("fit", ("error", "pad", "crop"))
+def test_block_sizes_that_do_not_fit_a_batch(tmp_path: Path, fit: str) -> None:
+    """Are refused before anything is written."""
+    (tmp_path / "src").mkdir()
+    batch(tmp_path / "src/data_batch_1")
+    with pytest.raises(
+        ValueError, match="data_batch_1: CIFAR images are 32 x 32; the block size must divide"
+    ):
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, blockenc.Scheme(5, channels=1), fit=fit)
+    assert not (tmp_path / "enc").exists()
+
+
 def test_one_key_in_two_spellings(tmp_path: Path) -> None:
     data = pickle.dumps({b"data": noise(4, 3072), "data": noise(4, 3072)}, 2)
     refused(tmp_path, lambda src: (src / "data_batch_1").write_bytes(data), "'data' is there twice")
@@ -676,7 +764,20 @@ def test_one_key_in_two_spellings(tmp_path: Path) -> None:
         (b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"x.", "damaged"),
         (b"\x80\x02Nr" + struct.pack("<I", 0xFFFFFFFF) + b".", ""),  # a place in the memo far out
         (b"\x80\x02" + b"]" * (plain_pickle.MAX_OPCODES + 10) + b".", "more instructions"),
-        (b"\x80\x02" + b"(" * 100000 + b"t" * 100000 + b".", ""),
+        (b"\x80\x02" + b"(" * 100000 + b"t" * 100000 + b".", "nested too deeply"),
+        (b"\x80\x02" + b"(" * 20 + b"t" * 20 + b".", ""),
+        (b"\x80\x02]q\0h\0a.", "a list, dict or nested tuple that is named again"),  # a list in itself
+        (b"\x80\x02]q\0}q\1(h\1h\1e.", "a list, dict or nested tuple that is named again"),
+        (b"\x80\x02](K\1\x85\x85q\0h\0e.", "a list, dict or nested tuple that is named again"),
+        (b"\x80\x02](K\1\x85q\0h\0h\0e.", ""),  # as shapes of arrays are
+        (
+            b"\x80\x02](T\x10\x27\0\0" + b"A" * 10000 + b"q\0" + b"h\0" * 10000 + b"e.",
+            "what it names again is more than the file has",
+        ),
+        (
+            b"\x80\x02](cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87Rq\0h\0e.",
+            "named again before it is there",
+        ),
         (b"\x80\x02}.trailing", "more than one object"),
         (b"\x80\x02NN.", "more than one object"),
         (b"\x80\x02N0}.", "the instruction POP"),
@@ -887,6 +988,103 @@ def test_copy_lets_through_what_is_named(tmp_path: Path) -> None:
         np.testing.assert_array_equal(extra, want)
     with Image.open(dec / "secret.png") as image:
         np.testing.assert_array_equal(np.asarray(image), PHOTO)
+
+
+def with_headers(src: Path) -> None:
+    tar(src / "a.tar", ("0.png", png()), ("1.png", png()), pax_headers={"SCHILY.xattr.sum": "ab" * 70})
+
+
+def with_wide_columns(src: Path, kind: str = "int64") -> None:
+    pa = pytest.importorskip("pyarrow")
+    columns = {f"x{n}": pa.array([n, None, *range(6)], "int32").cast(kind) for n in range(70)}
+    table(src / "a.parquet", image=images(pa), **columns)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    (
+        "bool",
+        "float16",
+        "date32",
+        "date64",
+        "time32",
+        "time64",
+        "timestamp",
+        "duration",
+        "decimal",
+        "interval",
+    ),
+)
+def test_wide_columns_of_any_number(tmp_path: Path, kind: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    types = {"time32": pa.time32("s"), "time64": pa.time64("us"), "timestamp": pa.timestamp("s")}
+    types |= {"duration": pa.duration("s"), "decimal": pa.decimal128(9, 2), "bool": pa.bool_()}
+    types |= {"float16": pa.float16(), "date32": pa.date32(), "date64": pa.date64()}
+
+    def column(n: int) -> object:
+        if kind == "interval":
+            return pa.array([None, *[pa.MonthDayNano([n % 3, n % 5, k]) for k in range(7)]])
+        ints = pa.array([None, *((n * k) % 2 for k in range(7))], pa.int32())
+        wide = kind in ("date64", "time64", "timestamp", "duration")
+        return (ints.cast(pa.int64()) if wide else ints).cast(types[kind])
+
+    def make(src: Path) -> None:
+        table(src / "a.arrow", image=images(pa), **{f"x{n}": column(n) for n in range(70)})
+
+    refused(tmp_path, make, "a.arrow: 70 columns of .*--copy a.arrow/@numbers")
+
+
+def with_loose_numbers(src: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    kind = images(pa).type
+    table(src / "a.parquet", image=pa.nulls(100, kind), x=list(range(100)))
+
+
+def of_nested_field(src: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    kind = pa.struct([pa.field("a", pa.list_(pa.field("b", pa.int32(), metadata={"x": png()})))])
+    table(src / "a.arrow", image=images(pa), x=pa.array([{"a": [1]}] * 8, kind))
+
+
+@pytest.mark.parametrize(
+    "make, copy",
+    [
+        (of_schema, "a.parquet/@metadata"),
+        (of_field, "a.arrow/@metadata"),
+        (of_nested_field, "a.arrow/@metadata"),
+        (with_wide_columns, "a.parquet/@numbers"),
+        (with_loose_numbers, "a.parquet/@numbers"),
+        (with_headers, "a.tar/@pax"),
+    ],
+)
+def test_the_copy_that_an_error_advises_works_and_copies_no_picture(
+    tmp_path: Path, make: Callable, copy: str
+) -> None:
+    def contents(folder: Path) -> list:
+        (file,) = (path for path in folder.iterdir() if path.name.startswith("a."))
+        if file.suffix == ".tar":
+            with tarfile.open(file) as members:
+                return [members.extractfile(m).read() for m in members] + [
+                    m.pax_headers for m in members.getmembers()
+                ]
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        found = parquet.read_table(file) if file.suffix == ".parquet" else pa.ipc.open_stream(file).read_all()
+        pictures = [value and value["bytes"] for value in found["image"].to_pylist()]
+        return [pictures, found.drop_columns(["image"]).to_pydict(), found.schema.to_string(1 << 30)]
+
+    refused(tmp_path, make, f"--copy {copy}$")
+    enc = encrypted(tmp_path, lambda src: None, copy=(copy,))
+    assert [item.copied for item in read_folder(enc).items()] == [(copy.rpartition("/")[2],)]
+    decrypt_files(enc, tmp_path / "dec", KEY)
+    was, became, again = (contents(tmp_path / name) for name in ("src", "enc", "dec"))
+    assert was[-1] == became[-1] == again[-1]
+    pictures = [data for data in (became[:2] if copy.endswith("pax") else became[0]) if data]
+    assert png() not in pictures
+    assert pictures or make is with_loose_numbers
+    if not copy.endswith("pax"):
+        assert was[1] == became[1] == again[1]
 
 
 def test_copy_names_whole_names(tmp_path: Path) -> None:

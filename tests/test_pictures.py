@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 import blockenc
 from blockenc.data import pictures
@@ -129,6 +130,46 @@ def test_one_picture_one_encryption_and_back(tmp_path: Path, kind: str, mode: st
     with Image.open(enc) as image:
         assert not image.getexif()
         assert not image.info
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    "suffix, mode", [("tif", "L"), ("tif", "P"), ("tif", "RGB"), ("jpg", "L"), ("jpg", "RGB")]
+)
+def test_a_path_and_its_bytes_give_one_picture(
+    tmp_path: Path, suffix: str, mode: str, orientation: int
+) -> None:
+    """Turned or not; the header tells the size of what is read, before it is read."""
+    path = tmp_path / f"a.{suffix}"
+    image = palette() if mode == "P" else rgb().convert(mode)
+    image.save(path, exif=turned(orientation))
+    of_path, of_bytes = (pictures.read(source, path, Reading()) for source in (path, path.read_bytes()))
+    for one, other in zip(of_path, of_bytes, strict=True):
+        np.testing.assert_array_equal(one, other)
+    height, width = of_path.colours.shape[:2]
+    for source in (path, path.read_bytes()):
+        assert pictures.header(source, path, Reading())[0] == (width, height)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(path.read_bytes()))).convert("RGB"))
+    if suffix == "tif":  # which Pillow turns
+        assert of_path.orientation == 1
+        np.testing.assert_array_equal(of_path.colours, upright)
+    else:
+        assert of_path.orientation == orientation
+        assert (width, height) == (12, 8)
+
+
+def test_a_picture_of_another_size_than_its_header_told(tmp_path: Path, monkeypatch) -> None:
+    rgb().save(tmp_path / "a.png")
+    load = PngImageFile.load
+
+    def turns(image: PngImageFile) -> object:
+        found = load(image)
+        image.im = image.im.resize((8, 12))
+        return found
+
+    monkeypatch.setattr(PngImageFile, "load", turns)
+    with pytest.raises(ImageFileError, match=r"a\.png: 12 x 8 pixels by its header, 8 x 12 in fact"):
+        pictures.read(tmp_path / "a.png", tmp_path / "a.png", Reading())
 
 
 def test_keep_encrypts_the_channels_there_are(tmp_path: Path) -> None:

@@ -157,12 +157,13 @@ def read_encrypted(source: Source, name: object, reading: Reading) -> np.ndarray
     with _opened(source, name, reading) as image:
         if image.format != "PNG" or image.mode not in ("L", "RGB", "RGBA") or _is_deep(image):
             raise ImageFileError(f"{name}: not an encrypted picture, which is an 8-bit grey, RGB or RGBA PNG")
+        _load(image, name)
         return _channels_last(np.array(image))
 
 
 def stored(image: Image.Image, name: object, reading: Reading) -> Stored:
     """The parts of an open picture that `opened` let pass, reduced as `reading` says."""
-    image.load()
+    _load(image, name)
     # Pillow turns TIFF files itself, for every reader; of others the tag tells.
     orientation = _orientation(image)
     metadata = _has_metadata(image)
@@ -209,9 +210,11 @@ def _opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Im
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, reading.max_bytes // 3)
     with named(name):
         try:
-            with Image.open(
-                io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
-            ) as image:
+            # Of a path Pillow would map some TIFF files into memory, and not turn them as it turns others.
+            with (
+                io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
+                Image.open(file, formats=FORMATS) as image,
+            ):
                 if image.width * image.height * 3 > reading.max_bytes:
                     raise too_large(name, f"{image.width} x {image.height} pixels", reading)
                 yield image
@@ -253,12 +256,12 @@ def same(source: Source, name: object, reading: Reading, restored: bytes, cut: T
                 want, got = want.map(cut), got.map(cut)
             pairs = zip(want[:-1], got[:-1])
             return all(np.array_equal(a, b) for a, b in pairs)  # type: ignore[arg-type]
-        return _shown(image) == _shown(other)
+        return _shown(image, name) == _shown(other, name)
 
 
-def _shown(image: Image.Image) -> tuple[object, ...]:
+def _shown(image: Image.Image, name: object) -> tuple[object, ...]:
     """What a reader can tell of a picture, straight from Pillow."""
-    image.load()
+    _load(image, name)
     orientation = _orientation(image)
     if image.mode == "P":
         palette, numbers = _palette(image), np.asarray(image)
@@ -273,6 +276,17 @@ def _shown(image: Image.Image) -> tuple[object, ...]:
     if "transparency" in image.info:
         image = image.convert(_with_alpha(image.mode))
     return image.mode, image.size, orientation, image.tobytes()
+
+
+def _load(image: Image.Image, name: object) -> None:
+    """Decode an open picture. Raises ImageFileError if its size is not the one that its header told."""
+    width, height = image.size
+    image.load()
+    found = image.im.size  # of what is decoded, which `image.size` need not be
+    if found != (width, height):
+        raise ImageFileError(
+            f"{name}: {width} x {height} pixels by its header, {found[0]} x {found[1]} in fact"
+        )
 
 
 def pack_palette(palette: np.ndarray, transform: Transform) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blockenc.data import pixels
-from blockenc.data.formats import BY_NAME, COPIED, FORMATS, IMAGE, Format, format_of
+from blockenc.data.formats import BY_NAME, COPIED, FORMATS, IMAGE, Format, cifar, format_of
 from blockenc.data.manifest import (
     MANIFEST,
     Manifest,
@@ -468,6 +468,8 @@ def check_headers(
             continue
         except UNFORESEEN as error:
             raise unforeseen(path, error) from error
+        if unit.format == "cifar":
+            cifar.check_block_size(path, block_size)
         if not known:  # only reading the file through would tell
             channels |= set(pixels.CHANNELS)
         for size, counts in known:

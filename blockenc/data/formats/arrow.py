@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
 ROWS = 64  # handled, and written as a row group, at once: photos may have megabytes each
+FILE = b"ARROW1\0\0"  # with which Arrow's file format begins; the stream format stands behind it
+METADATA = "@metadata"  # what --copy calls the names and metadata of a table and its columns, nested ones too
+NUMBERS = "@numbers"  # and the numbers of several columns or rows, which could be a picture together
 SQUEEZED = 16  # times that a file of pictures, which are compressed already, does not shrink further
 
 
@@ -45,7 +48,7 @@ class ArrowTables:
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
         with _open(path, reading) as (schema, batches):
             _check_schema(schema, path, reading)
-            judge = _Judge(path, reading, schema)
+            judge = _Judge(path, reading, schema, reading.copies)
             for batch in batches(judge.columns):
                 judge(batch)
         return []
@@ -64,7 +67,9 @@ class ArrowTables:
         pa, reading = _pyarrow(), change.reading
         with _open(source, reading) as (schema, batches):
             _check_schema(schema, source, reading)
-            judge = _Judge(source, reading, schema)
+            judge = _Judge(source, reading, schema, change.copies)
+            if not reading.trusted and _of_schema(schema):
+                change.copies(METADATA)
             for field in schema:
                 change.copies(field.name)
             if source.suffix == ".parquet":
@@ -72,7 +77,7 @@ class ArrowTables:
 
                 writer = pyarrow.parquet.ParquetWriter(target, schema)
             else:
-                writer = pa.ipc.new_stream(target, schema)
+                writer = (pa.ipc.new_file if _is_file(source) else pa.ipc.new_stream)(target, schema)
             with writer:
                 for batch in batches(None):
                     judge(batch)
@@ -120,11 +125,15 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                     yield from _guarded(path, file.iter_batches(rows, row_groups=[n], columns=columns))
         else:
             with _damage(path):
+                start = len(FILE) if _is_file(path) else 0
                 memory = stack.enter_context(pa.memory_map(str(path)))
+                memory.seek(start)
                 for message in pa.ipc.MessageReader.open_stream(memory):
                     if _is_compressed(message.metadata.to_pybytes()):
-                        raise ImageFileError(f"{path}: its batches are compressed; write it without")
-                memory.seek(0)
+                        raise ImageFileError(
+                            f"{path}: its batches are compressed; write it without compression"
+                        )
+                memory.seek(start)
                 stream = pa.ipc.open_stream(memory)
                 schema = stream.schema
 
@@ -135,6 +144,12 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                         yield chosen.slice(k, ROWS)
 
         yield schema, batches
+
+
+def _is_file(path: Path) -> bool:
+    """Whether this is Arrow's file format (Feather), not its stream format."""
+    with open(path, "rb") as file:
+        return file.read(len(FILE)) == FILE
 
 
 def _rows(size: int, path: Path, reading: Reading) -> int:
@@ -222,9 +237,11 @@ def _check_schema(schema: Any, path: Path, reading: Reading) -> None:
         raise ImageFileError(f"{path}: several columns are called {repeated[0]}; rename them")
     if reading.trusted:
         return
+    for name in (METADATA, NUMBERS):
+        if name in schema.names:
+            raise ImageFileError(f"{path}: column {name}: the name stands for more in --copy; rename it")
     for field in schema:
         name = f"{path}: column {field.name} ({_short(field.type)})"
-        suspicion.refuse(name, _of_metadata(field.metadata), f"{reading.file}/{field.name}")
         if reading.copies(field.name):
             continue
         if _names_pictures(field.type):
@@ -236,7 +253,34 @@ def _check_schema(schema: Any, path: Path, reading: Reading) -> None:
                 raise ImageFileError(f"{name}: pictures are structs of binary bytes and a string path")
         else:
             suspicion.refuse(name, _of_type(field.type), f"{reading.file}/{field.name}")
-    suspicion.refuse(f"{path}: metadata of the schema", _of_metadata(schema.metadata), reading.file)
+    if (found := _of_schema(schema)) and not reading.copies(METADATA):
+        suspicion.refuse(f"{path}: {found[0]}", found[1], f"{reading.file}/{METADATA}")
+
+
+def _of_schema(schema: Any) -> tuple[str, str] | None:
+    """Where in the names and metadata of a table something may be a picture, and what about it."""
+    if what := _of_metadata(schema.metadata):
+        return "metadata of the schema", what
+    for column in schema:
+        for field in _fields(column):
+            place = f"column {column.name[:80]}"
+            if what := suspicion.text(field.name):
+                return f"{place}: a name", what
+            if what := _of_metadata(field.metadata):
+                return f"{place}: metadata", what
+    return None
+
+
+def _fields(field: Any) -> Iterator[Any]:
+    """A field, and those that are nested in it."""
+    yield field
+    kind = field.type
+    if isinstance(kind, _pyarrow().BaseExtensionType):
+        kind = kind.storage_type
+    if _pyarrow().types.is_dictionary(kind):
+        kind = kind.value_type
+    for k in range(kind.num_fields):
+        yield from _fields(kind.field(k))
 
 
 def _short(kind: Any) -> str:
@@ -267,48 +311,119 @@ def _of_type(kind: Any) -> str | None:
 
 
 class _Judge:
-    """Refuses batches of a table in which something besides the picture columns may hold pictures."""
+    """Refuses batches of a table in which something besides the picture columns may hold pictures.
 
-    def __init__(self, path: Path, reading: Reading, schema: Any) -> None:
-        self.path, self.reading = path, reading
+    copies: tells whether what has a name is copied as it is, and may note it.
+    """
+
+    def __init__(self, path: Path, reading: Reading, schema: Any, copies: Callable[[str], bool]) -> None:
+        self.path, self.reading, self.copies = path, reading, copies
         judged = [] if reading.trusted else [f for f in schema if not reading.copies(f.name)]
         self.pictures = [f.name for f in judged if _is_picture_column(f, reading)]
         self.columns = [f.name for f in judged if f.name not in self.pictures]
-        self.numeric = [f.name for f in judged if _is_number(f.type)]
-        self.texts = [f.name for f in judged if _is_text(f.type)]
-        self.lists = [f.name for f in judged if _is_numbers(f.type)]
-        self.loose = 0  # numbers in rows that have neither a picture nor a text
+        self.loose = 0  # numbers and bytes in rows that have neither a picture nor a text
+        self.numbers_copied = False
 
     def __call__(self, batch: Any) -> None:
         for name in self.columns:
             column = batch.column(name)
-            self._refuse(f"column {name} ({_short(column.type)})", _of_values(column), f"/{name}")
-        self._wide(batch)
-        if self.pictures and self.pictures[0] not in batch.schema.names:
-            return  # looked at without its pictures, beforehand
+            place = f"{self.path}: column {name} ({_short(column.type)})"
+            suspicion.refuse(place, _of_values(column), f"{self.reading.file}/{name}")
+        if batch.num_rows and not self.numbers_copied:
+            leaves = [leaf for name in self.columns for leaf in _leaves(name, batch.column(name))]
+            self._wide(leaves)
+            if not self.pictures or self.pictures[0] in batch.schema.names:  # not without them, beforehand
+                self._long(batch, leaves)
+
+    def _wide(self, leaves: list[tuple[str, Any]]) -> None:
+        """Pictures of which each pixel, or each line, has a column."""
+        for kind, columns in _by_type(leaves, _is_number):
+            if len(columns) >= suspicion.SMALLEST:
+                rows = np.column_stack([_to_numpy(column) for column in columns])
+                self._refuse(f"{len(columns)} columns of {kind}", suspicion.rows(rows))
+        for kind, columns in _by_type(leaves, _is_numbers):
+            for values in zip(*columns) if len(columns) >= suspicion.FEW else ():
+                lines = [_to_numpy(value.values) for value in values if value.is_valid]
+                same = Counter(map(len, lines)).most_common(1)
+                if same and same[0][1] >= suspicion.FEW:  # lines of a picture are equally long
+                    what = suspicion.numbers(np.concatenate(lines))
+                    self._refuse(f"{len(columns)} columns of {kind}", what)
+
+    def _long(self, batch: Any, leaves: list[tuple[str, Any]]) -> None:
+        """Pictures of which each pixel, or each line, has a row; short binaries are like numbers."""
+        held = [[_held(value.as_py()) or b"" for value in batch.column(name)] for name in self.pictures]
+        held += [[value.as_py() or b"" for value in column] for _, column in leaves if _is_bytes(column.type)]
+        short = np.array([[0 if _is_picture(v) else len(v) for v in values] for values in held], int)
+        short = short.reshape(len(held), batch.num_rows)
+        together = short.sum(axis=0)
+        if (((short > 0).sum(axis=0) >= suspicion.FEW) & (together >= suspicion.SMALLEST)).any():
+            self._refuse(f"{len(held)} columns of binary", f"{together.max()} bytes in one row")
         owned = np.zeros(batch.num_rows, bool)
-        for name in self.pictures:
-            owned |= [bool(_held(value.as_py())) for value in batch.column(name)]
-        for name in self.texts:
-            owned |= [bool(value) for value in batch.column(name).to_pylist()]
-        self.loose += int((~owned).sum()) * len(self.numeric)
-        for name in self.lists:
-            lengths = [len(value.values) if value.is_valid else 0 for value in batch.column(name)]
-            self.loose += int(np.array(lengths, int)[~owned].sum())
+        for values in held:
+            owned |= [_is_picture(value) for value in values]
+        for _, column in leaves:
+            owned |= _has_text(column)
+        counts = together
+        for _, column in leaves:
+            if _is_number(column.type):
+                counts = counts + 1
+            elif _is_list(column.type):
+                counts = counts + [_count(value) for value in column]
+        self.loose += int(counts[~owned].sum())
         if self.loose >= suspicion.SMALLEST:
+            names = [name for name, column in leaves if _is_number(column.type) or _is_list(column.type)]
             what = f"{self.loose} numbers or more in rows that have neither a picture nor a text"
-            self._refuse(f"columns {', '.join([*self.numeric, *self.lists][:3])}", what, "/*")
+            self._refuse(f"columns {', '.join([*names, *self.pictures][:3])}", what)
 
-    def _wide(self, batch: Any) -> None:
-        """Pictures of which each pixel has a column."""
-        for kind, count in Counter(str(batch.schema.field(name).type) for name in self.numeric).items():
-            if count >= suspicion.SMALLEST and batch.num_rows:
-                fields = [batch.schema.field(name) for name in self.numeric]
-                columns = [_to_numpy(batch.column(f.name)) for f in fields if str(f.type) == kind]
-                self._refuse(f"{count} columns of {kind}", suspicion.rows(np.column_stack(columns)), "/*")
+    def _refuse(self, place: str, what: str | None) -> None:
+        """What several columns or rows hold together."""
+        if what and not self.numbers_copied:
+            self.numbers_copied = self.copies(NUMBERS)
+            if not self.numbers_copied:
+                suspicion.refuse(f"{self.path}: {place}", what, f"{self.reading.file}/{NUMBERS}")
 
-    def _refuse(self, place: str, what: str | None, copy: str) -> None:
-        suspicion.refuse(f"{self.path}: {place}", what, self.reading.file + copy)
+
+def _by_type(leaves: list[tuple[str, Any]], admits: Callable[[Any], bool]) -> Iterable[tuple[str, list[Any]]]:
+    found: dict[str, list[Any]] = {}
+    for _, column in leaves:
+        if admits(column.type):
+            found.setdefault(str(column.type), []).append(column)
+    return found.items()
+
+
+def _leaves(name: str, column: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of a column that are no structs, with their names; one value for each row."""
+    types, kind = _pyarrow().types, column.type
+    if isinstance(kind, _pyarrow().BaseExtensionType):
+        yield from _leaves(name, column.storage)
+    elif types.is_dictionary(kind) and _is_number(kind.value_type):
+        yield name, column.dictionary_decode()
+    elif types.is_struct(kind):
+        for k, part in enumerate(column.flatten()):
+            yield from _leaves(f"{name}.{kind.field(k).name}", part)
+    else:
+        yield name, column
+
+
+def _has_text(column: Any) -> np.ndarray:
+    """Which rows of a column hold a text that is not empty."""
+    types = _pyarrow().types
+    if types.is_dictionary(column.type):  # its texts are not copied for each row
+        full = _has_text(column.dictionary)
+        return np.array([k is not None and full[k] for k in column.indices.to_pylist()], bool)
+    if not _is_text(column.type):
+        return np.zeros(len(column), bool)
+    return np.array([bool(value) for value in column.to_pylist()], bool)
+
+
+def _count(value: Any) -> int:
+    """The numbers in a list, however deep."""
+    if not value.is_valid:
+        return 0
+    part = value.values
+    while _is_list(part.type):
+        part = part.flatten()
+    return sum(len(leaf) for _, leaf in _leaves("", part) if _is_number(leaf.type))
 
 
 def _is_number(kind: Any) -> bool:
@@ -317,9 +432,16 @@ def _is_number(kind: Any) -> bool:
 
 
 def _to_numpy(column: Any) -> np.ndarray:
-    pa = _pyarrow()
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        column = column.cast(pa.float64() if pa.types.is_decimal(column.type) else pa.int64())
+    """Numbers [N], dates and times as the integers that they are; intervals [N, 3]."""
+    pa, kind = _pyarrow(), column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif pa.types.is_interval(kind):
+        return np.array([value or (0, 0, 0) for value in column.to_pylist()], np.int64)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        column = column.view(pa.int32() if kind.bit_width == 32 else pa.int64())
     array: np.ndarray = column.to_numpy(zero_copy_only=False)
     return array
 
@@ -336,23 +458,38 @@ def _of_values(column: Any) -> str | None:
     if _is_numbers(kind):
         lists = (value.values for value in column if value.is_valid)
         found = (suspicion.numbers(_to_numpy(values)) for values in lists)
+    elif _is_list(kind) and _is_bytes(kind.value_type):
+        found = (_of_binaries(value or []) for value in column.to_pylist())
     else:
         found = (suspicion.plain(value) for value in column.to_pylist())
     return next((what for what in found if what), None)
 
 
-def _is_numbers(kind: Any) -> bool:
-    """Lists of numbers."""
+def _of_binaries(values: list[bytes | None]) -> str | None:
+    """What about a list of binaries may be a picture; short ones may be its lines."""
+    size = sum(map(len, filter(None, values)))
+    return suspicion.plain(values) or (f"{size} bytes" if size >= suspicion.SMALLEST else None)
+
+
+def _is_list(kind: Any) -> bool:
     types = _pyarrow().types
-    if types.is_map(kind) or not (
+    return bool(
         types.is_list(kind)
         or types.is_large_list(kind)
         or types.is_fixed_size_list(kind)
         or types.is_list_view(kind)
         or types.is_large_list_view(kind)
-    ):
-        return False
-    return bool(types.is_integer(kind.value_type) or types.is_floating(kind.value_type))
+    )
+
+
+def _is_numbers(kind: Any) -> bool:
+    """Lists of numbers."""
+    types = _pyarrow().types
+    return _is_list(kind) and bool(types.is_integer(kind.value_type) or types.is_floating(kind.value_type))
+
+
+def _is_bytes(kind: Any) -> bool:
+    return _is_binary(kind) or bool(_pyarrow().types.is_fixed_size_binary(kind))
 
 
 def _bare(column: Any) -> Any:
@@ -381,9 +518,12 @@ def _picture(value: Any, path: Path, column: str) -> bytes | None:
         raise ImageFileError(
             f"{path}, column {column}: names the file {value['path']} instead of holding it; embed it"
         )
-    if data is None or (len(data) < suspicion.SMALLEST and not suspicion.MAGIC.match(data)):
-        return None  # a few bytes, such as an identifier
-    return data
+    return data if data is not None and _is_picture(data) else None
+
+
+def _is_picture(data: bytes) -> bool:
+    """Whether a value is taken for a picture file: it is more than a few bytes, such as an identifier."""
+    return len(data) >= suspicion.SMALLEST or suspicion.MAGIC.match(data) is not None
 
 
 def _changed(column: Any, field: Any, path: Path, change: Change) -> Any:

@@ -55,9 +55,19 @@ class CifarBatches:
         images = _images(batch[key])
         changed = change(images)
         if changed.shape != images.shape:
-            raise ValueError(f"{source}: CIFAR images are 32 x 32; the block size must divide 32")
+            raise _misfit(source)
         batch[key] = np.ascontiguousarray(changed.transpose(0, 3, 1, 2)).reshape(len(images), -1)
         plain_pickle.dump(batch, target)
+
+
+def check_block_size(path: Path, block_size: int) -> None:
+    """Raise ValueError if encrypted pictures would not fit into a batch, whatever is padded or cropped."""
+    if SHAPE[1] % block_size:
+        raise _misfit(path)
+
+
+def _misfit(path: Path) -> ValueError:
+    return ValueError(f"{path}: CIFAR images are 32 x 32; the block size must divide 32")
 
 
 def check_meta(path: Path, data: bytes, reading: Reading) -> None:
@@ -101,19 +111,19 @@ def _name(key: str | bytes) -> str:
 
 
 def _check(path: Path, batch: dict[Any, Any], known: dict[str, _Check], count: int, reading: Reading) -> None:
-    if reading.trusted:
-        return
+    """Raise ImageFileError for what CIFAR does not have, also in our own output: it may have been changed."""
     for key, value in batch.items():
         name = _name(key)
         if reading.copies(name):
             continue
+        what = None
         if name not in known:
             what = f"the key {name[:80]!r} is none of {', '.join(known)}"
-            suspicion.refuse(path, what, f"{reading.file}/{name}")
-        if not known[name](value, count):
-            suspicion.refuse(
-                path, f"what the key {name!r} holds is not what CIFAR has there", f"{reading.file}/{name}"
-            )
+        elif not known[name](value, count):
+            what = f"what the key {name!r} holds is not what CIFAR has there"
+        if what and reading.trusted:
+            raise ImageFileError(f"{path}: {what}")
+        suspicion.refuse(path, what, f"{reading.file}/{name}")
 
 
 def _are_labels(value: Any, count: int) -> bool:

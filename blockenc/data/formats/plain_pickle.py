@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+DEPTH = 32  # of lists, tuples and dicts in one another
+REPEATED = 1 << 20  # bytes that a small file may name again; a larger one as many as it has
 MAX_OPCODES = 1 << 21  # a file of CIFAR has 300,000 at most; each may take 100 bytes of memory
 _DTYPE = re.compile(r"[<>=|]?(b1|i[1248]|u[1248]|f[248])")
 _MARK = object()
@@ -77,10 +79,13 @@ def load(data: bytes) -> Any:
     """What a pickle holds: None, bool, int, float, str, bytes, tuples, lists, dicts, arrays of numbers.
 
     Strings of Python 2 are `Python2String`. All that the pickle holds is in the result: what is made and then
-    dropped is an error. Raises PickleError.
+    dropped is an error. The result is a tree, DEPTH levels deep at most: a list or dict that is named again,
+    in itself or elsewhere, is an error, too, for written out it could be of any size. Raises PickleError.
     """
     try:
-        return _load(data)
+        value = _load(data)
+        _check_depth(value)
+        return value
     except PickleError:
         raise
     except (
@@ -101,6 +106,7 @@ def _load(data: bytes) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     encoded = 0  # bytes made of text: the same text may be named again and again
+    repeated = 0  # bytes that are named again
 
     def to_mark() -> list[Any]:
         start = len(stack) - 1
@@ -129,6 +135,9 @@ def _load(data: bytes) -> Any:
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
+            repeated += _size_to_repeat(memo[argument])
+            if repeated > max(REPEATED, len(data)):
+                raise PickleError("what it names again is more than the file has")
             stack.append(memo[argument])
         elif name in _EMPTY:
             stack.append(_EMPTY[name]())
@@ -187,6 +196,34 @@ _VALUES = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
+
+
+def _size_to_repeat(value: Any) -> int:
+    """The bytes of what is named again. Raises PickleError for what holds other objects."""
+    if isinstance(value, _Array):
+        if value.array is None:
+            raise PickleError("an array that is named again before it is there")
+        return value.array.nbytes
+    if type(value) in (list, dict) or (type(value) is tuple and any(map(_is_container, value))):
+        raise PickleError("a list, dict or nested tuple that is named again")
+    if isinstance(value, tuple):
+        return 8 + sum(map(_size_to_repeat, value))
+    if isinstance(value, int):
+        return 8 + value.bit_length() // 8
+    return 8 + len(value) if isinstance(value, (str, bytes, bytearray)) else 8
+
+
+def _is_container(value: Any) -> bool:
+    return type(value) in (list, dict, tuple)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        below = (item for item in level if _is_container(item))
+        level = [part for item in below for part in (item.values() if type(item) is dict else item)]
+    if level:
+        raise PickleError("lists, tuples or dicts nested too deeply")
 
 
 def _of(kind: type, value: Any) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 import re
+import struct
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,12 @@ _SUFFIX = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 _FOREIGN = re.compile(
     r".*\.(gif|avif|heic|heif|jp2|j2k|jxl|ico|psd|svg|tga|dds|exr|hdr|npy|npz|pyd|pickle|pkl|pt|pth|mp4|webm|avi|mov)",
     re.IGNORECASE | re.DOTALL,
+)
+PAX = "@pax"  # what --copy calls the headers of a shard's members, apart from names, sizes and times
+MAX_HEADER = 1 << 20  # bytes of one extended header, and of all that concern the whole archive
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _STANDARD = {"path", "linkpath", "size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"}
 
@@ -50,6 +58,8 @@ class TarShards:
         names: set[str] = set()
         for member, _ in () if packed else _members(path, reading, "r:"):
             _note(names, _new_name(member, reading), path)
+            if (what := _of_header(member, reading)) and not reading.copies(PAX):
+                _refuse_header(path, member, what, reading)
         return []
 
     def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
@@ -60,24 +70,46 @@ class TarShards:
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
         reading = change.reading
         written: set[str] = set()
+        headers_copied = False
         with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as out:
             for member, data in _members(source, reading):
                 title = f"{source}, {member.name}"
                 new = copy.copy(member)
                 new.name = _new_name(member, reading)
                 _note(written, new.name, source)
-                new.pax_headers = {k: v for k, v in member.pax_headers.items() if k not in _STANDARD}
+                new.pax_headers = _own_headers(member)
                 if _is_picture(member, reading):
                     data = change.picture(data, title)
                 elif not change.copies(member.name) and not reading.trusted:
                     what = suspicion.data(data) or (_FOREIGN.fullmatch(member.name) and "its name")
                     suspicion.refuse(title, what or None, f"{reading.file}/{member.name}")
-                if not reading.trusted:
-                    suspicion.refuse(title, suspicion.plain(new.pax_headers), reading.file)
+                if (what := _of_header(member, reading)) and not headers_copied:
+                    headers_copied = change.copies(PAX)
+                    if not headers_copied:
+                        _refuse_header(source, member, what, reading)
                 if member.isreg():
                     new.type = tarfile.REGTYPE
                 new.size = len(data)
-                out.addfile(new, io.BytesIO(data))
+                try:
+                    out.addfile(new, io.BytesIO(data))
+                except (ValueError, ArithmeticError, TypeError, struct.error) as error:
+                    raise ImageFileError(f"{title}: its header cannot be written ({error})") from None
+
+
+def _own_headers(member: tarfile.TarInfo) -> dict[str, str]:
+    """The pax headers of a member that are none of its fields."""
+    return {key: value for key, value in member.pax_headers.items() if key not in _STANDARD}
+
+
+def _of_header(member: tarfile.TarInfo, reading: Reading) -> str | None:
+    """What about the header of a member, but its name, may be a picture."""
+    if reading.trusted:
+        return None
+    return suspicion.plain([member.uname, member.gname, member.linkname, _own_headers(member)])
+
+
+def _refuse_header(path: Path, member: tarfile.TarInfo, what: str, reading: Reading) -> None:
+    suspicion.refuse(f"{path}, {member.name}: headers of the member", what, f"{reading.file}/{PAX}")
 
 
 def _is_picture(member: tarfile.TarInfo, reading: Reading) -> bool:
@@ -96,13 +128,41 @@ def _note(names: set[str], name: str, path: Path) -> None:
     names.add(name)
 
 
+_ODD = "a link, device or sparse file; plain files and folders are expected"
+
+
+class _Refused(tarfile.TarError):
+    """A member that is none to read, though it may be sound."""
+
+
 class _Member(tarfile.TarInfo):
-    """A member whose header is damaged, or cut off, is an error: tarfile takes it for the end."""
+    """A member whose header is damaged, cut off or oversized is an error.
+
+    Where one is damaged or cut off tarfile takes it for the end, and it reads headers of any size.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _EXTENDED and member.size > MAX_HEADER:
+            raise _Refused(f"{member.name}: an extended header of {member.size} bytes; {MAX_HEADER} may be")
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            member._refuse_sparse(member)
+        return member  # type: ignore[return-value]
+
+    def _refuse_sparse(self, member: tarfile.TarInfo, *_: object) -> NoReturn:
+        raise _Refused(f"{member.name}: {_ODD}")
+
+    # What tarfile calls to read the map of a sparse file, which may be of any size.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
         def fail(what: str) -> NoReturn:
             raise tarfile.ReadError(f"{what} at byte {archive.offset}")
+
+        if sum(len(key) + len(value) for key, value in archive.pax_headers.items()) > MAX_HEADER:
+            fail(f"headers of the whole archive of more than {MAX_HEADER} bytes")
 
         try:
             return super().fromtarfile(archive)  # type: ignore[return-value]
@@ -123,9 +183,11 @@ def _members(path: Path, reading: Reading, mode: str = "r|*") -> Iterator[tuple[
             source.members = []  # it would remember them all
             title = f"{path}, {member.name}"
             if not (member.isdir() or (member.isreg() and not member.issparse())):
-                raise ImageFileError(
-                    f"{title}: a link, device or sparse file; plain files and folders are expected"
-                )
+                raise ImageFileError(f"{title}: {_ODD}")
+            if member.name == PAX and not reading.trusted:
+                raise ImageFileError(f"{title}: the name stands for headers in --copy; rename the member")
+            if not math.isfinite(member.mtime):
+                raise ImageFileError(f"{title}: a damaged header (its time is {member.mtime})")
             if member.size > reading.max_bytes:
                 raise pictures.too_large(title, f"a member of {member.size} bytes", reading)
             if mode == "r:":
@@ -147,6 +209,8 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except (ImageFileError, FileNotFoundError, PermissionError):
         raise
+    except _Refused as error:
+        raise ImageFileError(f"{path}, {error}") from None
     except Exception as error:
         text = str(error) or type(error).__name__
         raise ImageFileError(f"{path}: not a tar file, or a damaged one ({text})") from None
