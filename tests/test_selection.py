@@ -248,6 +248,20 @@ def test_a_copy_that_nothing_replaces(src: Path, tmp_path: Path) -> None:
     assert sum(1 for _ in read_folder(tmp_path / "enc").items()) == 7
 
 
+def test_copies_of_a_finished_run_are_told_of(src: Path, tmp_path: Path) -> None:
+    """The run after it may be of another source, so they stay."""
+    for name in ("a.jpg", "b.jpg", "c.png"):
+        (src / name).write_bytes(PLAIN)
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("?.jpg", "c.png")))
+    said: list[str] = []
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, warn=said.append)
+    (line,) = said
+    assert line.startswith(f"{tmp_path / 'enc/a.jpg'} (and 1 more): unencrypted, or in part, by the --copy")
+    assert contents(tmp_path / "enc")["c.png"] != PLAIN
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("?.jpg",)), warn=said.append)
+    assert len(said) == 1
+
+
 def test_a_loss_that_is_not_accepted_any_more(src: Path, tmp_path: Path) -> None:
     Image.new("I;16", (8, 12)).save(src / "a.png")
     stopped_by_damage(src, tmp_path / "enc", reading=Reading(convert=True))
