@@ -232,6 +232,13 @@ def test_copies_that_are_still_let_through_are_kept_and_counted(src: Path, tmp_p
     assert decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY).copied == 2
 
 
+def test_a_copy_that_is_asked_for_later(src: Path, tmp_path: Path) -> None:
+    stopped_by_damage(src, tmp_path / "enc")
+    summary = encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("*/0.png",)))
+    assert (summary.resumed, summary.copied) == (6, 1)
+    assert (tmp_path / "enc/class0/0.png").read_bytes() == (src / "class0/0.png").read_bytes()
+
+
 def test_a_copy_that_nothing_replaces(src: Path, tmp_path: Path) -> None:
     """It is deleted if its source is there, so that nothing is lost; else the user has to decide."""
     (src / "a.png").write_bytes(PLAIN)
