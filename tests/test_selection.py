@@ -232,6 +232,13 @@ def test_copies_that_are_still_let_through_are_kept_and_counted(src: Path, tmp_p
     assert decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY).copied == 2
 
 
+def test_a_copy_that_is_asked_for_later(src: Path, tmp_path: Path) -> None:
+    stopped_by_damage(src, tmp_path / "enc")
+    summary = encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("*/0.png",)))
+    assert (summary.resumed, summary.copied) == (6, 1)
+    assert (tmp_path / "enc/class0/0.png").read_bytes() == (src / "class0/0.png").read_bytes()
+
+
 def test_a_copy_that_nothing_replaces(src: Path, tmp_path: Path) -> None:
     """It is deleted if its source is there, so that nothing is lost; else the user has to decide."""
     (src / "a.png").write_bytes(PLAIN)
@@ -246,6 +253,20 @@ def test_a_copy_that_nothing_replaces(src: Path, tmp_path: Path) -> None:
     encrypt_files(src, tmp_path / "enc", KEY, SCHEME, selection=without)
     assert not (tmp_path / "enc/a.png").exists()
     assert sum(1 for _ in read_folder(tmp_path / "enc").items()) == 7
+
+
+def test_copies_of_a_finished_run_are_told_of(src: Path, tmp_path: Path) -> None:
+    """The run after it may be of another source, so they stay."""
+    for name in ("a.jpg", "b.jpg", "c.png"):
+        (src / name).write_bytes(PLAIN)
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("?.jpg", "c.png")))
+    said: list[str] = []
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, warn=said.append)
+    (line,) = said
+    assert line.startswith(f"{tmp_path / 'enc/a.jpg'} (and 1 more): unencrypted, or in part, by the --copy")
+    assert contents(tmp_path / "enc")["c.png"] != PLAIN
+    encrypt_files(src, tmp_path / "enc", KEY, SCHEME, reading=Reading(copy=("?.jpg",)), warn=said.append)
+    assert len(said) == 1
 
 
 def test_a_loss_that_is_not_accepted_any_more(src: Path, tmp_path: Path) -> None:

@@ -270,6 +270,7 @@ def encrypt_files(
             manifest.check_same(before)
             before.authenticate(key, warn)
         units.know(item.name for item in old.items())
+        _tell_old_copies(old, units, reading, folder, warn)
         work = journal.work_folder(folder, manifest_name.removesuffix(".json"))
         resuming = place.is_file(f"{work.name}/journal")
         for unit in units:
@@ -565,7 +566,10 @@ def _resumed(log: journal.Journal, place: Folder, units: Units, root: Path, read
         return os.fsdecode(row.target)
 
     def refused() -> Iterator[journal.Row]:
-        return (r for r in log.done() if not _lets_through(reading, r) and place.is_file(target(r)))
+        for row in log.done():
+            kept = _lets_through(reading, os.fsdecode(row.source), row.format, row.names_copied)
+            if not kept and place.is_file(target(row)):
+                yield row
 
     for row in refused():
         source = root / os.fsdecode(row.source)
@@ -584,10 +588,22 @@ def _resumed(log: journal.Journal, place: Folder, units: Units, root: Path, read
     )
 
 
-def _lets_through(reading: Reading, row: journal.Row) -> bool:
+def _lets_through(reading: Reading, source: str, kind: str, copied: Iterable[str]) -> bool:
     """Whether all that was copied as it is, the whole file or something in it, still may be."""
-    here = reading.at(os.fsdecode(row.source))
-    return here.copies() if row.format == COPIED.name else all(map(here.copies, row.names_copied))
+    here = reading.at(source)
+    return here.copies() if kind == COPIED.name else all(map(here.copies, copied))
+
+
+def _tell_old_copies(old: Manifest, units: Units, reading: Reading, folder: Path, warn: Warn) -> None:
+    """Tell of what a finished run has copied as it is, this run would not, and nothing replaces."""
+    count, first = 0, ""
+    for item in old.items():
+        allowed = _lets_through(reading, item.source, item.format, item.copied)
+        if not allowed and item.key not in units:
+            count, first = count + 1, first or item.name
+    if count:
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        warn(f"{folder / first}{more}: unencrypted, or in part, by the --copy of an earlier run, and kept")
 
 
 def _skipping(
