@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import blockenc
-from blockenc.data import pictures
+from blockenc.data import pictures, units
 from blockenc.data.engine import decrypt_files, encrypt_files
 from blockenc.data.formats import format_of, plain_pickle, suspicion
 from blockenc.data.manifest import read_folder
@@ -227,6 +227,53 @@ def test_names_of_members_stay(tmp_path: Path) -> None:
     assert set(np.load(enc / "a, b/c, d.npz")) == {"x, y", "z"}
 
 
+@pytest.mark.parametrize("channels", (3, 4))
+def test_one_picture_in_an_array(tmp_path: Path, channels: int) -> None:
+    """[H, W, 3] or [H, W, 4] in an .npy file of its own, as large as it is padded to."""
+    photo = noise(18, 12, channels)
+    (tmp_path / "src").mkdir()
+    np.save(tmp_path / "src/a.npy", photo)
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, fit="pad", verify="all")
+    decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+    padded = np.pad(photo, ((0, 2), (0, 0), (0, 0)), mode="edge")
+    np.testing.assert_array_equal(np.load(tmp_path / "enc/a.npy"), blockenc.encrypt(padded, KEY))
+    np.testing.assert_array_equal(np.load(tmp_path / "dec/a.npy"), photo)
+
+
+def test_one_picture_that_is_cropped_to_few_lines(tmp_path: Path) -> None:
+    photo = noise(9, 10, 3)
+    (tmp_path / "src").mkdir()
+    np.save(tmp_path / "src/a.npy", photo)
+    scheme = blockenc.Scheme(5, channels=1)
+    encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, scheme, fit="crop", verify="all")
+    decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+    np.testing.assert_array_equal(np.load(tmp_path / "dec/a.npy"), photo[:5])
+
+
+@pytest.mark.parametrize("shape", [(4, 28, 3), (3, 28, 28), (7, 28, 3), (4, 28, 28), (28, 28, 1), (0, 28, 3)])
+def test_arrays_of_which_the_channels_cannot_be_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Or, for fewer than 8 lines, could not once it is encrypted."""
+    refused(tmp_path, lambda src: np.save(src / "a.npy", noise(*shape)), "a.npy: .*cannot tell the channels")
+
+
+def test_one_picture_beside_others_in_an_archive_is_refused(tmp_path: Path) -> None:
+    """It may be a row for each of them."""
+    refused(
+        tmp_path,
+        lambda src: np.savez(src / "a.npz", x=noise(9, 8, 8), y=noise(9, 8, 3)),
+        "a.npz, y: .*cannot",
+    )
+
+
+def test_a_large_picture_in_an_array_is_bounded(tmp_path: Path) -> None:
+    refused(
+        tmp_path,
+        lambda src: np.save(src / "a.npy", noise(64, 64, 3)),
+        "a.npy: .*--max-memory",
+        max_bytes=8000,
+    )
+
+
 # --- tables ---
 
 
@@ -359,6 +406,68 @@ def of_field(src: Path) -> None:
         out.write_table(made)
 
 
+LINES = PHOTO[:, :, 0]
+
+
+@pytest.mark.parametrize("file", ("a.parquet", "a.arrow"))
+@pytest.mark.parametrize(
+    "columns, says",
+    [
+        ({f"x{n}": [LINES[n].tolist()] * 8 for n in range(32)}, "32 columns of list"),
+        ({"x": [{f"l{n}": LINES[n].tolist() for n in range(32)}] * 8}, "32 columns of list"),
+        (
+            {f"x{k}": [{f"p{n}": int(LINES[k, n]) for n in range(32)}] * 8 for k in range(4)},
+            "128 columns of int64",
+        ),
+        ({f"x{n}": [LINES[n].tobytes()] * 8 for n in range(32)}, "1024 bytes in one row"),
+        ({"x": [[line.tobytes() for line in LINES]] * 8}, "column x .*1024 bytes"),
+    ],
+)
+def test_columns_that_are_a_picture_together(tmp_path: Path, columns: dict, says: str, file: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    refused(tmp_path, lambda src: table(src / file, image=images(pa), **columns), says)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"x": [line.tobytes() for line in LINES]},
+        {"x": [{"r": int(n)} for n in FLAT]},
+        {"x": [[[int(n) for n in line]] for line in LINES]},
+        {"x": [[{"r": int(n)} for n in line] for line in LINES[:, :16]]},
+    ],
+)
+def test_rows_that_are_a_picture_together(tmp_path: Path, columns: dict) -> None:
+    pytest.importorskip("pyarrow")
+    says = "rows that have neither a picture nor a text"
+    refused(tmp_path, lambda src: table(src / "a.parquet", **columns), says)
+
+
+@pytest.mark.parametrize("name", ("@metadata", "@numbers"))
+def test_columns_are_not_called_as_what_copy_knows(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pyarrow")
+    refused(
+        tmp_path,
+        lambda src: table(src / "a.parquet", **{name: [png()] * 3}),
+        "rename it",
+        copy=("a.parquet/@*",),
+    )
+
+
+def test_lists_of_annotations_are_no_picture_together(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    objects = {"bbox": [[1.5, 2.5, 300.0, 400.0]] * 25, "area": [3.5] * 25}
+    objects |= {key: list(range(25)) for key in ("id", "category", "iscrowd", "parent")}
+    text = pa.array(["cat", "dog"] * 50).dictionary_encode()
+    encrypted(
+        tmp_path,
+        lambda src: (
+            table(src / "a.parquet", image=images(pa), objects=[objects] * 8),
+            table(src / "b.parquet", label=list(range(100)), text=text),
+        ),
+    )
+
+
 @pytest.mark.parametrize(
     "make, says",
     [
@@ -422,6 +531,36 @@ def test_offsets_out_of_range(tmp_path: Path, kind: str, number: int) -> None:
         (src / "a.arrow").write_bytes(data.replace(place, place[:-4] + struct.pack("<i", number)))
 
     refused(tmp_path, make, "a.arrow: not a table, or a damaged one")
+
+
+def test_the_file_format_of_arrow(tmp_path: Path) -> None:
+    """As Feather and Polars write it; it stays what it is, in several batches and with dictionaries."""
+    pa = pytest.importorskip("pyarrow")
+    made = pa.table({"image": images(pa), "class": pa.array(["cat", "dog"] * 4).dictionary_encode()})
+
+    def make(src: Path) -> None:
+        with pa.ipc.new_file(str(src / "a.arrow"), made.schema) as out:
+            out.write_table(made, max_chunksize=3)
+
+    enc = encrypted(tmp_path, make)
+    decrypt_files(enc, tmp_path / "dec", KEY)
+    became, again = (pa.ipc.open_file(str(tmp_path / f / "a.arrow")).read_all() for f in ("enc", "dec"))
+    assert became["class"].to_pylist() == again["class"].to_pylist() == made["class"].to_pylist()
+    for value, photo, secret in zip(again["image"].to_pylist(), PHOTOS, became["image"].to_pylist()):
+        with Image.open(io.BytesIO(value["bytes"])) as image:
+            np.testing.assert_array_equal(np.asarray(image), photo)
+        with Image.open(io.BytesIO(secret["bytes"])) as image:
+            np.testing.assert_array_equal(np.asarray(image), blockenc.encrypt(photo, KEY))
+
+
+def test_compressed_batches_of_the_file_format_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import feather
+
+    def make(src: Path) -> None:
+        feather.write_feather(pa.table({"x": ["0" * 100_000]}), str(src / "a.arrow"), compression="zstd")
+
+    refused(tmp_path, make, "a.arrow: its batches are compressed")
 
 
 def test_compressed_batches_are_refused(tmp_path: Path) -> None:
@@ -917,6 +1056,22 @@ def test_mnist(tmp_path: Path, packed: bool, size: int) -> None:
     assert (tmp_path / "dec/train-images-idx3-ubyte").read_bytes() == idx(digits.shape, digits.tobytes())
 
 
+def test_mnist_packed_and_unpacked(tmp_path: Path) -> None:
+    """As torchvision leaves it: the packed files are left out, and counted."""
+    digits = noise(100, 28, 28)
+    data = idx(digits.shape, digits.tobytes())
+    src = tmp_path / "src"
+    src.mkdir()
+    (src / "train-images-idx3-ubyte").write_bytes(data)
+    (src / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(data))
+    (src / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(data))
+    summary = encrypt_files(src, tmp_path / "enc", KEY, SCHEME)
+    assert summary.images == 200
+    assert any("train-images-idx3-ubyte.gz" in line for line in units.described(summary.left_out))
+    names = ["blockenc.json", "t10k-images-idx3-ubyte", "train-images-idx3-ubyte"]
+    assert sorted(path.name for path in (tmp_path / "enc").iterdir()) == names
+
+
 @pytest.mark.parametrize(
     "name, data, says",
     [
@@ -1018,13 +1173,14 @@ def with_wide_columns(src: Path, kind: str = "int64") -> None:
 def test_wide_columns_of_any_number(tmp_path: Path, kind: str) -> None:
     pa = pytest.importorskip("pyarrow")
     types = {"time32": pa.time32("s"), "time64": pa.time64("us"), "timestamp": pa.timestamp("s")}
-    types |= {"duration": pa.duration("s"), "decimal": pa.decimal128(9, 2), "bool": pa.bool_()}
+    types |= {"duration": pa.duration("s"), "decimal": pa.decimal128(12, 2), "bool": pa.bool_()}
     types |= {"float16": pa.float16(), "date32": pa.date32(), "date64": pa.date64()}
 
     def column(n: int) -> object:
         if kind == "interval":
             return pa.array([None, *[pa.MonthDayNano([n % 3, n % 5, k]) for k in range(7)]])
-        ints = pa.array([None, *((n * k) % 2 for k in range(7))], pa.int32())
+        step = {"date64": 86_400_000}.get(kind, 1)  # whole days
+        ints = pa.array([None, *((n * k) % 2 * step for k in range(7))], pa.int32())
         wide = kind in ("date64", "time64", "timestamp", "duration")
         return (ints.cast(pa.int64()) if wide else ints).cast(types[kind])
 

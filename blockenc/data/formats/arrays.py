@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
 CHUNK_BYTES = 1 << 22  # of rows handled at once
+# Lines of one picture [H, W, C]. Cropped to whole blocks 5 of 8 are left at least: more than there are channels.
+LEAST_LINES, LEAST_CROPPED = 8, 5
 ONE_ENTRY = 1 << 20  # bytes of an array that is looked at as a whole
 NEIGHBOURS = 1000  # files of a folder that are asked how many pictures they hold
 # Axes of each layout, to [N, H, W, C] and back.
@@ -29,11 +31,13 @@ TO_NHWC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "NHWC": lambda a: a,
     "NCHW": lambda a: a.transpose(0, 2, 3, 1),
     "NHW": lambda a: a[..., None],
+    "HWC": lambda a: a[None],
 }
 FROM_NHWC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "NHWC": lambda a: a,
     "NCHW": lambda a: a.transpose(0, 3, 1, 2),
     "NHW": lambda a: a[..., 0],
+    "HWC": lambda a: a[0],
 }
 
 
@@ -77,10 +81,12 @@ class Arrays:
         for array in _arrays(path, reading):
             if _is_copied(array, reading):
                 continue
-            if layout := _layout(array):
+            if layout := _layout(array, reading):
                 if reading.resize is not None or reading.crop is not None:
                     raise ImageFileError(f"{array.title}: an array; resize and crop are for picture files")
-                h, w, c = TO_NHWC[layout](np.empty((0, *array.header.shape[1:]), np.uint8)).shape[1:]
+                shape = array.header.shape
+                one = shape if layout == "HWC" else (0, *shape[1:])
+                h, w, c = TO_NHWC[layout](np.empty(one, np.uint8)).shape[1:]
                 found.append(((w, h), (c,)))
             else:
                 for _ in _unsuspicious(array, path, reading):
@@ -89,7 +95,7 @@ class Arrays:
 
     def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
         for array in _arrays(path, reading):
-            if not _is_copied(array, reading) and (layout := _layout(array)):
+            if not _is_copied(array, reading) and (layout := _layout(array, reading)):
                 yield from (TO_NHWC[layout](chunk) for chunk in array.chunks)
 
     def rewrite(self, source: Path, target: BinaryIO, change: Change) -> None:
@@ -109,7 +115,7 @@ def _is_copied(array: _Array, reading: Reading) -> bool:
     return bool(array.member) and reading.copies(array.member)
 
 
-def _layout(array: _Array) -> str | None:
+def _layout(array: _Array, reading: Reading) -> str | None:
     """The layout of an array of pictures; None for other numbers. Raises ImageFileError if unsure."""
     shape, dtype = array.header.shape, array.header.dtype
     if dtype != np.uint8 or len(shape) < 3:
@@ -119,12 +125,21 @@ def _layout(array: _Array) -> str | None:
         raise ImageFileError(f"{what}: pictures without pixels")
     if len(shape) == 3 and shape[-1] not in CHANNELS and shape[0] not in CHANNELS:
         return "NHW"
+    if not array.member and _is_picture(array.header, reading):
+        return "HWC"
     first, last = shape[1] in CHANNELS, shape[-1] in CHANNELS
     if len(shape) != 4 or first == last:
         raise ImageFileError(
-            f"{what}: cannot tell the channels; expected [N, H, W, C], [N, C, H, W] or [N, H, W]"
+            f"{what}: cannot tell the channels; expected [N, H, W, C], [N, C, H, W] or [N, H, W], or for one "
+            f"picture in an .npy file [H, W, C] with C 3 or 4 and {LEAST_LINES} lines or more"
         )
     return "NHWC" if last else "NCHW"
+
+
+def _is_picture(header: _Header, reading: Reading) -> bool:
+    """Whether an array is one picture [H, W, C]."""
+    shape, least = header.shape, LEAST_CROPPED if reading.trusted else LEAST_LINES
+    return header.dtype == np.uint8 and len(shape) == 3 and shape[-1] in (3, 4) and shape[0] >= least
 
 
 def _unsuspicious(array: _Array, path: Path, reading: Reading) -> Iterator[np.ndarray]:
@@ -182,8 +197,8 @@ def _counts(files: tuple[Path, ...], stamp: int) -> frozenset[int]:
         with contextlib.suppress(ImageFileError, OSError):
             for array in _arrays(file, DEFAULT):
                 with contextlib.suppress(ImageFileError):
-                    if _layout(array):
-                        found.add(array.header.shape[0])
+                    if layout := _layout(array, DEFAULT):
+                        found.add(1 if layout == "HWC" else array.header.shape[0])
     return frozenset(found)
 
 
@@ -193,6 +208,10 @@ def _arrays(path: Path, reading: Reading) -> Iterator[_Array]:
         array = _mapped(path)
         header = _checked(_Header(array.shape, False, array.dtype), path, reading)
         rows = header.chunk_rows
+        if _is_picture(header, reading):
+            if array.nbytes > reading.max_bytes:
+                raise too_large(path, f"a picture of shape {list(array.shape)}", reading)
+            rows = len(array)
         chunks = (array[k : k + rows] for k in range(0, len(array), rows)) if array.ndim else iter((array,))
         yield _Array("", str(path), header, chunks)
         return
@@ -273,16 +292,18 @@ def _stream(file: BinaryIO, header: _Header, title: str) -> Iterator[np.ndarray]
 
 
 def _write(target: BinaryIO, array: _Array, path: Path, change: Change) -> None:
-    header, chunks = array.header, array.chunks
+    header, chunks, layout = array.header, array.chunks, None
     if not (array.member and change.copies(array.member)):
-        if layout := _layout(array):
-            chunks = (FROM_NHWC[layout](change(TO_NHWC[layout](chunk))) for chunk in chunks)
+        if layout := _layout(array, change.reading):
+            to_nhwc, from_nhwc = TO_NHWC[layout], FROM_NHWC[layout]
+            chunks = (from_nhwc(change(to_nhwc(chunk))) for chunk in chunks)
         elif not change.reading.trusted:
             chunks = _unsuspicious(array, path, change.reading)
     first = next(chunks, None)
     shape = header.shape
     if shape and first is not None:
-        shape = (shape[0], *first.shape[1:])  # padding and cropping change it
+        # Padding and cropping change it; of one picture the first axis, too.
+        shape = first.shape if layout == "HWC" else (shape[0], *first.shape[1:])
     _write_header(target, shape, header.dtype)
     for chunk in itertools.chain(() if first is None else (first,), chunks):
         target.write(chunk.tobytes())

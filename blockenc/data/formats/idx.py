@@ -33,7 +33,8 @@ class IdxFiles:
         return _NAME.fullmatch(file) is not None
 
     def claims(self, path: Path) -> bool:
-        return True
+        # torchvision keeps the packed file beside the one that it has unpacked.
+        return path.suffix != ".gz" or not path.with_suffix("").is_file()
 
     def target(self, name: str) -> str:
         return name.removesuffix(".gz")  # noise does not shrink
