@@ -323,15 +323,6 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, name: str, make, says
     assert not Path("evil").exists()
 
 
-def test_cifar_admits_divisors_of_32_only(tmp_path: Path) -> None:
-    make_cifar(tmp_path / "src")
-    for fit, says in (("error", "not a multiple"), ("pad", "must divide 32")):
-        with pytest.raises(ValueError, match=says):
-            encrypt_files(
-                tmp_path / "src", tmp_path / "enc", KEY, blockenc.Scheme(block_size=3, channels=1), fit=fit
-            )
-
-
 # --- tampering, mixing ---
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from blockenc.data.formats import Change
 
 CHUNK_BYTES = 1 << 22  # of rows handled at once
-# Lines of one picture [H, W, C]. Cropped to whole blocks 5 of 8 are left at least: more than there are channels.
+# Lines of one picture [H, W, C]. Cropped to whole blocks, 8 leave at least 5: more than there are channels.
 LEAST_LINES, LEAST_CROPPED = 8, 5
 ONE_ENTRY = 1 << 20  # bytes of an array that is looked at as a whole
 NEIGHBOURS = 1000  # files of a folder that are asked how many pictures they hold

@@ -145,7 +145,9 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
         member = super().frombuf(buf, encoding, errors)
         if member.type in _EXTENDED and member.size > MAX_HEADER:
-            raise _Refused(f"{member.name}: an extended header of {member.size} bytes; {MAX_HEADER} may be")
+            raise _Refused(
+                f"{member.name}: an extended header of {member.size} bytes, more than {MAX_HEADER}"
+            )
         if member.type == tarfile.GNUTYPE_SPARSE:
             member._refuse_sparse(member)
         return member  # type: ignore[return-value]
