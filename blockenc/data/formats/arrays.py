@@ -15,7 +15,7 @@ import numpy as np
 
 from blockenc.data.formats import suspicion
 from blockenc.data.pictures import Encoded, too_large
-from blockenc.data.pixels import CHANNELS, ImageFileError, Size
+from blockenc.data.pixels import CHANNELS, ImageFileError, RefusedError, Size
 from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Arrays:
                 continue
             if layout := _layout(array, reading):
                 if reading.resize is not None or reading.crop is not None:
-                    raise ImageFileError(f"{array.title}: an array; resize and crop are for picture files")
+                    raise RefusedError(f"{array.title}: an array; resize and crop are for picture files")
                 shape = array.header.shape
                 one = shape if layout == "HWC" else (0, *shape[1:])
                 h, w, c = TO_NHWC[layout](np.empty(one, np.uint8)).shape[1:]
@@ -122,14 +122,14 @@ def _layout(array: _Array, reading: Reading) -> str | None:
         return None
     what = f"{array.title}: {dtype} array of shape {list(shape)}"
     if 0 in shape[1:]:
-        raise ImageFileError(f"{what}: pictures without pixels")
+        raise RefusedError(f"{what}: pictures without pixels")
     if len(shape) == 3 and shape[-1] not in CHANNELS and shape[0] not in CHANNELS:
         return "NHW"
     if not array.member and _is_picture(array.header, reading):
         return "HWC"
     first, last = shape[1] in CHANNELS, shape[-1] in CHANNELS
     if len(shape) != 4 or first == last:
-        raise ImageFileError(
+        raise RefusedError(
             f"{what}: cannot tell the channels; expected [N, H, W, C], [N, C, H, W] or [N, H, W], or for one "
             f"picture in an .npy file [H, W, C] with C 3 or 4 and {LEAST_LINES} lines or more"
         )
@@ -222,7 +222,7 @@ def _arrays(path: Path, reading: Reading) -> Iterator[_Array]:
         member = info.filename.removesuffix(".npy")
         title = f"{path}, {member}"
         if member in names:
-            raise ImageFileError(f"{title}: two arrays of this name")
+            raise RefusedError(f"{title}: two arrays of this name")
         names.add(member)
         with _named(title), zipfile.ZipFile(path) as source, source.open(info) as file:
             header = _checked(_read_header(file, title), title, reading)  # type: ignore[arg-type]
@@ -241,7 +241,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _checked(header: _Header, title: object, reading: Reading) -> _Header:
     if header.dtype.hasobject:
-        raise ImageFileError(f"{title}: an array of objects, which only unpickling could read")
+        raise RefusedError(f"{title}: an array of objects, which only unpickling could read")
     if any(n < 0 for n in header.shape) or not header.dtype.itemsize:
         raise ImageFileError(
             f"{title}: a damaged array (shape {list(header.shape)}, {header.dtype.itemsize} bytes a value)"
@@ -273,7 +273,7 @@ def _read_header(file: BinaryIO, title: str) -> _Header:
         raise ImageFileError(f"{title}: an array of format {version}; 1.0 and 2.0 are read")
     header = _Header(*readers[version](file))
     if header.fortran_order and len(header.shape) > 1:
-        raise ImageFileError(f"{title}: in Fortran order, which cannot be streamed; save it in C order")
+        raise RefusedError(f"{title}: in Fortran order, which cannot be streamed; save it in C order")
     return header
 
 

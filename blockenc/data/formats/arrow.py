@@ -18,7 +18,7 @@ import numpy as np
 
 from blockenc.data.formats import suspicion
 from blockenc.data.pictures import Encoded, too_large
-from blockenc.data.pixels import ImageFileError, Size
+from blockenc.data.pixels import ImageFileError, RefusedError, Size
 from blockenc.data.reading import DEFAULT, Reading
 from blockenc.errors import BlockencError
 
@@ -130,7 +130,7 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                 memory.seek(start)
                 for message in pa.ipc.MessageReader.open_stream(memory):
                     if _is_compressed(message.metadata.to_pybytes()):
-                        raise ImageFileError(
+                        raise RefusedError(
                             f"{path}: its batches are compressed; write it without compression"
                         )
                 memory.seek(start)
@@ -234,12 +234,12 @@ def _is_picture_column(field: Any, reading: Reading) -> bool:
 def _check_schema(schema: Any, path: Path, reading: Reading) -> None:
     """Raise ImageFileError for columns that their types tell to be unknown, and for odd metadata."""
     if repeated := [name for name, count in Counter(schema.names).items() if count > 1]:
-        raise ImageFileError(f"{path}: several columns are called {repeated[0]}; rename them")
+        raise RefusedError(f"{path}: several columns are called {repeated[0]}; rename them")
     if reading.trusted:
         return
     for name in (METADATA, NUMBERS):
         if name in schema.names:
-            raise ImageFileError(f"{path}: column {name}: the name stands for more in --copy; rename it")
+            raise RefusedError(f"{path}: column {name}: the name stands for more in --copy; rename it")
     for field in schema:
         name = f"{path}: column {field.name} ({_short(field.type)})"
         if reading.copies(field.name):
@@ -250,7 +250,7 @@ def _check_schema(schema: Any, path: Path, reading: Reading) -> None:
             if not (_is_binary(parts["bytes"]) or is_null(parts["bytes"])) or not (
                 _is_text(parts["path"]) or is_null(parts["path"])
             ):
-                raise ImageFileError(f"{name}: pictures are structs of binary bytes and a string path")
+                raise RefusedError(f"{name}: pictures are structs of binary bytes and a string path")
         else:
             suspicion.refuse(name, _of_type(field.type), f"{reading.file}/{field.name}")
     if (found := _of_schema(schema)) and not reading.copies(METADATA):
@@ -515,7 +515,7 @@ def _picture(value: Any, path: Path, column: str) -> bytes | None:
     """The picture file that a value is; None for none. Raises ImageFileError for the name of a file."""
     data = _held(value)
     if isinstance(value, dict) and data is None and value["path"] is not None:
-        raise ImageFileError(
+        raise RefusedError(
             f"{path}, column {column}: names the file {value['path']} instead of holding it; embed it"
         )
     return data if data is not None and _is_picture(data) else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from blockenc.data.formats import plain_pickle, suspicion
 from blockenc.data.pictures import Encoded, too_large
-from blockenc.data.pixels import ImageFileError, Size
+from blockenc.data.pixels import ImageFileError, RefusedError, Size
 from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class CifarBatches:
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
         if reading.resize is not None or reading.crop is not None:
-            raise ImageFileError(
+            raise RefusedError(
                 f"{path}: pictures in CIFAR batches are 32 x 32; they cannot be resized or cropped"
             )
         _load(path, reading)
@@ -101,7 +101,7 @@ def _read(path: Path, data: bytes) -> tuple[dict[str, Any], dict[Any, Any]]:
     for key in batch:
         name = _name(key)
         if name in keys:
-            raise ImageFileError(f"{path}: the key {name!r} is there twice, as text and as bytes")
+            raise RefusedError(f"{path}: the key {name!r} is there twice, as text and as bytes")
         keys[name] = key
     return keys, batch
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from blockenc.data.formats import suspicion
 from blockenc.data.pictures import Encoded, too_large
-from blockenc.data.pixels import ImageFileError, Size
+from blockenc.data.pixels import ImageFileError, RefusedError, Size
 from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class IdxFiles:
                     pass
                 return []
         if reading.resize is not None or reading.crop is not None:
-            raise ImageFileError(f"{path}: arrays; resize and crop are for picture files")
+            raise RefusedError(f"{path}: arrays; resize and crop are for picture files")
         return [((shape[2], shape[1]), (1,))]
 
     def images(self, path: Path, reading: Reading = DEFAULT) -> Iterator[np.ndarray | Encoded]:
@@ -85,7 +85,7 @@ def _opened(path: Path, reading: Reading) -> Iterator[tuple[BinaryIO, tuple[int,
             if math.prod(shape[1:]) > reading.max_bytes:
                 raise too_large(path, f"a picture of shape {list(shape[1:])}", reading)
             if 0 in shape[1:]:
-                raise ImageFileError(f"{path}: pictures without pixels (shape {list(shape)})")
+                raise RefusedError(f"{path}: pictures without pixels (shape {list(shape)})")
             yield file, shape  # type: ignore[misc]
     except (EOFError, struct.error, gzip.BadGzipFile, gzip.zlib.error) as error:  # type: ignore[attr-defined]
         raise ImageFileError(f"{path}: a damaged IDX file ({error})") from None

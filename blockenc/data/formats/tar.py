@@ -18,7 +18,7 @@ import numpy as np
 from blockenc.data import pictures, pixels
 from blockenc.data.formats import suspicion
 from blockenc.data.pictures import Encoded
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.pixels import ImageFileError, RefusedError
 from blockenc.data.reading import DEFAULT, Reading
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TarShards:
                 try:
                     out.addfile(new, io.BytesIO(data))
                 except (ValueError, ArithmeticError, TypeError, struct.error) as error:
-                    raise ImageFileError(f"{title}: its header cannot be written ({error})") from None
+                    raise RefusedError(f"{title}: its header cannot be written ({error})") from None
 
 
 def _own_headers(member: tarfile.TarInfo) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _new_name(member: tarfile.TarInfo, reading: Reading) -> str:
 
 def _note(names: set[str], name: str, path: Path) -> None:
     if name in names:
-        raise ImageFileError(f"{path}: several members would become {name}; rename one")
+        raise RefusedError(f"{path}: several members would become {name}; rename one")
     names.add(name)
 
 
@@ -187,7 +187,7 @@ def _members(path: Path, reading: Reading, mode: str = "r|*") -> Iterator[tuple[
             if not (member.isdir() or (member.isreg() and not member.issparse())):
                 raise ImageFileError(f"{title}: {_ODD}")
             if member.name == PAX and not reading.trusted:
-                raise ImageFileError(f"{title}: the name stands for headers in --copy; rename the member")
+                raise RefusedError(f"{title}: the name stands for headers in --copy; rename the member")
             if not math.isfinite(member.mtime):
                 raise ImageFileError(f"{title}: a damaged header (its time is {member.mtime})")
             if member.size > reading.max_bytes:
