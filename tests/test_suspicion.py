@@ -206,6 +206,7 @@ ORDINARY: dict[str, object] = {
     "HTML": "<html><body><p class='a'>A &amp; B &lt; C</p><a href='https://x.org/a?b=c'>x</a></body></html>\n"
     * 20,
     "labels of boxes": {"bbox": boxes(70), "category": [k * 7 % 80 for k in range(70)]},
+    "boxes that end at one line": [[1.5 * k, 2.0, 300.0 + k, 400.0] for k in range(70)],
     "settings": js(
         {"a": {"x": 1, "y": 2.5, "mean": [0.485, 0.456, 0.406], "std": [0.2, 0.2, 0.2]}, "b": {"x": 3}}
     ),
@@ -243,6 +244,41 @@ def test_ordinary_names(value: str) -> None:
 def test_complex_numbers() -> None:
     assert suspicion.rows(GREY.view("c16"))
     assert suspicion.rows(np.zeros(3, "c8")) is None
+
+
+def test_odd_documents_are_judged() -> None:
+    """Random documents, of which the parts do not fit together, end in a finding or in none."""
+    leaves = [
+        0,
+        -1,
+        1.5,
+        255,
+        300,
+        1 << 70,
+        float("nan"),
+        float("inf"),
+        True,
+        None,
+        "",
+        "cat",
+        "a.jpg",
+        b"\xff",
+        10**150,
+    ]
+
+    def made(depth: int) -> object:
+        kind = RNG.integers(0, 4 if depth else 1)
+        count = int(RNG.choice([0, 1, 2, 3, 4, 6, 9, 70]))
+        if kind == 0:
+            return leaves[RNG.integers(len(leaves))]
+        if kind == 1:
+            return [leaves[RNG.integers(9)]] * count
+        parts = [made(depth - 1) for _ in range(min(count, 9))]
+        return parts * 12 if kind == 2 else {f"k{n % 7}": part for n, part in enumerate(parts)}
+
+    found = [suspicion.plain(made(3)) for _ in range(300)]
+    assert None in found
+    assert len(set(found)) > 5
 
 
 MEGABYTE = 1 << 20

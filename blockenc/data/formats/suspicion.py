@@ -355,10 +355,10 @@ class _Whole:
         return _first(self._of_records(names) for names in self.records)
 
     def _of_records(self, names: tuple[str, ...]) -> str | None:
-        values, texts = np.array(self.records[names]), self.texts[names]
+        values, texts = np.array(self.records[names], float), self.texts[names]
         if len(values) < FEW or numbers(values.ravel()) is None:
             return None
-        coordinates = bool(texts) and bool(np.nanmax(values.astype(float)) > 256)
+        coordinates = bool(texts) and bool((values > 256).any())
         if len(texts) >= 4 or coordinates or _are_labels(values):
             return None
         return f"{values.size} numbers called {', '.join(names)[:80]}"
@@ -409,15 +409,15 @@ def _are_points(values: np.ndarray) -> bool:
         return _are_boxes(values)
     if width == 3 and len(np.unique(values[:, 2])) > 4:
         return False
-    return width > 1 and bool(np.nanmax(values) > 256)
+    return width > 1 and bool((values > 256).any())
 
 
 def _are_labels(values: np.ndarray) -> bool:
     """A table of up to 3 columns, of which one is an identifier: integers that ascend."""
     if values.ndim != 2 or not 2 <= values.shape[1] <= 3:
         return False
-    whole = np.isfinite(values.astype(float)).all(0) & (values == np.floor(values)).all(0)
-    return bool((whole & (np.diff(values.astype(float), axis=0) > 0).all(0)).any())
+    whole = np.isfinite(values).all(0) & (values == np.floor(values)).all(0)
+    return bool((whole & (values[1:] > values[:-1]).all(0)).any())
 
 
 def _first(findings: Iterable[str | None]) -> str | None:
@@ -492,10 +492,10 @@ def _is_numbering(values: np.ndarray) -> bool:
 
 def _are_boxes(values: np.ndarray) -> bool:
     """Corners in order, or coordinates beyond what pixels are; RGBA pixels have often one alpha."""
-    if np.unique(values[:, 3]).size == 1:
+    if np.unique(values[:, 3]).size == 1 and not values[0, 3] > 256:
         return False
     ordered = (values[:, 2] >= values[:, 0]) & (values[:, 3] >= values[:, 1])
-    beyond = bool(np.nanmax(values) > 256)
+    beyond = bool((values > 256).any())
     return beyond if values.dtype.kind in "iu" else beyond or bool(ordered.all())
 
 
