@@ -78,6 +78,18 @@ PICTURES: dict[str, object] = {
     "low contrast, printable": low(33, 126),
     "base64 in words": " ".join(BASE64[k : k + 40] for k in range(0, len(BASE64), 40)),
     "rows with a text each": "\n".join(f"row {y}: {' '.join(map(str, row))}" for y, row in enumerate(ROWS)),
+    "YAML": "pixels:\n" + "\n".join(f"- {v}" for v in RAW),
+    "YAML, nested": "\n".join(f"- - {row[0]}\n" + "\n".join(f"  - {v}" for v in row[1:]) for row in ROWS),
+    "quoted numbers": ",".join(f'"{v}"' for v in RAW),
+    "unsigned numbers": ", ".join(f"{v}u" for v in RAW),
+    "numbers with casts": ", ".join(f"(byte)0x{v:02x}" for v in RAW),
+    "binary numbers": ", ".join(f"0b{v:08b}" for v in RAW),
+    "colours": " ".join("#" + bytes(row[k : k + 3]).hex() for row in ROWS for k in range(0, 30, 3)),
+    "JSON lines of numbers as text": lines([{"row": " ".join(map(str, row))} for row in ROWS]),
+    "JSON lines of numbered base64": lines(
+        [{"y": str(y), "row": base64.b64encode(row).decode()} for y, row in enumerate(GREY)]
+    ),
+    "base64 in quotes": f"thumb = '{BASE64[:100]}';",
     "table of pixels": "r,g,b\n" + "\n".join(",".join(map(str, row[:3])) for row in ROWS * 3),
     "one number a line with a header": "value\n" + "\n".join(map(str, GREY.ravel().tolist())),
 }
@@ -207,6 +219,7 @@ ORDINARY: dict[str, object] = {
     * 20,
     "labels of boxes": {"bbox": boxes(70), "category": [k * 7 % 80 for k in range(70)]},
     "boxes that end at one line": [[1.5 * k, 2.0, 300.0 + k, 400.0] for k in range(70)],
+    "long path": "/data/" + "abcdef_0123/" * 35 + "a.jpg",
     "settings": js(
         {"a": {"x": 1, "y": 2.5, "mean": [0.485, 0.456, 0.406], "std": [0.2, 0.2, 0.2]}, "b": {"x": 3}}
     ),
@@ -296,6 +309,10 @@ HEAVY: dict[str, Callable[[int], bytes]] = {
     ),
     "escapes": lambda n: b"\\x1 " * (n // 4),
     "digits and points": lambda n: b"1.2.3.4." * (n // 8),
+    "digits": lambda n: b"1" * n,
+    "gaps": lambda n: (b"1" + b" " * 1000) * (n // 1001),
+    "tables": lambda n: (b"a b\n" + b"1 2\n" * 40) * (n // 164),
+    "a long header": lambda n: b"a " * (n // 2) + b"\n" + b"1 2\n" * 40,
     "lines of JSON": lambda n: b'{"a": "cat"}\n' * (n // 13),
 }
 

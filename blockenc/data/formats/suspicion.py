@@ -68,16 +68,21 @@ _PATH = re.compile(r"/?(?:[^/=+\s]{1,64}/){2,}[^/=+\s]{0,64}")
 _FILE_NAME = re.compile(r"[^\n]{1,255}\.[A-Za-z]\w{1,4}")
 _WORD = re.compile(r"[\x21-\x7e]{257,}")
 _ESCAPE = re.compile(
-    r"\\x[0-9a-fA-F]{2}|\\u00[0-9a-fA-F]{2}|\\[0-3][0-7]{2}|&#x?[0-9a-fA-F]+;|%[0-9a-fA-F]{2}"
+    r"\\x[0-9a-fA-F]{2}|\\u00[0-9a-fA-F]{2}|\\[0-3][0-7]{2}|&#x?[0-9a-fA-F]+;|%[0-9a-fA-F]{2}|#[0-9a-fA-F]{6}\b"
 )
 _DUMP = re.compile(
     r"(?:^[ \t]*[0-9a-fA-F]{4,16}:?[ \t]+(?:[0-9a-fA-F]{2,8}[ \t]+){4}[^\n]*\n?){4}", re.MULTILINE
 )
 # Matched in one way only, so that none takes long; in pieces, so that none takes much memory.
 _DECIMAL = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_NUMBER = rf"(?:0[xX][0-9a-fA-F]{{1,16}}|[0-9a-fA-F]{{2}}(?![\w.])|{_DECIMAL})"
+_NUMBER = rf"(?:0[xX][0-9a-fA-F]{{1,16}}|0b[01]{{1,64}}|[0-9a-fA-F]{{2}}(?![\w.])|{_DECIMAL})"
+_GAP = r"[\s,;|:\[\](){}'\"]"
+_CAST = r"\((?:byte|char|u?int8(?:_t)?)\)"
+_BETWEEN = rf"[uUlL]{{0,3}}{_GAP}+(?:{_CAST}{_GAP}*|-(?=\s){_GAP}+){{0,4}}"
 _ROW = 16  # numbers in a row of text that are more than a line of annotations has
-_NUMBERS = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;|:\[\](){{}}]+{_NUMBER}(?![\w.])){{{_ROW - 1},4095}}")
+_NUMBERS = re.compile(
+    rf"(?<![\w.]){_NUMBER}(?:{_BETWEEN}{_NUMBER}(?![\d.A-KM-TV-Za-km-tv-z_])){{{_ROW - 1},4095}}"
+)
 _UNPRINTABLE = re.compile(
     "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ue000-\uf8ff\ufffe\uffff\U000f0000-\U0010ffff]"
 )
@@ -196,7 +201,7 @@ def _packed(value: str) -> str | None:
     """Base64 or hexadecimal: in one run, or in words or lines."""
     what = "a long run of letters and digits, as base64 is"
     for run in _RUN.findall(value):
-        if _is_packed(run) and not (_DIGEST.fullmatch(run) or (_PATH.fullmatch(run) and len(run) <= 512)):
+        if _is_packed(run) and not _DIGEST.fullmatch(run):
             return what
     words = (word.group() for word in _PACKED_WORD.finditer(value))
     lengths = (len(word) for word in words if not _DIGEST.fullmatch(word) and _is_packed(word))
@@ -270,6 +275,8 @@ class _Whole:
         if isinstance(value, int):
             return None if value.bit_length() < 8 * SMALLEST else "a long number"
         if isinstance(value, str):
+            if len(value) < LARGEST and "\n" not in value and _NUMBERS.fullmatch(value):
+                self.loose.extend(map(_number, re.findall(_NUMBER, value)))
             return text(value)
         if isinstance(value, (bytes, bytearray, memoryview)):
             value = bytes(value)
@@ -293,7 +300,7 @@ class _Whole:
         texts = [item for _, item in pairs if isinstance(item, str) and item]
         own = [(key, item) for key, item in pairs if isinstance(item, NUMBERS)]
         packed = [item for item in texts if _is_word(item)]
-        if len(packed) == len(texts):
+        if not any(re.search("[A-Za-z]{3}", item) for item in texts if item not in packed):
             self.packed += sum(map(len, packed))
         numbered = [item for key, item in own if not _FILE_NAME.fullmatch(str(key))]
         if len(numbered) >= SMALLEST and (what := numbers(np.array(numbered))):
@@ -334,7 +341,7 @@ class _Whole:
             return None
         if value and all(isinstance(item, str) for item in value):
             self.packed += sum(len(item) for item in value if _is_word(item))
-            return text(" ".join(value)) or _first(map(text, value))
+            return text(" ".join(value)) or _first(self.look(item, depth) for item in value)
         leaves = sum(1 for _ in _numbers_in(value, depth))
         if leaves >= SMALLEST and _are_lists(value) and not all(_short(item) for item in value):
             return f"{leaves} numbers"
@@ -512,7 +519,7 @@ def _listed(value: str) -> str | None:
         # A match begins and ends within a line where other text stands there.
         table = lines[1:-1] if len(lines) >= SMALLEST // 4 else lines
         equal = len({len(line) for line in table}) == 1
-        if equal and _is_labelled(np.array(table), value[: match.start()]):
+        if equal and _is_labelled(np.array(table), value[max(0, match.start() - 256) : match.start()]):
             continue
         rows.extend(number for line in lines for number in line)
         if len(rows) >= SMALLEST and (what := numbers(np.array(rows))):
@@ -532,8 +539,8 @@ def _is_labelled(table: np.ndarray, before: str) -> bool:
     """Lines of labels: with an identifier, two columns under a header, or a class and a relative box."""
     if len(table) < 2:
         return False
-    header = before.rstrip().rpartition("\n")[2]
-    if table.shape[1] == 2 and re.fullmatch(r"[^\d\n]*[A-Za-z][^\n]*[,;\t ][^\n]*[A-Za-z][^\n]*", header):
+    header = re.split(r"[,;\t ]+", before.rstrip().rpartition("\n")[2])
+    if table.shape[1] == 2 == len(header) and all(re.search("[A-Za-z]", title) for title in header):
         return True
     if table.shape[1] == 5 and len(table) < 1000:
         classes, boxes = table[:, 0], table[:, 1:]
