@@ -414,7 +414,7 @@ LINES = PHOTO[:, :, 0]
     "columns, says",
     [
         ({f"x{n}": [LINES[n].tolist()] * 8 for n in range(32)}, "32 columns of list"),
-        ({"x": [{f"l{n}": LINES[n].tolist() for n in range(32)}] * 8}, "32 columns of list"),
+        ({"x": [{f"l{n}": LINES[n].tolist() for n in range(32)}] * 8}, "1024 numbers in lists"),
         (
             {f"x{k}": [{f"p{n}": int(LINES[k, n]) for n in range(32)}] * 8 for k in range(4)},
             "128 columns of int64",
