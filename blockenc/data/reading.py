@@ -27,9 +27,9 @@ class Reading:
     convert: accept what conversion to 8-bit RGB loses, such as 16 bits a sample, CMYK and further frames.
     resize, crop: of pictures, as torchvision's Resize (bilinear) and CenterCrop do it.
     copy: patterns of names (fnmatch) that are copied as they are, pictures or not: of files relative to SRC,
-        and of what is in them, as `shard.tar/member`, `table.parquet/column`, `arrays.npz/member`; and of what has
-        no name there: `shard.tar/@pax`, headers of members, `table.parquet/@metadata`, of the schema and its
-        fields, `table.parquet/@numbers`, numbers that are suspicious together.
+        and of what is in them, as `shard.tar/member`, `table.parquet/column`, `arrays.npz/member`. What has
+        no name there is `shard.tar/@pax`, headers of members, `table.parquet/@metadata`, of the schema and
+        its fields, and `table.parquet/@numbers`, numbers that are suspicious together.
     max_bytes: the most that one picture, row, member or batch may take once it is unpacked.
 
     What follows is of one file. file: its name, below which `copy` looks. copied: names in it that an earlier
