@@ -82,7 +82,7 @@ def _check_memory(name: str, tensor: torch.Tensor) -> None:
     """A tensor's storage may have been resized under it (FSDP frees memory so); kernels get addresses."""
     if name == "plan" and tensor.data_ptr() % 4:
         raise ValueError("plan: expected memory that is aligned to 4 bytes")
-    needed = tensor.storage_offset() + _span(tensor)
+    needed = tensor.storage_offset() + (tensor.numel() if tensor.is_contiguous() else _span(tensor))
     held = tensor.untyped_storage().nbytes() // tensor.element_size()
     if needed > held:
         raise ValueError(

@@ -237,6 +237,7 @@ class FloatFinish {
   FloatFinish(const Side& in, const Side& out, const Plan& plan)
       : plan_(plan),
         rows_(plan, plan.flags & kNearest),
+        negatives_(plan),
         columns_(out.lines * out.columns),
         order_(column_order(in, out)) {
     const int64_t column_bytes = int64_t{group_blocks(in_bytes, out_bytes)} * in_bytes;
@@ -259,7 +260,7 @@ class FloatFinish {
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
     typename Out::Storage out[group] = {};
     transform_floats<In, Out>(
-        plan_, rows_, columns_[index].position, group,
+        plan_, rows_, negatives_, columns_[index].position, group,
         [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; },
         [&](int64_t n, auto v) { out[n] = v; });
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
@@ -271,6 +272,7 @@ class FloatFinish {
   };
   const Plan& plan_;
   IntegerRows<Out> rows_;
+  Negatives<In> negatives_;
   std::vector<Column> columns_;
   std::vector<int> order_;
 };

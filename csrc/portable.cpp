@@ -30,7 +30,7 @@ template <class In, class Out>
 class PortableKernel : public Kernel {
  public:
   explicit PortableKernel(const Plan& plan)
-      : plan_(plan), rows_(plan, kInteger<In> || plan.flags & kNearest) {}
+      : plan_(plan), rows_(plan, kInteger<In> || plan.flags & kNearest), negatives_(plan) {}
 
   // Stores of bytes may change whatever is referred to, so what is fixed comes by value.
   void run(const Job& job, int64_t first, int64_t last) const override {
@@ -46,7 +46,7 @@ class PortableKernel : public Kernel {
     } else {
       each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
         transform_floats<In, Out>(
-            plan_, rows_, p, columns, [=](int64_t b) { return from[b * in_step]; },
+            plan_, rows_, negatives_, p, columns, [=](int64_t b) { return from[b * in_step]; },
             [=](int64_t b, auto v) { to[b * out_step] = v; });
       });
     }
@@ -73,6 +73,7 @@ class PortableKernel : public Kernel {
 
   const Plan& plan_;
   IntegerRows<Out> rows_;
+  Negatives<In> negatives_;
 };
 
 }  // namespace
