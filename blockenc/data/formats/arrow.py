@@ -119,8 +119,8 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                 schema = file.schema_arrow
 
             def batches(columns: list[str] | None) -> Iterator[Any]:
-                # Each row group by itself: one reader for all of them keeps what it has read. Without threads,
-                # which would each hold a column.
+                # Each row group by itself: one reader for all of them keeps what it has read. Without
+                # threads, which would each hold a column.
                 for n in range(file.num_row_groups):
                     rows = _rows(file.metadata.row_group(n).total_byte_size, path, reading)
                     yield from _guarded(
