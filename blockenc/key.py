@@ -335,8 +335,6 @@ class KeySet(_Secret):
 
         Raises KeyFileError if the file is damaged or foreign, or the password is wrong.
         """
-        from blockenc.keyfile import load_key
-
         password = hide(password)
         return as_key_set(load_key(path, password))
 
@@ -355,6 +353,21 @@ class KeySet(_Secret):
         if len(set(prints)) == 1:
             return prints[0]
         return hmac.digest(b"blockenc/1/keyset", "/".join(prints).encode(), "sha256")[:8].hex()
+
+
+def load_key(path: str | os.PathLike[str], password: str) -> Key | KeySet:
+    """What a key file holds: the key that `Key.save` wrote, or the key set that `KeySet.save` wrote.
+
+    Raises KeyFileError if the file is damaged or foreign, or the password is wrong.
+    """
+    from blockenc import keyfile
+
+    password = hide(password)
+    kind, secret = keyfile.load(path, password, tuple(keyfile.KINDS.values()))
+    if kind is keyfile.KEY:
+        return Key(secret)
+    starts = range(0, keyfile.KEY_SET.length, KEY_BYTES)
+    return KeySet(**{name: Key(reveal(secret)[i : i + KEY_BYTES]) for name, i in zip(STEP_NAMES, starts)})
 
 
 AnyKey: TypeAlias = Key | KeySet | bytes

@@ -13,14 +13,11 @@ import os
 import re
 import secrets
 import unicodedata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from blockenc.errors import KeyFileError
 from blockenc.files import atomic_write
 from blockenc.hidden import hide, reveal
-
-if TYPE_CHECKING:
-    from blockenc.key import Key, KeySet
 
 
 class Kind(NamedTuple):
@@ -147,21 +144,6 @@ def load(path: str | os.PathLike[str], password: str, kinds: tuple[Kind, ...]) -
             return kind, hide(_unseal(fields, password))  # sealed before passwords were brought into NFC
     except InvalidTag:
         raise KeyFileError(f"{os.fspath(path)}: wrong password, or the key file was altered") from None
-
-
-def load_key(path: str | os.PathLike[str], password: str) -> Key | KeySet:
-    """What a key file holds: the key that `Key.save` wrote, or the key set that `KeySet.save` wrote.
-
-    Raises KeyFileError if the file is damaged or foreign, or the password is wrong.
-    """
-    from blockenc.key import KEY_BYTES, STEP_NAMES, Key, KeySet
-
-    password = hide(password)
-    kind, secret = load(path, password, tuple(KINDS.values()))
-    if kind is KEY:
-        return Key(secret)
-    starts = range(0, KEY_SET.length, KEY_BYTES)
-    return KeySet(**{name: Key(reveal(secret)[i : i + KEY_BYTES]) for name, i in zip(STEP_NAMES, starts)})
 
 
 def _well_formed(fields: dict[str, Any]) -> bool:

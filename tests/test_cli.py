@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import cli, files, keyfile
+from blockenc import cli, files, key
 from blockenc.data import engine
 from blockenc.data.manifest import MAX_LINE, Manifest
 from blockenc.text import printable
@@ -40,14 +40,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_keys(keys: Path):
     """Loading a key costs half a second of scrypt: the two of these tests are opened once each."""
     opened = {str(path): blockenc.Key.load(path, PASSWORD) for path in keys.glob("*.key")}
-    load = keyfile.load_key
+    load = key.load_key
 
     def quick(path, password):
         known = opened.get(str(path)) if password == PASSWORD else None
         return known or load(path, password)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keyfile, "load_key", quick)
+        patch.setattr(key, "load_key", quick)
         yield
 
 
@@ -374,7 +374,7 @@ def test_errors_name_what_was_asked_for_not_a_temporary_file(photos: Path, tmp_p
 def test_a_key_set_is_a_key(photos: Path, tmp_path: Path):
     path = tmp_path / "three.key"
     said = run("keygen", path, "--set")
-    keys = keyfile.load_key(path, PASSWORD)
+    keys = key.load_key(path, PASSWORD)
     assert said == f"wrote key set {keys.fingerprint} to {path}\n"
     assert "key-set file" in run("inspect", path)
     run("encrypt", photos, tmp_path / "enc", "--key", path)

@@ -25,7 +25,7 @@ import pytest
 import torch
 
 import blockenc
-from blockenc import Cipher, Key, KeyFileError, KeySet, hidden, keyfile, reference
+from blockenc import Cipher, Key, KeyFileError, KeySet, hidden, key, keyfile, reference
 from tests import oracle
 
 SECRET = bytes(range(100, 132))
@@ -326,10 +326,10 @@ def test_key_set_files(tmp_path: Path, quick_scrypt: None) -> None:
     assert shows(path.read_bytes()) == []
     assert json.loads(path.read_text())["fingerprint"] == SET.fingerprint
     assert KeySet.load(path, PASSWORD) == SET
-    assert keyfile.load_key(path, PASSWORD) == SET
-    assert KeySet.load(single, PASSWORD) == keyfile.load_key(single, PASSWORD) == Key(SECRET)
+    assert key.load_key(path, PASSWORD) == SET
+    assert KeySet.load(single, PASSWORD) == key.load_key(single, PASSWORD) == Key(SECRET)
     assert isinstance(KeySet.load(single, PASSWORD), KeySet)
-    assert isinstance(keyfile.load_key(single, PASSWORD), Key)
+    assert isinstance(key.load_key(single, PASSWORD), Key)
     with pytest.raises(KeyFileError, match=r"three.key: holds a key set; read it with KeySet.load$"):
         Key.load(path, PASSWORD)
     with pytest.raises(KeyFileError, match="wrong password"):
