@@ -37,7 +37,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from blockenc.errors import BlockencError
+from blockenc.errors import UNFORESEEN, BlockencError
 from blockenc.text import printable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _Group(TyperGroup):
             _fail("out of memory")
         except (BlockencError, OSError, TypeError, ValueError, sqlite3.Error) as error:
             _fail(_describe(error))
-        except (ArithmeticError, LookupError, NotImplementedError, RecursionError) as error:
+        except UNFORESEEN as error:
             _fail(
                 f"{type(error).__name__}: {error} (blockenc should have told what is wrong; please report it)"
             )
@@ -589,10 +589,10 @@ def _password(file: Path | None, confirm: bool = False) -> str:
 
 
 def _load_key(path: Path, password_file: Path | None) -> Key | KeySet:
-    from blockenc import keyfile
+    from blockenc import key, keyfile
 
     keyfile.read_header(path)  # a wrong path is told before a password is asked for
-    return keyfile.load_key(path, _password(password_file))
+    return key.load_key(path, _password(password_file))
 
 
 class _RateColumn(ProgressColumn):

@@ -17,3 +17,7 @@ class WrongKeyError(BlockencError, ValueError):
 
 class BackendError(BlockencError, RuntimeError):
     """The backend asked for is missing or cannot do what was asked."""
+
+
+# What no file and no argument should make us raise; where one does, the user hears of it in one line.
+UNFORESEEN = (ArithmeticError, LookupError, NotImplementedError, RecursionError)

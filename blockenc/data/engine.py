@@ -28,7 +28,7 @@ import torch
 
 from blockenc.backends import choose
 from blockenc.cipher import Cipher
-from blockenc.data import journal, pixels
+from blockenc.data import journal
 from blockenc.data.formats import BY_NAME, COPIED, Format, format_of
 from blockenc.data.manifest import (
     MANIFEST,
@@ -47,7 +47,6 @@ from blockenc.data.units import (
     DAMAGED,
     EXCLUDED,
     SKIPPED,
-    UNFORESEEN,
     LeftOut,
     Permissions,
     Selection,
@@ -63,8 +62,10 @@ from blockenc.data.units import (
     unforeseen,
 )
 from blockenc.data.work import Job, Result, Unit, do
+from blockenc.errors import UNFORESEEN
 from blockenc.files import Folder, file_mode, folder_mode
 from blockenc.key import Key, KeySet
+from blockenc.kinds import FITS
 from blockenc.scheme import Scheme
 from blockenc.text import printable
 
@@ -666,8 +667,8 @@ def _ends_in_slash(dst: Path | str) -> bool:
 
 
 def _check_options(fit: str, verify: str, shard: tuple[int, int] | None) -> None:
-    if fit not in pixels.FITS:
-        raise ValueError(f"fit: expected one of {', '.join(pixels.FITS)}, got {fit!r}")
+    if fit not in FITS:
+        raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
     if verify not in VERIFY:
         raise ValueError(f"verify: expected one of {', '.join(VERIFY)}, got {verify!r}")
     if shard is not None and not 0 <= shard[0] < shard[1]:

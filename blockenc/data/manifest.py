@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from blockenc.data.formats import BY_NAME, IMAGE
 from blockenc.data.pictures import BESIDE
-from blockenc.data.pixels import CHANNELS, FITS
+from blockenc.data.pixels import CHANNELS
 from blockenc.data.reading import DEFAULT, FORMER, Reading
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import Folder, temporary_name
+from blockenc.kinds import FITS
 from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import zlib
 import numpy as np
 
 from blockenc.errors import BlockencError
+from blockenc.kinds import fitted_side
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-FITS = ("error", "crop", "pad")
 CHANNELS = (1, 3, 4)
 STORED_BLOCK = 0xFFFF  # bytes; what deflate admits in one
 COLOUR_TYPES = {1: 0, 3: 2, 4: 6}  # in PNG files, by channels
@@ -60,8 +60,7 @@ def stored_png(pixels: np.ndarray) -> bytes:
 
 def fitted_size(size: Size, block_size: int, fit: str) -> Size:
     """The size of an encrypted image: multiples of the block size, the next larger ones for "pad"."""
-    extra = block_size - 1 if fit == "pad" else 0
-    width, height = ((n + extra) // block_size * block_size for n in size)
+    width, height = (fitted_side(n, block_size, "pad" if fit == "pad" else "crop") for n in size)
     return width, height
 
 

@@ -26,7 +26,7 @@ from blockenc.data.manifest import (
 )
 from blockenc.data.reading import Reading
 from blockenc.data.work import Unit, too_small
-from blockenc.errors import BlockencError
+from blockenc.errors import UNFORESEEN, BlockencError
 from blockenc.files import Folder
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ SAMPLE = 100  # files that verify="sample" looks at
 SHOWN = 3  # names of each kind that a summary shows
 MAX_NESTED_LINKS = 3  # linked folders within linked folders; a few that list each other are endless otherwise
 MAX_INTEGER = (1 << 63) - 1  # of SQLite
-# What no file should make us raise; where one does, the user hears of the file.
-UNFORESEEN = (ArithmeticError, LookupError, NotImplementedError, RecursionError)
 SKIPPED = "skipped.txt"  # ends the name of the list of damaged files
 
 # Kinds of files that a run leaves out, as they are counted.
