@@ -96,9 +96,8 @@ def load(folder: Path, found: data.Data, device: torch.device) -> Run:
     """A run that is done. Raises ValueError if it is not."""
     result = json.loads((folder / "result.json").read_text())
     run = Run(Config(**result["config"]), found, device, bf16=False)
-    run.record["flops"] = result[
-        "flops"
-    ]  # a trial's training images were fewer; the test images are the same
+    # A trial's training images were fewer; the test images are the same.
+    run.record["flops"] = result["flops"]
     run.load(folder / "checkpoint.pt")
     return run
 

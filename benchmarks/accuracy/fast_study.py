@@ -14,7 +14,6 @@ Several may run at once: each takes rows that no other has.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import statistics
 import time
@@ -27,10 +26,10 @@ import torch
 from benchmarks.accuracy import data
 from benchmarks.accuracy.fast import Config, Stopped, environment, stop_on_signals, train
 from benchmarks.accuracy.fast_evaluate import evaluate
+from benchmarks.accuracy.study import ALL, LINEAR, claimed
 from blockenc.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results" / "fast"
-ALL, LINEAR = "shuffle,np,ffx", "shuffle,np"
 SINGLE = ("shuffle", "np", "ffx")
 # Where reduced images are no whole blocks: fewer epochs, of as many operations in all.
 WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
@@ -101,15 +100,8 @@ def run_row(
     **training: Any,
 ) -> bool:
     """Train and evaluate a row, if no other process does; says whether it did. Raises Stopped."""
-    folder = runs / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        target = results / f"{name}.json"
-        if target.exists():
+    with claimed(runs, results, name) as folder:
+        if folder is None:
             return False
         say = training.pop("say", print)
         run = train(config, folder, found, stop=stop, say=lambda said: say(f"{name}: {said}"), **training)
@@ -121,7 +113,7 @@ def run_row(
             "evaluation": evaluation,
             "environment": environment(found, run.device),
         }
-        atomic_write(target, (json.dumps(whole, indent=1) + "\n").encode())
+        atomic_write(results / f"{name}.json", (json.dumps(whole, indent=1) + "\n").encode())
         views = evaluation.get("right_key") or evaluation["plain"]
         say(f"{name}: done, {100 * views['one_view']:.2f} % ({100 * views['six_views']:.2f} % in six views)")
     return True

@@ -12,10 +12,12 @@ command can be given again and again, also several times at once (each takes row
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import fcntl
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,20 @@ def rows(setting: str = CPU) -> dict[str, Config]:
     return found
 
 
+@contextlib.contextmanager
+def claimed(runs: Path, results: Path, name: str) -> Iterator[Path | None]:
+    """The folder of a row, held until it is done; None if it is done, or another process holds it."""
+    folder = runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield None if (results / f"{name}.json").exists() else folder
+
+
 def run_row(
     name: str,
     config: Config,
@@ -155,14 +171,8 @@ def run_row(
     quiet: bool,
 ) -> bool:
     """Train and evaluate a row, if no other process does; says whether it did."""
-    folder = runs / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        if (results / f"{name}.json").exists():
+    with claimed(runs, results, name) as folder:
+        if folder is None:
             return False
         print(name, flush=True)
         record = train(config, folder, data, quiet=quiet)
