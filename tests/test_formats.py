@@ -24,7 +24,7 @@ from blockenc.data import pictures, units
 from blockenc.data.engine import decrypt_files, encrypt_files
 from blockenc.data.formats import format_of, plain_pickle, suspicion
 from blockenc.data.manifest import read_folder
-from blockenc.data.pixels import ImageFileError
+from blockenc.data.pixels import ImageFileError, RefusedError
 from blockenc.data.reading import Reading
 from tests import oracle
 
@@ -1313,3 +1313,32 @@ def test_random_damage_is_an_error_that_names_the_file(tmp_path: Path) -> None:
                 assert path.name in str(error)  # noqa: PT017
                 failed.add(path.name)
     assert len(failed) == len(list(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("kind", ("tar", "npz", "arrow"))
+def test_names_are_judged_too(tmp_path: Path, kind: str) -> None:
+    """Of members, arrays and columns: a picture in base64 is found there; ordinary names pass."""
+
+    def write(name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True)
+        if kind == "tar":
+            with tarfile.open(path, "w") as tar:
+                for member, data in ((f"{name}.png", png(PHOTO)), (f"{name}.txt", b"a cat")):
+                    info = tarfile.TarInfo(member)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        elif kind == "npz":
+            np.savez(path, **{name: PHOTO[None]})
+        else:
+            pa = pytest.importorskip("pyarrow")
+            table = pa.table({name: pa.array([png(PHOTO)]), "label": pa.array([3])})
+            with pa.ipc.new_stream(str(path), table.schema) as out:
+                out.write_table(table)
+
+    for n, name in enumerate(("image", "train_n01440764_ILSVRC2012_val_00000293", "d" * 90)):
+        write(name, tmp_path / f"good{n}" / f"a.{kind}")
+        encrypt_files(tmp_path / f"good{n}", tmp_path / f"out{n}", KEY, SCHEME)
+    write(base64.urlsafe_b64encode(PHOTO.tobytes()[:90]).decode(), tmp_path / "bad" / f"a.{kind}")
+    with pytest.raises(RefusedError, match="which may be a picture"):
+        encrypt_files(tmp_path / "bad", tmp_path / "no", KEY, SCHEME)
+    assert not list(tmp_path.glob("no/a*"))

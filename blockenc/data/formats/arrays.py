@@ -224,6 +224,8 @@ def _arrays(path: Path, reading: Reading) -> Iterator[_Array]:
         if member in names:
             raise RefusedError(f"{title}: two arrays of this name")
         names.add(member)
+        if not reading.trusted and (what := suspicion.name(member)):
+            raise RefusedError(f"{path}: the name of an array is {what}, which may be a picture; rename it")
         with _named(title), zipfile.ZipFile(path) as source, source.open(info) as file:
             header = _checked(_read_header(file, title), title, reading)  # type: ignore[arg-type]
             yield _Array(member, title, header, _stream(file, header, title))  # type: ignore[arg-type]

@@ -267,7 +267,7 @@ def _of_schema(schema: Any) -> tuple[str, str] | None:
     for column in schema:
         for field in _fields(column):
             place = f"column {column.name[:80]}"
-            if what := suspicion.text(field.name):
+            if what := suspicion.name(field.name):
                 return f"{place}: a name", what
             if what := _of_metadata(field.metadata):
                 return f"{place}: metadata", what

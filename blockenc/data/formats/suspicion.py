@@ -147,7 +147,7 @@ def name(value: str) -> str | None:
     bare = re.sub(r"[/\\.]", "", value)
     if len(bare) >= PACKED and _is_packed(bare.replace("_", "").replace("-", ""), longest=len(bare)):
         return "a name of letters and digits, as base64 is"
-    return text(value)
+    return _first(map(text, re.split(r"[/\\]", value)))
 
 
 def _too_long(count: int) -> str:

@@ -102,10 +102,12 @@ def _own_headers(member: tarfile.TarInfo) -> dict[str, str]:
 
 
 def _of_header(member: tarfile.TarInfo, reading: Reading) -> str | None:
-    """What about the header of a member, but its name, may be a picture."""
+    """What about the header of a member may be a picture."""
     if reading.trusted:
         return None
-    return suspicion.plain([member.uname, member.gname, member.linkname, _own_headers(member)])
+    return suspicion.name(member.name) or suspicion.plain(
+        [member.uname, member.gname, member.linkname, _own_headers(member)]
+    )
 
 
 def _refuse_header(path: Path, member: tarfile.TarInfo, what: str, reading: Reading) -> None:
