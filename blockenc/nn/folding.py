@@ -42,10 +42,11 @@ def protect(
       may scale and shift each channel (a batch normalisation, a rescaling). Its weight, if parametrised
       (weight_norm, spectral_norm), becomes a plain parameter in the copy.
 
-    Both models are run, as in evaluation and without a trace left in them: `model` on plain images and the
-    copy on the same ones encrypted. Unless every output from the first layer on is the same, up to the
-    rounding of floats, there is an error instead of a model. So what cannot be folded (a second layer that
-    sees the images, weights shared with another layer or standardised when used) is never wrong in silence.
+    Both models are run as in evaluation, their modes and buffers and torch's random numbers left as they
+    were: `model` on plain images and the copy on the same ones encrypted. Unless every output from the first
+    layer on is the same, up to the rounding of floats, there is an error instead of a model. So what cannot
+    be folded (a second layer that sees the images, weights shared with another layer or standardised when
+    used) is never wrong in silence.
 
     cipher: what encrypts the images; its block size M and channels must be the stem's.
     mean, std: how the images that a convolution sees are normalised, as in `Cipher.encrypt`; default:
