@@ -11,14 +11,14 @@ from blockenc import ops as _ops  # registers torch.ops.blockenc
 from blockenc.backends import backends
 from blockenc.cipher import Cipher, decrypt, encrypt
 from blockenc.errors import BackendError, BlockencError, KeyFileError, WrongKeyError
-from blockenc.key import Key, KeySet
+from blockenc.keys.key import Key, KeySet
 from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:
     from blockenc import nn
-    from blockenc.data.collate import EncryptCollate
-    from blockenc.data.transform import EncryptTransform
-    from blockenc.nn.folding import protect, unprotect
+    from blockenc.folding.stems import protect, unprotect
+    from blockenc.loading.collate import EncryptCollate
+    from blockenc.loading.transform import EncryptTransform
 
 __version__ = "0.1.0"
 
@@ -43,11 +43,11 @@ __all__ = [
 
 # Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
 _LAZY = {
-    "EncryptCollate": ("blockenc.data.collate", "EncryptCollate"),
-    "EncryptTransform": ("blockenc.data.transform", "EncryptTransform"),
+    "EncryptCollate": ("blockenc.loading.collate", "EncryptCollate"),
+    "EncryptTransform": ("blockenc.loading.transform", "EncryptTransform"),
     "nn": ("blockenc.nn", None),
-    "protect": ("blockenc.nn.folding", "protect"),
-    "unprotect": ("blockenc.nn.folding", "unprotect"),
+    "protect": ("blockenc.folding.stems", "protect"),
+    "unprotect": ("blockenc.folding.stems", "unprotect"),
 }
 
 

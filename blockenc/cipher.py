@@ -11,8 +11,8 @@ import torch
 
 from blockenc.backends import aten
 from blockenc.hidden import hide
-from blockenc.key import AnyKey, as_key_set
-from blockenc.kinds import FITS, as_tensor, channels_of, cut_back, fitted
+from blockenc.images import FITS, as_tensor, channels_of, cut_back, fitted
+from blockenc.keys.key import AnyKey, as_key_set
 from blockenc.ops import check_no_derivative, has_values
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan, compile_plan
 from blockenc.scheme import Scheme
@@ -309,7 +309,7 @@ def _one_call(
     elif options:
         raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(options))})")
     # A Key owns the ciphers made of it, so that repeated calls compile once.
-    from blockenc.key import Key
+    from blockenc.keys.key import Key
 
     if isinstance(key, Key):
         cipher = key._ciphers.get((scheme, *rest.items()))

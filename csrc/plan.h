@@ -1,6 +1,6 @@
 // A packed plan and a job: what every kernel, on every device, is given.
 //
-// The layout of a packed plan is that of blockenc/plan.py, Plan.packed: six sections, each padded to
+// The layout of a packed plan is that of blockenc/plan/, Plan.packed: six sections, each padded to
 // kSection bytes. This header is plain C++17, used by g++ and nvcc alike; nothing here allocates.
 
 #pragma once
@@ -23,7 +23,7 @@ BLOCKENC_HOST_DEVICE constexpr int item_size(Type type) {
 }
 BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) { return type == Type::u8 || type == Type::u16; }
 
-// Bits of a plan's flags; blockenc/plan.py has the same list.
+// Bits of a plan's flags; blockenc/plan/ has the same list.
 enum : int32_t {
   kQuantises = 1,    // float input becomes integers
   kNearest = 2,      // floats k / 255 are the bytes k; without it they are treated as published
@@ -39,7 +39,7 @@ constexpr int64_t kSection = 64;
 constexpr int kMaxTables = 255;               // table_of is a byte
 constexpr int64_t kMaxBlockLength = 1 << 20;  // blockenc/scheme.py, MAX_BLOCK_LENGTH
 
-// One output position p of a block vector is made like this (see blockenc/plan.py):
+// One output position p of a block vector is made like this (see blockenc/plan/):
 //
 //   v = in[source[p]]                      position (i*M + j)*C + c is row i, column j, channel c
 //   integers in: k = min(v, in_values - 1), then 255 - k if flips[p] is odd

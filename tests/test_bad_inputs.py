@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 import blockenc
-from blockenc import BackendError, Cipher, Key, KeyFileError, KeySet, Scheme, keyfile
+from blockenc import BackendError, Cipher, Key, KeyFileError, KeySet, Scheme
 from blockenc.backends import choose
+from blockenc.keys import keyfile
 from tests import oracle
 
 KEY = oracle.KEY

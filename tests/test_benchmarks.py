@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import instructions
-from benchmarks.speed import measure, report
+from benchmarks.speed import instructions, measure, report
 from benchmarks.speed.peers import PEERS, Peer, copy_
 from benchmarks.speed.rows import BUDGETS, Row, grid, report_rows
 from blockenc.backends import native
@@ -146,5 +145,5 @@ def test_data() -> None:
 
 
 def test_kill() -> None:
-    said = run_module("benchmarks.kill", "--photos", "8", "--kills", "1")
+    said = run_module("benchmarks.data.kill", "--photos", "8", "--kills", "1")
     assert said.count("identical") == 2

@@ -18,9 +18,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import cli, files, key
-from blockenc.data import engine
-from blockenc.data.manifest import MAX_LINE, Manifest
+from blockenc import files
+from blockenc.cli import app as cli
+from blockenc.datasets import engine
+from blockenc.datasets.manifest import MAX_LINE, Manifest
+from blockenc.keys import key
 from blockenc.text import printable
 
 PASSWORD = "correct horse battery"
@@ -445,7 +447,7 @@ def test_what_nobody_foresaw_is_one_line(
     def fails(*args, **options):
         raise error
 
-    monkeypatch.setattr("blockenc.data.engine.encrypt_files", fails)
+    monkeypatch.setattr("blockenc.datasets.engine.encrypt_files", fails)
     says = f"error: {type(error).__name__}: "
     refused("encrypt", photos, tmp_path / "e", "--key", keys / "good.key", says=says)
 

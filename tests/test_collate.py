@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 import blockenc
 from blockenc import Cipher, EncryptCollate
-from blockenc.data.fields import put
+from blockenc.loading.fields import put
 from tests import oracle
 
 CIPHER = Cipher(oracle.KEY)

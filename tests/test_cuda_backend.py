@@ -79,7 +79,7 @@ def test_it_serves_cuda_tensors_only() -> None:
 
 
 def test_the_benchmark_runs_or_says_why_not() -> None:
-    command = [sys.executable, "-m", "benchmarks.speed_cuda", "--tiny", "--rounds", "2"]
+    command = [sys.executable, "-m", "benchmarks.speed.cuda", "--tiny", "--rounds", "2"]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     assert ("SKIPPED" if cuda.missing() else "blockenc") in done.stdout

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from benchmarks import cuda_roofline as roofline
+from benchmarks.speed import cuda_roofline as roofline
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not here")
 KERNELS = 13  # twelve instances of `tiles`, and `elements`

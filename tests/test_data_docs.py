@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from blockenc import cli
+from blockenc.cli import app as cli
 
 TEXT = (Path(__file__).parents[1] / "docs/data.md").read_text()
 SECTIONS = {

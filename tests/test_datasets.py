@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 
 import blockenc
-from benchmarks.kill import kill_and_resume
-from blockenc.data import engine, journal, pictures, work
-from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.formats import BY_NAME
-from blockenc.data.manifest import HELD, Manifest, ManifestError, part_name, read_folder
-from blockenc.data.pixels import ImageFileError, stored_png
+from benchmarks.data.kill import kill_and_resume
+from blockenc.datasets import engine, journal, pictures, work
+from blockenc.datasets.engine import decrypt_files, encrypt_files
+from blockenc.datasets.formats import BY_NAME
+from blockenc.datasets.manifest import HELD, Manifest, ManifestError, part_name, read_folder
+from blockenc.datasets.pixels import ImageFileError, stored_png
 from blockenc.errors import BlockencError, WrongKeyError
 from tests import oracle
 
@@ -537,7 +537,7 @@ def test_a_file_that_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_killed_and_resumed(tmp_path: Path) -> None:
-    """A few kills of encryption and decryption; `python -m benchmarks.kill` does many."""
+    """A few kills of encryption and decryption; `python -m benchmarks.data.kill` does many."""
     for name, make in MAKERS.items():
         make(tmp_path / "src" / name)
     for n in range(150):

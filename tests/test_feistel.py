@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockenc import ffx_decimal, reference
-from blockenc.ff1 import FF1, byte_table
+from blockenc import reference
+from blockenc.feistel import ffx_decimal
+from blockenc.feistel.ff1 import FF1, byte_table
 
 ALPHABET = string.digits + string.ascii_lowercase
 KEY_128 = "2B7E151628AED2A6ABF7158809CF4F3C"

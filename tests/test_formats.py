@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 import blockenc
-from blockenc.data import pictures, units
-from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.formats import format_of, plain_pickle, suspicion
-from blockenc.data.manifest import read_folder
-from blockenc.data.pixels import ImageFileError, RefusedError
-from blockenc.data.reading import Reading
+from blockenc.datasets import pictures, units
+from blockenc.datasets.engine import decrypt_files, encrypt_files
+from blockenc.datasets.formats import format_of, plain_pickle, suspicion
+from blockenc.datasets.manifest import read_folder
+from blockenc.datasets.pixels import ImageFileError, RefusedError
+from blockenc.datasets.reading import Reading
 from tests import oracle
 
 KEY = blockenc.Key(oracle.KEY)

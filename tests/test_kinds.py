@@ -11,7 +11,7 @@ from PIL import Image
 
 import blockenc
 from blockenc import Cipher
-from blockenc.kinds import encryptable, looks_like_image
+from blockenc.images import encryptable, looks_like_image
 from tests import oracle
 
 X = oracle.image((2, 3, 8, 12))

@@ -18,11 +18,11 @@ import pytest
 
 import blockenc
 from blockenc import files
-from blockenc.data import engine, journal, units
-from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.manifest import HELD, ManifestError
-from blockenc.data.units import LeftOut, Selection
-from blockenc.data.work import do
+from blockenc.datasets import engine, journal, units
+from blockenc.datasets.engine import decrypt_files, encrypt_files
+from blockenc.datasets.manifest import HELD, ManifestError
+from blockenc.datasets.units import LeftOut, Selection
+from blockenc.datasets.work import do
 from blockenc.errors import BlockencError
 from tests.test_datasets import KEY, SCHEME, contents, cut_off, encoded, make_images, noise
 

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 import blockenc
-from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.manifest import (
+from blockenc.datasets.engine import decrypt_files, encrypt_files
+from blockenc.datasets.manifest import (
     HELD,
     Manifest,
     ManifestError,
@@ -27,7 +27,7 @@ from blockenc.data.manifest import (
     part_of,
     read_folder,
 )
-from blockenc.data.reading import Reading
+from blockenc.datasets.reading import Reading
 from blockenc.errors import WrongKeyError
 from tests import oracle
 from tests.test_datasets import KEY, SCHEME, contents, decoded, encoded, images_of, make_images, noise

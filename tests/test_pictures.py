@@ -17,11 +17,11 @@ from PIL import EpsImagePlugin, Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 import blockenc
-from blockenc.data import pictures
-from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.manifest import ManifestError, read_folder
-from blockenc.data.pixels import ImageFileError
-from blockenc.data.reading import Reading
+from blockenc.datasets import pictures
+from blockenc.datasets.engine import decrypt_files, encrypt_files
+from blockenc.datasets.manifest import ManifestError, read_folder
+from blockenc.datasets.pixels import ImageFileError
+from blockenc.datasets.reading import Reading
 from blockenc.errors import BlockencError
 from tests import oracle
 from tests.test_manifest import as_version_2, sealed

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import blockenc
-from blockenc.data import work
-from blockenc.data.engine import decrypt_files, encrypt_files
-from blockenc.data.manifest import HELD
+from blockenc.datasets import work
+from blockenc.datasets.engine import decrypt_files, encrypt_files
+from blockenc.datasets.manifest import HELD
 from tests import oracle
 from tests.test_datasets import contents, encoded, make_cifar, make_images, make_npy, make_tar, noise
 
@@ -43,7 +43,7 @@ def make_all(src: Path) -> None:
 
 
 def test_the_same_output_and_no_key_in_the_logs(cluster: Path, tmp_path: Path) -> None:
-    from blockenc.data.on_ray import in_ray
+    from blockenc.datasets.on_ray import in_ray
 
     make_all(tmp_path / "src")
     encrypt_files(tmp_path / "src", tmp_path / "want", KEY, SCHEME)
@@ -60,7 +60,7 @@ def test_the_same_output_and_no_key_in_the_logs(cluster: Path, tmp_path: Path) -
 
 def test_a_worker_is_killed(cluster: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two workers dies by SIGKILL in the middle of a unit; the output is the same."""
-    from blockenc.data.on_ray import in_ray
+    from blockenc.datasets.on_ray import in_ray
 
     src = tmp_path / "src"
     src.mkdir()
@@ -76,7 +76,7 @@ def test_a_worker_is_killed(cluster: Path, tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.2)
         return do(job, unit)
 
-    monkeypatch.setattr("blockenc.data.on_ray.do", slow)
+    monkeypatch.setattr("blockenc.datasets.on_ray.do", slow)
     killed = []
 
     def kill() -> None:
@@ -96,8 +96,8 @@ def test_a_worker_is_killed(cluster: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_errors_of_the_work_are_raised_as_they_are(cluster: Path, tmp_path: Path) -> None:
-    from blockenc.data.on_ray import in_ray
-    from blockenc.data.pixels import ImageFileError
+    from blockenc.datasets.on_ray import in_ray
+    from blockenc.datasets.pixels import ImageFileError
 
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.tar").write_bytes(b"nonsense")

@@ -25,7 +25,8 @@ import pytest
 import torch
 
 import blockenc
-from blockenc import Cipher, Key, KeyFileError, KeySet, hidden, key, keyfile, reference
+from blockenc import Cipher, Key, KeyFileError, KeySet, hidden, reference
+from blockenc.keys import key, keyfile
 from tests import oracle
 
 SECRET = bytes(range(100, 132))

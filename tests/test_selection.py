@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 import blockenc
-from blockenc.data import units
-from blockenc.data.engine import decrypt_files, decrypt_unlisted, encrypt_files
-from blockenc.data.formats import BY_NAME
-from blockenc.data.manifest import ManifestError, read_folder
-from blockenc.data.pixels import ImageFileError, RefusedError
-from blockenc.data.reading import Reading
-from blockenc.data.units import Selection
+from blockenc.datasets import units
+from blockenc.datasets.engine import decrypt_files, decrypt_unlisted, encrypt_files
+from blockenc.datasets.formats import BY_NAME
+from blockenc.datasets.manifest import ManifestError, read_folder
+from blockenc.datasets.pixels import ImageFileError, RefusedError
+from blockenc.datasets.reading import Reading
+from blockenc.datasets.units import Selection
 from blockenc.errors import BlockencError
 from tests.test_datasets import (
     KEY,

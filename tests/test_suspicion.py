@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from blockenc.data.formats import suspicion
+from blockenc.datasets.formats import suspicion
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (32, 32), np.uint8)

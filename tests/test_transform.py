@@ -256,7 +256,7 @@ def test_importing_blockenc_imports_neither() -> None:
     code = (
         "import torch, sys; a = set(sys.modules); import blockenc; "
         "new = set(sys.modules) - a; "
-        "print([m for m in ('torchvision', 'PIL', 'blockenc.data', 'blockenc.nn') if m in new])"
+        "print([m for m in ('torchvision', 'PIL', 'blockenc.datasets', 'blockenc.nn') if m in new])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

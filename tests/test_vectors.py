@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import blockenc
-from blockenc.ffx_decimal import decimal_table
-from blockenc.key import Key, StepUse
+from blockenc.feistel.ffx_decimal import decimal_table
+from blockenc.keys.key import Key, StepUse
 from tests import make_vectors
 
 VECTORS = json.loads(make_vectors.PATH.read_text())

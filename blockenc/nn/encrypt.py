@@ -11,8 +11,8 @@ import torch
 
 from blockenc.backends import aten
 from blockenc.cipher import Cipher, torch_operations
-from blockenc.data.collate import check_output
-from blockenc.kinds import as_tensor, fitted
+from blockenc.images import as_tensor, fitted
+from blockenc.loading.collate import check_output
 from blockenc.ops import check_no_derivative, check_size, result_dtype
 from blockenc.plan import Plan
 

@@ -14,7 +14,7 @@ import torch
 
 import blockenc
 from blockenc.backends.native import TYPES
-from blockenc.key import Key
+from blockenc.keys.key import Key
 from blockenc.plan import Plan, compile_plan
 from tests import oracle
 

@@ -1,0 +1,1 @@
+"""Data loaders and the command, against plain ones: python -m benchmarks.data"""

@@ -1,0 +1,654 @@
+"""The command line: keys, folders of images, what a file is, and the demo.
+
+What a user can get wrong ends in one line on stderr and exit status 1 (2 for wrong usage, as click has it);
+a traceback is a bug. Passwords are never arguments, which other users of the machine could see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import io
+import os
+import signal
+import sqlite3
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from blockenc.errors import UNFORESEEN, BlockencError
+from blockenc.text import printable
+
+if TYPE_CHECKING:
+    from blockenc.datasets.engine import Engine, Finished, Summary, Track
+    from blockenc.datasets.formats import Format
+    from blockenc.datasets.manifest import Manifest
+    from blockenc.datasets.units import Selection
+    from blockenc.keys.key import Key, KeySet
+    from blockenc.scheme import Scheme
+
+PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
+_password_given: ContextVar[str] = ContextVar("password", default="")  # that of the variable
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal, as shells report it
+
+
+class Ffx(str, enum.Enum):
+    byte = "byte"
+    decimal = "decimal"
+
+
+class Fit(str, enum.Enum):
+    error = "error"
+    crop = "crop"
+    pad = "pad"
+
+
+class Mode(str, enum.Enum):
+    rgb = "rgb"
+    keep = "keep"
+
+
+class Verify(str, enum.Enum):
+    none = "none"
+    sample = "sample"
+    all = "all"
+
+
+class Engines(str, enum.Enum):
+    threads = "threads"
+    ray = "ray"
+
+
+class _Group(TyperGroup):
+    """Where the errors of every command become one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with _password_taken():
+                return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort):
+            raise typer.Exit(INTERRUPTED) from None
+        except MemoryError:
+            _fail("out of memory")
+        except (BlockencError, OSError, TypeError, ValueError, sqlite3.Error) as error:
+            _fail(_describe(error))
+        except UNFORESEEN as error:
+            _fail(
+                f"{type(error).__name__}: {error} (blockenc should have told what is wrong; please report it)"
+            )
+        except Exception as error:
+            if hasattr(error, "format_message"):  # wrong usage, of which click tells: in one line, too
+                error.message = printable(error.message)  # type: ignore[attr-defined]
+            raise
+
+
+@contextlib.contextmanager
+def _password_taken() -> Iterator[None]:
+    """Takes the password out of the environment, which processes that we start, such as Ray's, inherit."""
+    password = os.environ.pop(PASSWORD_VARIABLE, None)
+    token = _password_given.set(password or "")
+    try:
+        yield
+    finally:
+        _password_given.reset(token)
+        if password is not None:  # for whoever calls us from Python
+            os.environ[PASSWORD_VARIABLE] = password
+
+
+def _fail(message: str) -> NoReturn:
+    _say("error", message)
+    raise typer.Exit(1)
+
+
+def _warn(message: str) -> None:
+    _say("warning", message)
+
+
+def _say(what: str, message: str) -> None:
+    typer.echo(f"{what}: {printable(' '.join(message.splitlines()))}", err=True)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+app = typer.Typer(
+    name="blockenc",
+    cls=_Group,
+    help="Block-wise image encryption that neural networks still learn from.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",  # so square brackets in texts of help are escaped
+    pretty_exceptions_enable=False,  # it would show local variables, and with them passwords
+)
+
+KeyOption = Annotated[Path, typer.Option("--key", help="Key file, of a key or a key set, made by keygen.")]
+PasswordOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer of the oldest release supported reads no `|`
+    typer.Option(
+        help=f"File whose first line is the key file's password; default: {PASSWORD_VARIABLE}, else a prompt."
+    ),
+]
+BackendOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="What does the work; default: the fastest there is (see inspect)."),
+]
+WorkersOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(min=1, help="Files done at once; default: one a processor."),
+]
+EngineOption = Annotated[
+    Engines,
+    typer.Option(
+        help="Who does the work: threads here, or Ray workers ("
+        + escape("pip install 'blockenc[ray]'")
+        + ")."
+    ),
+]
+RayOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="ADDRESS", help="Ray cluster to join; default: RAY_ADDRESS, else a local one."),
+]
+MEMORY = 256
+MemoryOption = Annotated[
+    int,
+    typer.Option(
+        metavar="MB", min=1, help="What one picture, row, member or batch may take once it is unpacked."
+    ),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
+IncludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="PATTERN", help="Take only files, or folders, that match, such as *.png or train/*."
+    ),
+]
+ExcludeOption = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(metavar="PATTERN", help="Leave out files, or folders, that match."),
+]
+LinksOption = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that lead out of SRC; others always are.")
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-damaged", help="Leave out damaged files and list them in blockenc.skipped.txt."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from blockenc import __version__
+
+        typer.echo(f"blockenc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Key file to write.")],
+    key_set: Annotated[
+        bool, typer.Option("--set", help="Write a key set: one key each for shuffle, np and ffx.")
+    ] = False,
+    password_file: PasswordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Write a new random key to FILE, sealed with a password."""
+    from blockenc.keys.key import Key, KeySet
+
+    if file.is_dir() or (file.exists() and not force):
+        raise FileExistsError(17, "exists already; keygen overwrites a file only with --force", str(file))
+    if not file.parent.is_dir():
+        raise FileNotFoundError(2, "no such folder", str(file.parent))
+    key = KeySet.generate() if key_set else Key.generate()
+    key.save(file, _password(password_file, confirm=True), overwrite=force)
+    typer.echo(f"wrote key{' set' * key_set} {key.fingerprint} to {printable(file)}")
+
+
+@app.command()
+def encrypt(
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="An image or data set file, or a folder tree.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
+    key: KeyOption,
+    block_size: Annotated[int, typer.Option(help="M: images are cut into M x M blocks.")] = 4,
+    steps: Annotated[str, typer.Option(help="Transforms in order, with commas.")] = "shuffle,np,ffx",
+    ffx: Annotated[Ffx, typer.Option(help="Profile of the ffx step.")] = Ffx.byte,
+    fit: Annotated[
+        Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
+    ] = Fit.error,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="Picture files: encrypt the RGB that loaders see, or keep 1, 3 or 4 channels."),
+    ] = Mode.rgb,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Accept what 8-bit RGB loses: 16 bits, CMYK, further frames.")
+    ] = False,
+    resize: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|WxH", help="Resize pictures first: the shorter side to N, or to W x H."),
+    ] = None,
+    crop: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N|WxH", help="Then cut N x N, or W x H, from their middle."),
+    ] = None,
+    copy: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="PATTERN",
+            help="Copy unencrypted, whatever it is: files, or shard.tar/member, table.parquet/column.",
+        ),
+    ] = None,
+    max_memory: MemoryOption = MEMORY,
+    verify: Annotated[
+        Verify, typer.Option(help="Decrypt again and compare: no file, a sample of 100, or all.")
+    ] = Verify.none,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="I/N", help="Do only part I (from 0) of N; the N runs may share DST."),
+    ] = None,
+    workers: WorkersOption = None,
+    engine: EngineOption = Engines.threads,
+    ray_address: RayOption = None,
+    password_file: PasswordOption = None,
+    backend: BackendOption = None,
+    force: ForceOption = False,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    follow_links: LinksOption = False,
+    skip_damaged: SkipOption = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Encrypt what is encrypted already once more.")
+    ] = False,
+) -> None:
+    """Encrypt SRC into DST: the same tree, images as PNG, with a manifest (blockenc.json).
+
+    SRC holds images, CIFAR python batches, webdataset tar shards, .npy and .npz arrays, and Parquet or
+    Arrow tables. A run that was cut off goes on when it is repeated.
+    """
+    from blockenc.datasets.engine import encrypt_files
+    from blockenc.datasets.reading import Reading, parse_edges
+
+    scheme = _scheme(block_size, steps, ffx)
+    part = _shard(shard)
+    reading = Reading(
+        mode=mode.value,
+        convert=convert,
+        resize=parse_edges("resize", resize),
+        crop=parse_edges("crop", crop),
+        copy=tuple(copy or ()),
+        max_bytes=max_memory << 20,
+    )
+    secret = _load_key(key, password_file)
+    start = time.perf_counter()
+    summary = encrypt_files(
+        src,
+        dst,
+        secret,
+        scheme,
+        fit=fit.value,
+        reading=reading,
+        backend=backend,
+        force=force,
+        verify=verify.value,
+        shard=part,
+        workers=workers,
+        engine=_engine(engine, ray_address),
+        track=_progress("encrypting"),
+        selection=_selection(include, exclude, follow_links),
+        skip_damaged=skip_damaged,
+        again=again,
+        warn=_warn,
+    )
+    _report("encrypted", summary, time.perf_counter() - start, dst)
+
+
+@app.command()
+def decrypt(
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="An encrypted folder, or one file of it.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
+    key: KeyOption,
+    max_memory: MemoryOption = MEMORY,
+    workers: WorkersOption = None,
+    engine: EngineOption = Engines.threads,
+    ray_address: RayOption = None,
+    password_file: PasswordOption = None,
+    backend: BackendOption = None,
+    force: ForceOption = False,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
+    follow_links: LinksOption = False,
+    skip_damaged: SkipOption = False,
+    block_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Without a manifest: M of the encryption."),
+    ] = None,
+    steps: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Without a manifest: steps of the encryption, as they were given there."),
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="Without a manifest: --mode of the encryption.")] = Mode.rgb,
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="WxH", help="Without a manifest: size before padding; default: all of it."),
+    ] = None,
+) -> None:
+    """Decrypt what encrypt wrote: images as PNG files of the original sizes, data sets in their formats.
+
+    Where the manifest (blockenc.json) is lost, --block-size and --steps stand in for it; then nothing tells
+    whether they, and the key, are right.
+    """
+    from blockenc.datasets.engine import decrypt_files, decrypt_unlisted
+
+    scheme = None
+    if block_size is not None and steps is not None:
+        scheme = _scheme(block_size, steps, Ffx.byte)
+    elif block_size is not None or steps is not None or size is not None:
+        raise ValueError("decrypting without a manifest: expected both --block-size and --steps")
+    wanted_size = _size(size)
+    secret = _load_key(key, password_file)
+    start = time.perf_counter()
+    options: dict[str, Any] = {
+        "max_bytes": max_memory << 20,
+        "backend": backend,
+        "force": force,
+        "workers": workers,
+        "engine": _engine(engine, ray_address),
+        "track": _progress("decrypting"),
+        "selection": _selection(include, exclude, follow_links),
+        "skip_damaged": skip_damaged,
+        "warn": _warn,
+    }
+    if scheme is None:
+        summary = decrypt_files(src, dst, secret, **options)
+    else:
+        summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, mode=mode.value, **options)
+    _report("decrypted", summary, time.perf_counter() - start, dst)
+
+
+def _scheme(block_size: int, steps: str, ffx: Ffx) -> Scheme:
+    from blockenc.scheme import Scheme
+
+    names = tuple(step.strip() for step in steps.split(",") if step.strip())
+    return Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
+
+
+def _selection(include: list[str] | None, exclude: list[str] | None, follow_links: bool) -> Selection:
+    from blockenc.datasets.units import Selection
+
+    return Selection(tuple(include or ()), tuple(exclude or ()), follow_links)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ValueError(f"--size: expected WIDTHxHEIGHT such as 640x480, got {text!r}")
+    return int(width), int(height)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        i, n = (int(number) for number in text.split("/"))
+    except ValueError:
+        raise ValueError(f"shard: expected I/N such as 0/4, got {text!r}") from None
+    return i, n
+
+
+def _engine(name: Engines, address: str | None) -> Engine:
+    if name is Engines.threads:
+        if address is not None:
+            raise ValueError("--ray-address: goes with --engine ray")
+        from blockenc.datasets.engine import in_threads
+
+        return in_threads
+    from blockenc.datasets.on_ray import in_ray
+
+    return in_ray(address)
+
+
+@app.command()
+def inspect(
+    path: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="PATH", help="A key file, an encrypted folder or its manifest, or an image."),
+    ] = None,
+) -> None:
+    """Tell what PATH is, without any password; with no PATH, which backends this install has."""
+    if path is None:
+        from blockenc.backends import backends
+
+        return _table("backends", backends())
+    from blockenc.datasets import formats, manifest
+
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path}: is neither a file nor a folder")
+    if path.is_dir():
+        return _table(str(path / manifest.MANIFEST), _manifest_rows(manifest.read_folder(path)))
+    kind = next((kind for kind in formats.FORMATS if kind.names(path.name)), None)
+    if kind is not None and (kind is formats.IMAGE or manifest.find_manifest(path)):
+        return _table(str(path), _file_rows(path, kind))
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
+        return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
+    return _table(str(path), _key_rows(path))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("blockenc-demo"),
+) -> None:
+    """Train a small classifier on encrypted images and show what the right and a wrong key give."""
+    try:
+        from blockenc.demo import run
+
+        report = run(output)
+    except ImportError as error:
+        raise BlockencError(f"demo: {error}; try: pip install 'blockenc[demo]'") from None
+    typer.echo(f"report: {printable(report)}")
+
+
+def _key_rows(path: Path) -> dict[str, str]:
+    from blockenc.keys import keyfile
+
+    header = keyfile.read_header(path)
+    kdf = header["kdf"]
+    rows = {
+        "kind": "key file" if header["format"] == keyfile.KEY.format else "key-set file",
+        "fingerprint": header["fingerprint"],
+        "format": f"{header['format']} version {header['version']}",
+        "kdf": f"{kdf['name']} (n={kdf['n']}, r={kdf['r']}, p={kdf['p']})",
+        "cipher": header["cipher"]["name"],
+    }
+    mode = path.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o077:
+        rows["warning"] = f"others may read or change this file (mode {mode:03o}): chmod 600 it"
+    return rows
+
+
+def _manifest_rows(manifest: Manifest) -> dict[str, str]:
+    sizes, kinds = Counter[tuple[int, int, int]](), Counter[str]()
+    for item in manifest.items():
+        kinds[item.format] += 1
+        sizes.update(picture[:3] for picture in item.images)
+    shown = [f"{n} of {w} x {h} x {c}" for (w, h, c), n in sizes.most_common(5)]
+    return {
+        "kind": "encrypted images",
+        "fingerprint": manifest.fingerprint,
+        **_scheme_rows(manifest),
+        "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        "images": str(sizes.total()),
+        "authenticated": _authentication(manifest),
+        "sizes": ", ".join(shown) + (", ..." if len(sizes) > len(shown) else ""),
+    }
+
+
+def _authentication(manifest: Manifest) -> str:
+    from blockenc.datasets.manifest import UNTAGGED
+
+    if manifest.version == UNTAGGED:
+        return f"no: version {UNTAGGED} has no tag, and anyone may have changed it"
+    return "with the key only: decrypt checks it, inspect cannot"
+
+
+def _scheme_rows(manifest: Manifest) -> dict[str, str]:
+    scheme = manifest.scheme
+    return {
+        "block size": str(scheme.block_size),
+        "steps": ", ".join(scheme.steps),
+        "ffx": scheme.ffx,
+        "fit": manifest.fit,
+    }
+
+
+def _file_rows(path: Path, kind: Format) -> dict[str, str]:
+    from blockenc.datasets import manifest, pictures
+
+    rows = {"kind": kind.name}
+    if kind.name == "image":
+        size, mode = pictures.image_header(path)
+        rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
+    found = manifest.find_manifest(path)
+    if found is None:
+        return {**rows, "encrypted": "not known: no manifest beside it"}
+    owner, item = found
+    if item is None:
+        return {**rows, "encrypted": f"not listed in {owner.paths[0]}"}
+    many = len(item.images) != 1
+    original = f"{len(item.images)} images" if many else "{} x {}".format(*next(iter(item.images)))
+    return {
+        **rows,
+        "encrypted": f"yes, by {owner.paths[0]}",
+        "authenticated": _authentication(owner),
+        "fingerprint": owner.fingerprint,
+        **_scheme_rows(owner),
+        "original": f"{item.source}, {original}",
+    }
+
+
+def _table(title: str, rows: dict[str, str]) -> None:
+    table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(printable(value), overflow="fold"))
+    Console().print(table)
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _password(file: Path | None, confirm: bool = False) -> str:
+    """The key file's password; no message ever carries it."""
+    if file is not None:
+        try:
+            password = file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r").decode()
+        except UnicodeDecodeError:  # its message would show a byte of the password
+            raise ValueError(f"{file}: the password is not UTF-8 text") from None
+        if not password:
+            raise ValueError(f"{file}: expected a password on the first line, got none")
+        return password
+    if password := _password_given.get():
+        return password
+    if not _at_terminal():
+        raise ValueError(f"password: no terminal to ask at; give --password-file or set {PASSWORD_VARIABLE}")
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
+
+
+def _load_key(path: Path, password_file: Path | None) -> Key | KeySet:
+    from blockenc.keys import key, keyfile
+
+    keyfile.read_header(path)  # a wrong path is told before a password is asked for
+    return key.load_key(path, _password(password_file))
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        images = task.fields["images"]
+        rate = images / task.elapsed if task.elapsed else 0.0
+        return Text(f"{images} images, {rate:.1f}/s", style="progress.data.speed")
+
+
+def _progress(label: str) -> Track:
+    """A progress bar on stderr, if that is a terminal: bytes of the sources, images, rate, time left."""
+
+    def track(done: Iterable[Finished], total: int) -> Iterable[Finished]:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(label, total=total, images=0)
+            images = 0
+            for unit in done:
+                images += unit.images
+                progress.update(task, advance=unit.size, images=images)
+                yield unit
+
+    return track
+
+
+def _report(verb: str, summary: Summary, seconds: float, dst: str) -> None:
+    """What was done, in one line; then a line for each kind of file that was left out."""
+    from blockenc.datasets.units import described
+
+    images = f"{summary.images} image{'s' * (summary.images != 1)}"
+    resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
+    copied = f"; {summary.without} files without images copied" if summary.without else ""
+    if summary.copied:
+        copied += f"; {summary.copied} copied unencrypted (--copy)"
+    if summary.metadata:
+        copied += f"; metadata (EXIF, colour profile, text) of {summary.metadata} left out"
+    size = f"{summary.pixels / 1e6:.2f} megapixels"
+    lines = [f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{copied}"]
+    for line in lines + described(summary.left_out):
+        typer.echo(printable(line))
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; exits."""
+    # Pillow warns of pictures that are refused for their size, or that the user means.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
+    # So that a terminated run, too, takes its temporary files with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of an encoding that may not have every character
+            stream.reconfigure(errors="backslashreplace")
+    app(args=None if args is None else list(args), prog_name="blockenc")

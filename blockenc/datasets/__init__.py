@@ -1,0 +1,1 @@
+"""Data sets on disk: encrypted and decrypted file by file, resumable."""

@@ -1,0 +1,1 @@
+"""Keys folded into the weights of trained models."""

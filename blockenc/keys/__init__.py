@@ -1,0 +1,1 @@
+"""Secrets: keys, key sets, the key schedule and the key file."""

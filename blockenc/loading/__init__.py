@@ -1,0 +1,1 @@
+"""Encryption while data are loaded: a collate_fn for DataLoader, a torchvision transform."""

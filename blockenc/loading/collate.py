@@ -1,0 +1,266 @@
+"""A DataLoader's collate_fn that encrypts the batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate, get_worker_info
+
+from blockenc.cipher import Cipher, torch_dtype
+from blockenc.images import PIL_MODES, as_tensor, channels_error, describe, fitted_side, mode_advice
+from blockenc.loading.fields import (
+    USUAL_NAMES,
+    Field,
+    Path,
+    at,
+    children,
+    find,
+    given_fields,
+    image_paths,
+    is_array,
+    label,
+    leaves,
+    put,
+    refuse_images,
+    within,
+)
+from blockenc.ops import result_dtype
+from blockenc.plan import DECIMAL_VALUES
+
+
+def check_output(
+    cipher: Cipher,
+    dtype: torch.dtype | np.dtype | str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    *,
+    decrypt: bool = False,
+) -> torch.dtype | None:
+    """The dtype as torch's; raises now what the first batch would: encrypts, or decrypts, one block."""
+    if not isinstance(cipher, Cipher):
+        raise TypeError(f"cipher: expected a blockenc.Cipher, got {type(cipher).__name__}")
+    scheme = cipher.scheme
+    integers = torch.uint16 if cipher.plan(decrypt=decrypt).in_values == DECIMAL_VALUES else torch.uint8
+    shape = (scheme.channels, scheme.block_size, scheme.block_size)
+    block = torch.zeros(shape, dtype=integers, device="cpu")
+    if decrypt:
+        cipher.decrypt(block, dtype=dtype)
+    else:
+        cipher.encrypt(block, dtype=dtype, mean=mean, std=std)
+    return None if dtype is None else torch_dtype(dtype)
+
+
+class EncryptCollate:
+    """Collates samples as torch's default does, the images encrypted in one call a batch.
+
+    A sample is an image, or a tuple, named tuple, list, dict or dataclass that holds images and anything
+    else. An image is a PIL image, a NumPy array [H, W, C], or a torch tensor [C, H, W], uint8 or floating
+    in [0, 1]; under a cipher of one channel also [H, W]. A batch of images becomes one tensor
+    [N, C, H, W]; everything else goes through `collate`. A field that is a list of images (views of one
+    picture) comes out as a list of batches.
+
+    What is neither encrypted nor named in `keep` or `plain`, and looks like an image, is an error, since it
+    would be left unencrypted (`kinds.looks_like_image` has the rule; containers and texts of which nobody
+    thought may still hold pictures that it does not find).
+
+    cipher: what encrypts. Its `fit` says what becomes of images of other sizes than whole blocks.
+    images: the fields that are images: positions, or names of a dict or named tuple, one or several; one
+        that lies deeper by its way, "target.crop". Default: the first field, of dicts the one called image,
+        img, pixel_values, png or jpg; and what else, at any depth, is an image without doubt: torchvision's,
+        colour PIL images, what has a usual name, equal ones in a list (`fields.image_paths` has the rule).
+    keep: fields that come out as a list, one entry a sample, untouched: boxes, masks of many sizes.
+    plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest.
+    dtype, mean, std: the output stage of `Cipher.encrypt`, in the same pass: it replaces
+        ToTensor and Normalize.
+    memory_format: of the batches, torch.contiguous_format or torch.channels_last.
+    collate: for what is neither (default: torch.utils.data.default_collate).
+
+    Works in workers under fork, spawn and forkserver; a pickled one holds what a pickled Cipher holds.
+    Raises TypeError or ValueError that names the argument; for a batch that does not fit together, the
+    sample that does not.
+    """
+
+    def __init__(
+        self,
+        cipher: Cipher,
+        *,
+        images: Field | Sequence[Field] | None = None,
+        keep: Field | Sequence[Field] = (),
+        plain: Field | Sequence[Field] = (),
+        dtype: torch.dtype | np.dtype | str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        collate: Callable[[list[Any]], Any] = default_collate,
+    ) -> None:
+        self.dtype = check_output(cipher, dtype, mean, std)
+        self.cipher, self.mean, self.std = cipher, mean, std
+        self.images = None if images is None else given_fields(images, "images")
+        self.keep, self.plain = given_fields(keep, "keep"), given_fields(plain, "plain")
+        if self.images == ():
+            raise ValueError("images: expected at least one field, got none")
+        if both := set(self.images or ()) & {*self.keep, *self.plain}:
+            name = "keep" if both & set(self.keep) else "plain"
+            raise ValueError(f"{name}: {', '.join(map(repr, both))} cannot be in it, it is in images")
+        if memory_format not in (torch.contiguous_format, torch.channels_last):
+            raise ValueError(
+                f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
+            )
+        self.memory_format = memory_format
+        self.collate = collate
+
+    def __repr__(self) -> str:
+        return f"EncryptCollate({self.cipher!r}, images={self.images!r}, dtype={self.dtype})"
+
+    def __call__(self, batch: Sequence[Any]) -> Any:
+        """The batch. Raises as the class says; what `collate` raises, it raises."""
+        if not len(batch):
+            raise ValueError("batch: expected at least one sample, got none")
+        first = batch[0]
+        if is_array(first):
+            return self._encrypt(batch, "")
+        if children(first) is None:
+            raise TypeError(
+                "batch: expected samples that are images, or tuples, lists or dicts that hold one, "
+                f"got {type(first).__name__}"
+            )
+        images = self._images(first)
+        kept = [_path(first, field, 0) for field in self.keep]
+        columns = {path: _column(batch, path) for path in (*images, *kept)}
+        # Numbers stand in for these fields, so that the containers become what torch makes of them.
+        rest = []
+        for number, sample in enumerate(batch):
+            for path in columns:
+                sample = put(sample, path, 0)
+            plain = [_path(sample, field, number) for field in self.plain]
+            refuse_images(
+                sample,
+                self.cipher.scheme.channels,
+                plain,
+                f"batch: sample {number}",
+                "name it in images= to have it encrypted, or, if it is to stay as it is, in plain= "
+                "(collated as usual) or keep= (a list, one entry a sample)",
+            )
+            rest.append(sample)
+        result = self.collate(rest)
+        if isinstance(result, (list, tuple)) and result and result[0] is rest[0]:
+            raise TypeError("collate: expected it to make one batch of the samples, got the samples")
+        for path, column in columns.items():
+            done = self._encrypt(column, f", field {label(path)}") if path in images else column
+            result = put(result, path, done)
+        return result
+
+    def _images(self, sample: Any) -> list[Path]:
+        """The fields to encrypt, by the first sample of a batch."""
+        if self.images is not None:
+            named = [_path(sample, field, 0) for field in self.images]
+            return [(*path, *below) for path in named for below, _ in leaves(at(sample, path))]
+        channels = self.cipher.scheme.channels
+        left = [_path(sample, field, 0) for field in (*self.keep, *self.plain)]
+        found = image_paths(sample, channels, left)
+        usual = _path(sample, _usual_field(sample), 0)
+        if children(at(sample, usual)) is None and not within(usual, left):
+            return list(dict.fromkeys((usual, *found)))
+        if not found:
+            raise ValueError(
+                f"images: say which field is the image; {label(usual)} holds none that a cipher of "
+                f"{channels} channels takes"
+            )
+        return found
+
+    def _encrypt(self, samples: Sequence[Any], place: str) -> torch.Tensor:
+        stacked = self._stack(samples, place)
+        encrypt = functools.partial(self.cipher.encrypt, stacked, mean=self.mean, std=self.std)
+        if torch.float64 in (stacked.dtype, self.dtype):
+            result: torch.Tensor = encrypt(dtype=self.dtype)
+            return result.contiguous(memory_format=self.memory_format)
+        dtype = result_dtype(stacked.dtype, self.cipher.plan().flags, self.dtype)
+        block_size, fit = self.cipher.scheme.block_size, self.cipher.fit
+        height, width = (fitted_side(side, block_size, fit) for side in stacked.shape[2:])
+        out = _empty((*stacked.shape[:2], height, width), dtype, self.memory_format)
+        result = encrypt(out=out)
+        return result
+
+    def _stack(self, samples: Sequence[Any], place: str) -> torch.Tensor:
+        """The images as one tensor [N, C, H, W], of the strides that cost least."""
+        first, want = samples[0], self._describe(samples[0], 0, place)
+        for number, sample in enumerate(samples):
+            if (got := self._describe(sample, number, place)) != want:
+                raise ValueError(
+                    f"batch: sample {number}{place} is {got}, sample 0 is {want}; bring the images to one "
+                    "size and kind before they are collated"
+                )
+        if isinstance(first, torch.Tensor):
+            stacked = torch.stack([sample.as_subclass(torch.Tensor) for sample in samples])
+            return stacked if stacked.dim() == 4 else stacked.unsqueeze(1)
+        if not isinstance(first, np.ndarray) and not hasattr(first, "getbands"):
+            return torch.stack([as_tensor(sample, self.cipher.scheme.channels)[0] for sample in samples])
+        arrays = [np.asarray(sample) for sample in samples]
+        stacked_arrays = np.stack([array if array.ndim == 3 else array[:, :, None] for array in arrays])
+        return as_tensor(stacked_arrays, self.cipher.scheme.channels)[0]
+
+    def _describe(self, image: Any, number: int, place: str) -> str:
+        """Kind, shape and dtype, in words that are equal only for images that can be stacked."""
+        where, channels = f"batch: sample {number}{place}", self.cipher.scheme.channels
+        if not is_array(image):
+            raise TypeError(
+                f"{where}: expected a PIL image, a NumPy array or a torch tensor, got {type(image).__name__} "
+                "(images= names the fields that are images)"
+            )
+        if hasattr(image, "getbands"):
+            if image.mode not in PIL_MODES:
+                raise ValueError(f"{where} is a PIL image of mode {image.mode!r}; {mode_advice(image.mode)}")
+            return describe(image)
+        first = isinstance(image, torch.Tensor)
+        grey = channels == 1 and len(image.shape) == 2
+        if len(image.shape) != 3 and not grey:
+            raise ValueError(
+                f"{where}: expected an image {'[C, H, W]' if first else '[H, W, C]'}, "
+                f"got shape {tuple(image.shape)}"
+            )
+        if not grey and image.shape[-3 if first else -1] != channels:
+            raise channels_error(where, tuple(image.shape), channels, first)
+        return describe(image)
+
+
+def _usual_field(sample: Any) -> Field:
+    if not isinstance(sample, Mapping):
+        return 0
+    for name in USUAL_NAMES:
+        if name in sample:
+            return name
+    raise ValueError(
+        f"images: say which field is the image, none of {', '.join(map(repr, sample))} is called "
+        f"{', '.join(USUAL_NAMES)}"
+    )
+
+
+def _path(sample: Any, field: Field, number: int) -> Path:
+    path = find(sample, str(field))
+    if path is None:
+        raise ValueError(f"batch: sample {number} has no field {field!r}")
+    return path
+
+
+def _column(batch: Sequence[Any], path: Path) -> list[Any]:
+    """One field of every sample."""
+    values = []
+    for number, sample in enumerate(batch):
+        try:
+            values.append(at(sample, path))
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise ValueError(f"batch: sample {number} has no field {label(path)}") from None
+    return values
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> torch.Tensor:
+    """A batch to fill; in a worker in shared memory, as default_collate has it, which saves a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype, memory_format=memory_format, device="cpu")
+    meta = torch.empty(shape, dtype=dtype, memory_format=memory_format, device="meta")
+    storage = torch.UntypedStorage._new_shared(meta.numel() * dtype.itemsize)
+    return torch.empty(0, dtype=dtype, device="cpu").set_(storage, 0, meta.shape, meta.stride())
