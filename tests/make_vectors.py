@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blockenc import reference
+from blockenc.reference import version1
 
 PATH = Path(__file__).parent / "vectors" / "scheme_v1.json"
 KEY = bytes(range(32))
@@ -35,15 +35,13 @@ def image(shape: list[int]) -> np.ndarray:
 def vectors() -> dict:
     keys = dict.fromkeys(("shuffle", "np", "ffx"), KEY)
     steps = ("shuffle", "np", "ffx")
-    (_, permutation), (_, np_mask), (_, ffx_mask, table) = reference.secrets(
+    (_, permutation), (_, np_mask), (_, ffx_mask, table) = version1.secrets(
         keys, steps=steps, block_size=2, channels=3
     )
     cases = []
     for shape, block_size, case_steps, ffx in CASES:
-        found = reference.secrets(keys, steps=case_steps, block_size=block_size, channels=shape[1], ffx=ffx)
-        encrypted, _ = reference.run(
-            image(shape).transpose(0, 2, 3, 1), found, block_size=block_size, ffx=ffx
-        )
+        found = version1.secrets(keys, steps=case_steps, block_size=block_size, channels=shape[1], ffx=ffx)
+        encrypted, _ = version1.run(image(shape).transpose(0, 2, 3, 1), found, block_size=block_size, ffx=ffx)
         values = encrypted.transpose(0, 3, 1, 2).astype("u1" if ffx == "byte" else "<u2")
         cases.append(
             {
@@ -62,20 +60,20 @@ def vectors() -> dict:
             "order, as bytes (ffx byte) or as little-endian uint16 (ffx decimal, raw values). "
             "'schedule' shows the secrets of the steps shuffle, np, ffx for 3 channels and block size 2. "
             "'decimal_password_table' is what 0..255 encipher to under the decimal profile with the "
-            "password 'password'. Written by tests/make_vectors.py from blockenc/reference.py alone."
+            "password 'password'. Written by tests/make_vectors.py from blockenc/reference/version1.py alone."
         ),
         "key": KEY.hex(),
         "schedule": {
             "channels": 3,
             "block_size": 2,
-            "shuffle_subkey": reference.subkey(KEY, "shuffle", 0, 3, 2).hex(),
+            "shuffle_subkey": version1.subkey(KEY, "shuffle", 0, 3, 2).hex(),
             "permutation": permutation,
             "np_mask": [int(bit) for bit in np_mask],
             "ffx_mask": [int(bit) for bit in ffx_mask],
             "ffx_table": table,
         },
         "cases": cases,
-        "decimal_password_table": [reference.ffx_decimal(b"password", v) for v in range(256)],
+        "decimal_password_table": [version1.ffx_decimal(b"password", v) for v in range(256)],
     }
 
 

@@ -1,4 +1,4 @@
-"""The oracle (blockenc.reference) behind the interface of the library, and images to compare on."""
+"""The oracle (blockenc.reference.version1) behind the interface of the library, and images to compare on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import torch
 
-from blockenc import reference
+from blockenc.reference import version1
 
 KEY = bytes(range(32))
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -17,7 +17,7 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 def _step_secret(step: str, ordinal: int, block_size: int, channels: int, ffx: str) -> tuple:
     keys = dict.fromkeys(("shuffle", "np", "ffx"), KEY)
     repeated = (step,) * (ordinal + 1)
-    found = reference.secrets(keys, steps=repeated, block_size=block_size, channels=channels, ffx=ffx)
+    found = version1.secrets(keys, steps=repeated, block_size=block_size, channels=channels, ffx=ffx)
     return found[-1]
 
 
@@ -41,7 +41,7 @@ def expected(
     """What the steps make of x [N, C, H, W] as `dtype` (default: x's), by the oracle."""
     name = str(x.dtype).removeprefix("torch.")
     carrier = x.float() if x.is_floating_point() else x.to(torch.int64)
-    values, scale = reference.run(
+    values, scale = version1.run(
         carrier.permute(0, 2, 3, 1).numpy(),
         step_secrets,
         block_size=block_size,
@@ -51,7 +51,7 @@ def expected(
     )
     dtype = dtype or x.dtype
     if dtype.is_floating_point:
-        values = reference.output(values, scale, str(dtype).removeprefix("torch."), mean, std)
+        values = version1.output(values, scale, str(dtype).removeprefix("torch."), mean, std)
     return torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2).to(dtype)
 
 

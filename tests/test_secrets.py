@@ -25,8 +25,9 @@ import pytest
 import torch
 
 import blockenc
-from blockenc import Cipher, Key, KeyFileError, KeySet, hidden, reference
+from blockenc import Cipher, Key, KeyFileError, KeySet, hidden
 from blockenc.keys import key, keyfile
+from blockenc.reference import version1
 from tests import oracle
 
 SECRET = bytes(range(100, 132))
@@ -159,7 +160,7 @@ def test_no_frame_holds_a_secret(tmp_path: Path, quick_scrypt: None) -> None:
     """No function of the package is left, by return or by an error, with a secret in a local variable."""
     subkeys = [
         derive(SECRET, step, 0, 3, 2)
-        for derive in (reference.subkey, reference.cipher_key)
+        for derive in (version1.subkey, version1.cipher_key)
         for step in ("shuffle", "np", "ffx")
     ]
     secrets = [SECRET, *subkeys, *(part for part in SET._contents())]
@@ -392,7 +393,7 @@ def test_authentication_keys() -> None:
     """Equal keys have equal ones; a key set's depend on every member, and on its place."""
     key, other = Key(SECRET), Key(bytes(32))
     alike = KeySet(shuffle=key, np=key, ffx=key)
-    assert key.mac_key("blockenc/a") == reference.hkdf_sha256(SECRET, b"blockenc/a")
+    assert key.mac_key("blockenc/a") == version1.hkdf_sha256(SECRET, b"blockenc/a")
     assert alike.mac_key("blockenc/a") == key.mac_key("blockenc/a")
     assert key.mac_key("blockenc/b") != key.mac_key("blockenc/a")
     choices = [KeySet(shuffle=a, np=b, ffx=c) for a, b, c in itertools.product((key, other), repeat=3)]
