@@ -1,13 +1,15 @@
-"""The oracle (blockenc.reference.version1) behind the interface of the library, and images to compare on."""
+"""The oracle (blockenc.reference) behind the interface of the library, and images to compare on."""
 
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from blockenc.reference import version1
+from blockenc.reference import version1, version2
 
 KEY = bytes(range(32))
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -49,7 +51,48 @@ def expected(
         ffx=ffx,
         dtype=name,
     )
-    dtype = dtype or x.dtype
+    return _as_tensor(values, scale, dtype or x.dtype, mean, std)
+
+
+@functools.lru_cache(maxsize=256)
+def _scheme_secrets(scheme: str, height: int, width: int, image_id: bytes | None) -> list[dict]:
+    keys = dict.fromkeys(version2.PARAMETERS, KEY)
+    return version2.secrets(keys, json.loads(scheme), height, width, image_id)
+
+
+def expected_of_scheme(
+    x: torch.Tensor,
+    scheme: dict,
+    ids: Sequence[int | str | bytes] | None = None,
+    *,
+    decrypt: bool = False,
+    dtype: torch.dtype | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> torch.Tensor:
+    """What a scheme of version 2 makes of x [N, C, H, W] under KEY, as `dtype` (default: x's)."""
+    name = str(x.dtype).removeprefix("torch.")
+    carrier = x.float() if x.is_floating_point() else x.to(torch.int64)
+    text, size = json.dumps(scheme), tuple(x.shape[2:])
+    found = (
+        _scheme_secrets(text, *size, None)
+        if ids is None
+        else [_scheme_secrets(text, *size, version2.id_bytes(image_id)) for image_id in ids]
+    )
+    values, scale = version2.run(
+        carrier.permute(0, 2, 3, 1).numpy(), found, scheme, decrypt=decrypt, dtype=name
+    )
+    return _as_tensor(values, scale, dtype or x.dtype, mean, std)
+
+
+def _as_tensor(
+    values: np.ndarray,
+    scale: int | np.ndarray,
+    dtype: torch.dtype,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> torch.Tensor:
+    """The oracle's values [N, H, W, C] after the output stage, as a tensor [N, C, H, W] of `dtype`."""
     if dtype.is_floating_point:
         values = version1.output(values, scale, str(dtype).removeprefix("torch."), mean, std)
     return torch.from_numpy(np.ascontiguousarray(values)).permute(0, 3, 1, 2).to(dtype)

@@ -1,7 +1,7 @@
 """The oracle: scheme version 1, step by step, in plain NumPy.
 
-This file is the executable form of ``docs/scheme.md``. It is written to be read, not to be fast: it
-imports nothing of the package, shares no code with it, builds no plan, and applies the steps one
+This file is the executable form of version 1 in ``docs/scheme.md``. It is written to be read, not to be
+fast: it imports nothing of the package, shares no code with it, builds no plan, and applies the steps one
 after the other. Every backend is compared with it, exactly; ``tests/vectors`` is written by it alone.
 
 Images are arrays ``[N, H, W, C]``: uint8, uint16 (an encrypted image of the decimal profile) or a
@@ -57,14 +57,18 @@ def uniform_words(key: bytes) -> Callable[[int], int]:
     return uniform
 
 
-def permutation(key: bytes, length: int) -> list[int]:
-    """Fisher-Yates over 0..length-1, driven by the keystream of `key`."""
-    uniform = uniform_words(key)
+def drawn_permutation(uniform: Callable[[int], int], length: int) -> list[int]:
+    """Fisher-Yates over 0..length-1."""
     a = list(range(length))
     for i in range(length - 1, 0, -1):
         j = uniform(i + 1)
         a[i], a[j] = a[j], a[i]
     return a
+
+
+def permutation(key: bytes, length: int) -> list[int]:
+    """The first permutation that the keystream of `key` gives."""
+    return drawn_permutation(uniform_words(key), length)
 
 
 def mask(key: bytes, length: int) -> list[bool]:
@@ -107,6 +111,12 @@ def ffx_decimal(password: bytes, value: int) -> int:
     return 100 * hundreds + 10 * tens + units
 
 
+def cipher_table(key: bytes, profile: str) -> list[int]:
+    """What the values 0..255 encipher to under the profile "byte" or "decimal"."""
+    encipher = {"byte": ff1_byte, "decimal": ffx_decimal}[profile]
+    return [encipher(key, value) for value in range(256)]
+
+
 # --- the secrets of a scheme --------------------------------------------------------------------
 
 
@@ -132,9 +142,7 @@ def secrets(
         elif step == "np":
             found.append((step, mask(step_key, length)))
         else:
-            encipher = {"byte": ff1_byte, "decimal": ffx_decimal}[ffx]
-            inner_key = cipher_key(keys[step], *use)
-            found.append((step, mask(step_key, length), [encipher(inner_key, v) for v in range(256)]))
+            found.append((step, mask(step_key, length), cipher_table(cipher_key(keys[step], *use), ffx)))
     return found
 
 
@@ -184,6 +192,41 @@ def negative_of_floats(v: np.ndarray, dtype: str) -> np.ndarray:
     return np.where(is_byte, of_byte, round_to(np.float32(1) - v, dtype))
 
 
+def negative(v: np.ndarray, dtype: str, published: bool) -> np.ndarray:
+    """np of every value, integers or floats of `dtype`; `published`: of floats always 1 - v."""
+    if v.dtype.kind == "i":
+        return 255 - v
+    return round_to(np.float32(1) - v, dtype) if published else negative_of_floats(v, dtype)
+
+
+def nearest_integers(v: np.ndarray, scale: int) -> np.ndarray:
+    """The integers nearest to clamp(v, 0, 1) * scale, ties to even."""
+    return np.rint(clamped(v) * np.float32(scale)).astype(np.int64)
+
+
+def truncated_integers(v: np.ndarray) -> np.ndarray:
+    """trunc(clamp(v, 0, 1) * 255), as the published code makes integers of floats."""
+    return np.trunc(clamped(v) * np.float32(255)).astype(np.int64)
+
+
+def enciphered(v: np.ndarray, selected: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """E of the integers 0..255 at the selected positions."""
+    values: np.ndarray = np.where(selected, table[v], v)
+    return values
+
+
+def deciphered(v: np.ndarray, selected: np.ndarray, table: np.ndarray, profile: str) -> np.ndarray:
+    """The inverse of `enciphered`, into 0..255 whatever the values are.
+
+    Values that no image value enciphers to (a wrong key, a damaged image) decrypt to 255.
+    """
+    inverse = np.full(DECIMAL_VALUES if profile == "decimal" else 256, 255)
+    inverse[table] = np.arange(256)
+    v = np.minimum(v, len(inverse) - 1)
+    values: np.ndarray = np.where(selected, inverse[v], np.minimum(v, 255))
+    return values
+
+
 def run(
     x: np.ndarray,
     secrets: Sequence[tuple],
@@ -216,49 +259,33 @@ def run(
     quantises = any(step == "ffx" for step, *_ in secrets)
     published = ffx == "decimal" and not decrypt
     if quantises and not published and not integers:
-        v, integers = np.rint(clamped(v) * np.float32(scale)).astype(np.int64), True
+        v, integers = nearest_integers(v, scale), True
     for step, *secret in reversed(secrets) if decrypt else secrets:
         if step == "shuffle":
             a = np.array(secret[0])
             v = v[..., np.argsort(a)] if decrypt else v[..., a]
         elif step == "np":
-            b = np.array(secret[0])
-            if integers:
-                negative = 255 - v
-            elif ffx == "decimal":
-                negative = round_to(np.float32(1) - v, dtype)
-            else:
-                negative = negative_of_floats(v, dtype)
-            v = np.where(b, negative, v)
+            v = np.where(np.array(secret[0]), negative(v, dtype, published=ffx == "decimal"), v)
         else:
-            g = np.array(secret[0])
+            g, table = np.array(secret[0]), np.array(secret[1])
             if not integers:
-                v, integers = np.trunc(clamped(v) * np.float32(scale)).astype(np.int64), True
-            table = np.array(secret[1])
+                v, integers = truncated_integers(v), True
             if decrypt:
-                # Values that no image value enciphers to (a wrong key, a damaged image) decrypt to 255.
-                inverse = np.full(DECIMAL_VALUES if ffx == "decimal" else 256, 255)
-                inverse[table] = np.arange(256)
-                v = np.minimum(v, len(inverse) - 1)
-                v = np.where(g, inverse[v], np.minimum(v, 255))
-                scale = 255
+                v, scale = deciphered(v, g, table, ffx), 255
             else:
-                v = np.where(g, table[v], v)
-                scale = enciphered_max
+                v, scale = enciphered(v, g, table), enciphered_max
     return from_block_vectors(v, block_size, channels), scale if integers else 1
 
 
 def output(
     v: np.ndarray,
-    scale: int,
+    scale: int | np.ndarray,
     dtype: str,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> np.ndarray:
     """The output stage: (v/scale - mean[c])/std[c], each operation rounded to float32, then `dtype`."""
-    f: Any = v.astype(np.float32)
-    if scale != 1:
-        f = f / np.float32(scale)
+    f: Any = v.astype(np.float32) / np.asarray(scale, np.float32)
     if mean is not None and std is not None:
         f = (f - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return round_to(f, dtype)
