@@ -92,14 +92,15 @@ def text() -> str:
 
 ABOUT_V2 = (
     "Test vectors of blockenc scheme version 2, for this library and for other implementations. key: 32 "
-    "bytes, hexadecimal, of all kinds of steps. Images have the shape [N, C, H, W] and the type dtype; k "
-    "is the flat index in this order and q = k*k + 7*k. uint8: q mod 251. uint16: q mod 1021. Floats: (q "
-    "mod 251)/255 where k is even, else (q mod 1021)/1020, in float32, then rounded to the type. They are "
-    "encrypted, or decrypted as they are, into the type 'result'; floats by the output stage, with mean "
-    "and std where given. ids_hex: the ids of the images, hexadecimal, where each has a key of its own. "
-    "first: the first 8 values of the result. sha256: of the result in the same order, little-endian. "
-    "'schedule' shows the infos of the subkeys and the secrets of a small scheme, with and without an id. "
-    "Written by tests/make_vectors.py from blockenc/reference/version2.py alone."
+    "bytes, hexadecimal, of all kinds of steps. derived: the key that key.derive(name) gives. Images have "
+    "the shape [N, C, H, W] and the type dtype; k is the flat index in this order and q = k*k + 7*k. "
+    "uint8: q mod 251. uint16: q mod 1021. Floats: (q mod 251)/255 where k is even, else (q mod "
+    "1021)/1020, in float32, then rounded to the type. They are encrypted, or decrypted as they are, into "
+    "the type 'result'; floats by the output stage, with mean and std where given. ids_hex: the ids of "
+    "the images, hexadecimal, where each has a key of its own. first: the first 8 values of the result. "
+    "sha256: of the result in the same order, little-endian. 'schedule' shows the infos of the subkeys "
+    "and the secrets of a small scheme, with and without an id. Written by tests/make_vectors.py from "
+    "blockenc/reference/version2.py alone."
 )
 
 
@@ -197,7 +198,11 @@ def run_case(case: dict) -> np.ndarray:
 
 def text_v2() -> str:
     every = scheme_of(2, 3, *(step(kind, period="image") for kind in CHOICES))
-    top = {"about": ABOUT_V2, "key": KEY.hex()}
+    top = {
+        "about": ABOUT_V2,
+        "key": KEY.hex(),
+        "derived": {"name": "cifar-10", "key": version2.derived(KEY, "cifar-10").hex()},
+    }
     schedule = []
     for image_id in (None, b"a"):
         found = version2.secrets(dict.fromkeys(CHOICES, KEY), every, 4, 6, image_id)

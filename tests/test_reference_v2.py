@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,16 +176,20 @@ def run_floats(scheme: dict, secret: Any, x: np.ndarray, dtype: str = "float32")
     return values.ravel(), scale
 
 
-def test_np_of_float_blocks_is_one_minus_v_and_of_bytes_a_byte() -> None:
-    scheme = scheme_of(1, 1, step("np", unit="block", **IMAGE))
-    k = np.float32(100) / np.float32(255)
-    values, scale = run_floats(scheme, [True, True, False], floats(k, 0.3, 0.3))
+@pytest.mark.parametrize("dtype", schemes.FLOATS)
+@pytest.mark.parametrize("unit", ("value", "block"))
+def test_np_of_floats(unit: str, dtype: str) -> None:
+    """The floats k/255 are bytes, others become 1 - v; what is not selected stays, be it in [0, 1] or not."""
+    every = np.arange(256)
+    others = np.array([0.3, 0.123456, -2.5, 7], np.float32)
+    v = version1.round_to(np.concatenate([version1.output(every, 255, "float32"), others]), dtype)
+    scheme = scheme_of(1, 1, step("np", unit=unit, **IMAGE))
+    values, scale = run_floats(scheme, [True] * 260, floats(*v), dtype)
     assert scale == 1
-    assert values.tolist() == [
-        np.float32(155) / np.float32(255),
-        np.float32(1) - np.float32(0.3),
-        np.float32(0.3),
-    ]
+    assert np.array_equal(values[:256], version1.output(255 - every, 255, dtype))
+    assert np.array_equal(values[256:], version1.round_to(np.float32(1) - v[256:], dtype))
+    unselected, _ = run_floats(scheme, [False] * 260, floats(*v), dtype)
+    assert np.array_equal(unselected, v)
 
 
 @pytest.mark.parametrize("unit", ("value", "block"))
@@ -250,7 +257,7 @@ def test_decrypting_gives_the_image_back(case: Case) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(case=schemes.cases(decimal=False, dtypes=schemes.FLOATS))
+@given(case=schemes.cases(decimal=False, dtypes=schemes.FLOATS, max_steps=3))
 def test_floats_of_bytes_are_bytes(case: Case) -> None:
     """docs/scheme.md: encrypt(x/255) == encrypt(x, dtype=float), and decryption gives the very floats."""
     x = np.random.default_rng(0).integers(0, 256, [case.shape[n] for n in (0, 2, 3, 1)])
@@ -410,6 +417,15 @@ def test_infos() -> None:
     infos = [version2.info_of(scheme, n, 224, 192) for n in range(7)]
     assert infos == [f"blockenc/2/C=3;{texts}/{n}" for n in range(7)]
     assert version2.info_of(scheme, 2, 224, 192, b"\x00z") == f"blockenc/2/C=3;{texts}/2/image=007a"
+
+
+def test_infos_of_the_docs() -> None:
+    """The scheme that docs/scheme.md shows has the infos that it shows."""
+    page = (Path(__file__).parents[1] / "docs" / "scheme.md").read_text()
+    (shown,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    scheme = json.loads(shown)
+    infos = re.findall(r"^    (blockenc/2/C=3;.*)$", page, re.MULTILINE)
+    assert infos == [version2.info_of(scheme, n, 224, 192) for n in range(3)]
 
 
 @pytest.mark.parametrize("image_id", (None, b"7"))

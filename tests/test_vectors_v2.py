@@ -39,7 +39,7 @@ def test_the_oracle_writes_the_frozen_vectors() -> None:
 
 
 def test_vectors_differ() -> None:
-    """No two encryptions agree, so each pins what it says; except where one block a period changes nothing: of
+    """No two encryptions agree, so each pins what it says; save where one block a period changes nothing: of
     one block half, rounded down, is negated, and one block has one order."""
     names: dict[str, list[str]] = {}
     for case in VECTORS["cases"]:

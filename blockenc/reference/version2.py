@@ -163,6 +163,11 @@ def info_of(scheme: Mapping[str, Any], n: int, height: int, width: int, image_id
     return info if image_id is None else f"{info}/image={image_id.hex()}"
 
 
+def derived(key: bytes, name: str) -> bytes:
+    """The key for one data set or purpose that is derived from a key."""
+    return version1.hkdf_sha256(key, f"blockenc/derive/{name}".encode())
+
+
 def id_bytes(image_id: int | str | bytes) -> bytes:
     """An id as the bytes that are bound: of a str its UTF-8, of an int its decimal digits."""
     if isinstance(image_id, bytes):
