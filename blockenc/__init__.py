@@ -8,10 +8,12 @@ assert (blockenc.decrypt(y, key) == x).all()
 from typing import TYPE_CHECKING, Any
 
 from blockenc import ops as _ops  # registers torch.ops.blockenc
+from blockenc import steps
+from blockenc._api import decrypt, encrypt
 from blockenc.backends import backends
-from blockenc.cipher import Cipher, decrypt, encrypt
+from blockenc.cipher import Cipher
 from blockenc.errors import BackendError, BlockencError, KeyFileError, WrongKeyError
-from blockenc.keys.key import Key, KeySet
+from blockenc.keys import ExplicitKey, Key, KeySet
 from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "Cipher",
     "EncryptCollate",
     "EncryptTransform",
+    "ExplicitKey",
     "Key",
     "KeyFileError",
     "KeySet",
@@ -38,6 +41,7 @@ __all__ = [
     "encrypt",
     "nn",
     "protect",
+    "steps",
     "unprotect",
 ]
 

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
 from blockenc.backends import aten
+from blockenc.dtypes import result_dtype, torch_dtype
 from blockenc.hidden import hide
-from blockenc.images import FITS, as_tensor, channels_of, cut_back, fitted
-from blockenc.keys.key import AnyKey, as_key_set
-from blockenc.ops import check_no_derivative, has_values
-from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan, compile_plan
+from blockenc.images import FITS, as_tensor, cut_back, fitted
+from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
+from blockenc.ops import check_no_derivative, check_size, has_values, header_of
+from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
+from blockenc.plan.algebra import stacked
+from blockenc.plan.compilation import Compiler, check_key
+from blockenc.plan.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES
 from blockenc.scheme import Scheme
+from blockenc.steps import Step
 from blockenc.value_range import within_unit_range
 
 # The output stage computes in float32: beyond the first a number is infinite, up to the second it is 0.
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 FLOAT32_ZERO = 2.0**-150
 
+Dtype: TypeAlias = torch.dtype | np.dtype | str
+Fit: TypeAlias = Literal["error", "pad", "crop"]
+ImageId: TypeAlias = int | str | bytes
 
-# Plans that a cipher keeps, and ciphers that a key keeps: a new normalisation for each batch must not fill
-# memory.
+# Plans that a cipher keeps, and ciphers that are kept for a key: a new normalisation for each batch, or a
+# new size for each photo, must not fill memory.
 MOST_KEPT = 32
+ANY_SIZE = (0, 0)  # in the place of height and width
 
 
-def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+def keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
     """Adds to a cache, from which the oldest entry goes where it is full."""
     while len(kept) >= MOST_KEPT:
-        with contextlib.suppress(KeyError):  # another thread was faster
+        with contextlib.suppress(KeyError, StopIteration):  # another thread was faster
             del kept[next(iter(kept))]
     kept[key] = value
 
@@ -41,23 +50,55 @@ def torch_operations() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if torch.compiler.is_compiling() else aten.one_thread_if_forked()
 
 
-class _Compiled(NamedTuple):
-    """A plan in the form the operators take."""
+def scheme_of(scheme: Scheme | None, **fields: Any) -> Scheme:
+    """The scheme given, or one of the fields given (None: not given). Raises TypeError for both."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if scheme is None:
+        return Scheme(**given)
+    if not isinstance(scheme, Scheme):
+        raise TypeError(f"scheme: expected a Scheme, got {type(scheme).__name__}")
+    if given:
+        raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(given))})")
+    return scheme
 
-    plan: torch.Tensor
-    block_size: int
-    tables: int
-    flags: int
+
+class Passes(NamedTuple):
+    """The plans that are applied one after the other, and each in the form that the operators take."""
+
+    plans: Sequence[Plan]
+    packed: Sequence[torch.Tensor]
+
+    def dtypes(self, x: torch.dtype, dtype: torch.dtype) -> list[torch.dtype]:
+        """Of the results of the passes: in between are integers, or floats of x's type until one
+        quantises."""
+        found = []
+        for plan in self.plans[:-1]:
+            if plan.quantises or not x.is_floating_point:
+                x = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+            found.append(x)
+        return [*found, dtype]
+
+    def apply(
+        self, x: torch.Tensor, dtype: torch.dtype, backend: str | None, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        for packed, between in zip(self.packed[:-1], self.dtypes(x.dtype, dtype)):
+            x = torch.ops.blockenc.apply(x, packed, between, backend)
+        if out is None:
+            return torch.ops.blockenc.apply(x, self.packed[-1], dtype, backend)  # type: ignore[no-any-return]
+        torch.ops.blockenc.apply_out(x, self.packed[-1], out, backend)
+        return out
 
 
 def _pack(
-    plan: Plan, mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
-) -> _Compiled:
-    """The plan on a device. Outside the modes of a trace, so that what is kept is a real tensor."""
-    plan = plan.with_output(mean, std)
+    plans: Sequence[Plan], mean: Sequence[float] | None, std: Sequence[float] | None, device: torch.device
+) -> tuple[torch.Tensor, ...]:
+    """The plans on a device. Outside the modes of a trace, so that what is kept is a real tensor."""
+    last = plans[-1].with_output(mean, std)
     with torch.utils._python_dispatch._disable_current_modes():
-        packed = torch.from_numpy(plan.packed).to(device)
-    return _Compiled(packed, plan.block_size, len(plan.tables), plan.flags)
+        packed = tuple(torch.from_numpy(plan.packed).to(device) for plan in (*plans[:-1], last))
+        for tensor in packed:
+            header_of(tensor)  # now: where a CUDA graph is captured, the first look at a plan could not wait
+    return packed
 
 
 # What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
@@ -67,22 +108,39 @@ _pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 class Cipher:
     """A scheme under a key, compiled once, applied to any number of images.
 
-    key: a Key, a KeySet, or 32 bytes. It is used here and not kept.
+    key: a Key, a KeySet, an ExplicitKey, or 32 bytes.
     scheme: a Scheme; or give its fields as keywords (block_size=, steps=, channels=, ffx=).
-    backend: "cuda", "native", "numba" or "aten"; default: BLOCKENC_BACKEND, else the fastest there is.
+    per_image: every image has keys of its own, derived from the key and the image's id; `encrypt` and
+        `decrypt` are then given the ids.
+    backend: "cuda", "native", "numba" or "aten", and with an instruction-set level "native/avx2" and the
+        like; default: BLOCKENC_BACKEND, else the fastest there is.
     check_values: look for values outside [0, 1] in floating images on the CPU (one more pass over them; not
         in a compiled graph or inside of torch.func). Those beyond by up to half a step of a byte, 0.5/255,
         are rounding errors of earlier transforms and are clamped; farther ones, infinities and NaN raise
-        ValueError. Without the check they are clamped, NaN becoming 0, where an ffx step quantises, and
+        ValueError. Without the check they are clamped, NaN becoming 0, where a step makes integers, and
         otherwise transformed like any number.
-    fit: what `encrypt` does with images whose height or width is no multiple of the block size, the words
-        of the command line: "error", "pad" (the last row and column are repeated at the bottom and the
-        right, up to the next multiple; `decrypt` takes `size` to cut that off again) or "crop". Default:
-        "error"; but EncryptTransform pads, and warns.
+    fit: what `encrypt` does with images whose height or width is no multiple of `scheme.side` (the block
+        size), the words of the command line: "error", "pad" (the last row and column are repeated at the
+        bottom and the right, up to the next multiple; `decrypt` takes `size` to cut that off again) or
+        "crop". Default: "error"; but EncryptTransform pads, and warns.
+
+    Where the period of a step is the whole image, its secret belongs to the size of the image: it is
+    derived, and the plan compiled, when a size is first met. Such a cipher, and one with per_image, holds
+    the key; others use it here and do not keep it.
 
     A pickled Cipher (DataLoader workers under spawn need it) carries its plans, not the key: who reads
     the pickle can encrypt and decrypt under this scheme and, in scheme version 1, under every other one of
-    the same key, block size and channels that has no other steps. Keep data apart by different keys.
+    the same key, block size and channels that has no other steps. Keep data apart by different keys. It
+    knows the sizes of images that `prepare` was given or that were met before, and no others. One with
+    per_image is not pickled.
+
+    Raises TypeError or ValueError naming the argument.
+
+    >>> from blockenc import Key
+    >>> cipher = Cipher(Key.generate(), block_size=8, steps=["shuffle", "np"])
+    >>> x = np.arange(16 * 24 * 3, dtype=np.uint8).reshape(16, 24, 3)
+    >>> bool((cipher.decrypt(cipher.encrypt(x)) == x).all())
+    True
     """
 
     def __init__(
@@ -90,51 +148,81 @@ class Cipher:
         key: AnyKey,
         scheme: Scheme | None = None,
         *,
+        block_size: int | None = None,
+        steps: Sequence[str | Step] | None = None,
+        channels: int | None = None,
+        ffx: Literal["byte", "decimal"] | None = None,
+        per_image: bool = False,
         backend: str | None = None,
         check_values: bool = True,
-        fit: str | None = None,
-        **fields: Any,
+        fit: Fit | None = None,
     ) -> None:
         key = hide(key)
-        if scheme is not None and fields:
-            raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(fields))})")
-        if scheme is not None and not isinstance(scheme, Scheme):
-            raise TypeError(f"scheme: expected a Scheme, got {type(scheme).__name__}")
-        self.scheme = scheme or Scheme(**fields)
+        self.scheme = scheme_of(scheme, block_size=block_size, steps=steps, channels=channels, ffx=ffx)
+        self.per_image = per_image
         self.backend = backend
         self.check_values = check_values
         if fit is not None and fit not in FITS:
             raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
         self.fit, self.fit_given = fit or "error", fit is not None
-        key = as_key_set(key)
+        key = as_key(key)
+        check_key(self.scheme, key)
+        if per_image and isinstance(key, ExplicitKey):
+            raise ValueError(
+                "per_image: keys of images are derived, and nothing is derived of an ExplicitKey"
+            )
+        if per_image and self.scheme.is_decimal:
+            raise ValueError(
+                "per_image: goes with the byte profile of ffx only, and the scheme has the decimal one"
+            )
         self.fingerprint = key.fingerprint
-        self._plans = {decrypt: compile_plan(self.scheme, key, decrypt=decrypt) for decrypt in (False, True)}
-        self._compiled: dict[tuple, _Compiled] = {}
+        self._key: KeySet | ExplicitKey | None = key
+        self._plans: dict[tuple[int, int], dict[bool, list[Plan]]] = {}
+        self._packed: dict[tuple, tuple[torch.Tensor, ...]] = {}
+        self._any_size = not self.scheme.depends_on_size
+        if self._any_size:
+            side = self.scheme.side
+            compiler = Compiler(self.scheme, key, b"" if per_image else None)
+            plans = compiler.plans(side, side)
+            self._any_size = all(plan.grid is None for plan in plans[False])
+            if self._any_size and not per_image:
+                self._plans[ANY_SIZE] = plans
+                self._key = None
 
     def encrypt(
         self,
         x: Any,
         out: torch.Tensor | None = None,
-        dtype: torch.dtype | np.dtype | str | None = None,
+        dtype: Dtype | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        ids: Sequence[ImageId] | ImageId | None = None,
     ) -> Any:
         """The encrypted images, of the kind, shape, layout and device of x.
 
         x: a torch tensor [N, C, H, W] or [C, H, W] of any strides; a NumPy array, another array that
             speaks DLPack (CuPy, JAX) or a PIL image, [N, H, W, C] or [H, W, C]; under a scheme of one
             channel also grey images [H, W] and [N, H, W]. uint8, or float32, float16, bfloat16 or
-            float64 in [0, 1]. H and W are multiples of the block size, unless `fit` says otherwise.
+            float64 in [0, 1]. H and W are multiples of `scheme.side`, unless `fit` says otherwise.
         out: torch tensors only: written and returned instead of a new tensor; apart from x.
         dtype: of the result. Default: x's, and float32 (value / m) for uint8 under the decimal profile.
             A float type for uint8 images gives value / 255; torch.uint16 gives raw decimal values.
             float64 is computed in float64 (no value loses a bit that no step quantises), in plain torch
             operations, which is slower.
         mean, std: C numbers each; the result is (value / scale - mean) / std, in the same pass.
+        ids: with per_image only, and then necessary: the id of each image (of a single image, also without
+            brackets): a number from 0, text or bytes, of which 7, "7" and b"7" are the same.
 
         Raises TypeError or ValueError naming the argument.
+
+        >>> from blockenc import Key
+        >>> cipher = Cipher(Key.generate(), block_size=4, per_image=True)
+        >>> x = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        >>> y = cipher.encrypt(x, ids=["cat-1", "cat-2"])
+        >>> torch.equal(cipher.decrypt(y, ids=["cat-1", "cat-2"]), x), torch.equal(y[0], y[1])
+        (True, False)
         """
-        return self._apply(x, False, out, dtype, mean, std)
+        return self._apply(x, False, out, dtype, mean, std, None, ids)
 
     __call__ = encrypt
 
@@ -142,55 +230,166 @@ class Cipher:
         self,
         y: Any,
         out: torch.Tensor | None = None,
-        dtype: torch.dtype | np.dtype | str | None = None,
+        dtype: Dtype | None = None,
         size: tuple[int, int] | None = None,
+        ids: Sequence[ImageId] | ImageId | None = None,
     ) -> Any:
         """The images that `encrypt` made y of, of the kind, shape, layout and device of y.
 
         size: (height, width) before padding, of images that `fit="pad"` padded: what it added is cut off.
+        out, dtype, ids: as for `encrypt`.
 
         Exact for uint8 images (dtype=torch.uint8 for decimal float ones), and for float images that went
-        through no ffx step up to the rounding of 1 - v; an ffx step quantises floats to 1/255.
+        through no step that makes integers (ffx, nibbles) up to the rounding of 1 - v; such a step quantises
+        floats to 1/255.
+
+        >>> from blockenc import Key
+        >>> cipher = Cipher(Key.generate(), fit="pad")
+        >>> x = torch.zeros(3, 10, 10, dtype=torch.uint8)
+        >>> torch.equal(cipher.decrypt(cipher.encrypt(x), size=(10, 10)), x)
+        True
         """
-        return self._apply(y, True, out, dtype, None, None, size)
+        return self._apply(y, True, out, dtype, None, None, size, ids)
+
+    def result_dtype(
+        self, x: torch.dtype, dtype: torch.dtype | None = None, *, decrypt: bool = False
+    ) -> torch.dtype:
+        """The dtype of the result for images of the dtype x, where `dtype` is asked for. Raises TypeError."""
+        decimal = self.scheme.is_decimal
+        flags = QUANTISES * self.scheme.makes_integers | (DECIMAL_IN if decrypt else DECIMAL_OUT) * decimal
+        return result_dtype(x, flags, dtype)
 
     def plan(self, *, decrypt: bool = False) -> Plan:
-        """The compiled transform, for those who write backends or export graphs."""
-        return self._plans[decrypt]
+        """The compiled transform, for those who write backends or fold keys into weights.
+
+        Raises ValueError where it is not a single plan for images of every size; `plans` gives those.
+        """
+        plans = self._plans.get(ANY_SIZE, {}).get(decrypt, [])
+        if len(plans) != 1:
+            raise ValueError(
+                "scheme: its plan depends on the size of the images, or on the image, or it takes several "
+                "passes; expected one that a single plan expresses, such as every scheme of version 1"
+            )
+        return plans[0]
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether the same plans serve images of every size."""
+        return self._any_size
+
+    def plans(self, height: int, width: int, *, decrypt: bool = False) -> list[Plan]:
+        """The plans for images of that size in pixels, applied one after the other; mostly a single one."""
+        if self.per_image:
+            raise ValueError("per_image: every image has plans of its own")
+        return self._plans_of_size(height, width)[decrypt]
+
+    def prepare(self, height: int, width: int) -> Cipher:
+        """Compiles the plans for images of that size now, so that a pickle of this cipher has them."""
+        if not self.per_image:
+            self._plans_of_size(height, width)
+        return self
 
     def __repr__(self) -> str:
-        if "_plans" not in vars(self):  # shown by the traceback of an error within __init__
+        if "_any_size" not in vars(self):  # shown by the traceback of an error within __init__
             return "Cipher(unfinished)"
-        return f"Cipher(fingerprint={self.fingerprint!r}, scheme={self.scheme!r})"
+        per_image = ", per_image=True" if self.per_image else ""
+        return f"Cipher(fingerprint={self.fingerprint!r}, scheme={self.scheme!r}{per_image})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": {}}
+        if self.per_image:
+            raise TypeError(
+                "a Cipher with per_image=True is not pickled: it holds the key; make one in each process "
+                "(a DataLoader's worker_init_fn), or start workers by fork"
+            )
+        return {**self.__dict__, "_packed": {}, "_key": None}
+
+    def _plans_of_size(self, height: int, width: int) -> dict[bool, list[Plan]]:
+        size = ANY_SIZE if self._any_size else (int(height), int(width))
+        plans = self._plans.get(size)
+        if plans is None:
+            if self._key is None:
+                known = ", ".join(f"{h} x {w}" for h, w in self._plans) or "none"
+                raise ValueError(
+                    f"x: this Cipher was pickled, without its key, and has no plan for {size[0]} x {size[1]} "
+                    f"pixels (it has: {known}); call prepare(height, width) before it is pickled"
+                )
+            side = self.scheme.side
+            if size[0] % side or size[1] % side or min(size) < 1:
+                raise ValueError(
+                    f"height, width: expected positive multiples of {side}, got {size[0]} x {size[1]}"
+                )
+            plans = Compiler(self.scheme, self._key).plans(*size)
+            keep(self._plans, size, plans)
+        return plans
+
+    def _passes(
+        self,
+        tensor: torch.Tensor,
+        decrypt: bool,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        ids: Sequence[ImageId] | ImageId | None,
+    ) -> Passes:
+        if mean is not None or std is not None:
+            mean, std = _per_channel(mean, std, self.scheme.channels)
+        if self.per_image or ids is not None:
+            plans = self._plans_of_images(tensor, decrypt, ids)
+            return Passes(plans, _pack(plans, mean, std, tensor.device))
+        size = ANY_SIZE if self._any_size else (int(tensor.shape[-2]), int(tensor.shape[-1]))
+        plans = self._plans_of_size(*size)[decrypt]
+        key = (size, decrypt, tensor.device, mean, std)
+        packed = self._packed.get(key)
+        if packed is None:
+            packed = _pack(plans, mean, std, tensor.device)
+            keep(self._packed, key, packed)
+        return Passes(plans, packed)
+
+    def _plans_of_images(
+        self, tensor: torch.Tensor, decrypt: bool, ids: Sequence[ImageId] | ImageId | None
+    ) -> list[Plan]:
+        if not self.per_image:
+            raise TypeError("ids: go with Cipher(key, scheme, per_image=True) only")
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                "ids: a graph would keep the keys of these images; encrypt outside of torch.compile"
+            )
+        assert self._key is not None
+        count = tensor.shape[0] if tensor.dim() == 4 else 1
+        given = image_ids(ids, count)
+        distinct = list(dict.fromkeys(given)) or [b""]
+        h, w = (self.scheme.side,) * 2 if self._any_size else tensor.shape[-2:]
+        of_key = [Compiler(self.scheme, self._key, image).plans(h, w)[decrypt] for image in distinct]
+        key_of_image = np.array([distinct.index(image) for image in given], np.int32)
+        return [stacked(plans, key_of_image) for plans in zip(*of_key)]
 
     def _apply(
         self,
         x: Any,
         decrypt: bool,
         out: torch.Tensor | None,
-        dtype: torch.dtype | np.dtype | str | None,
+        dtype: Dtype | None,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int, int] | None,
+        ids: Sequence[ImageId] | ImageId | None,
     ) -> Any:
         if out is not None and not isinstance(out, torch.Tensor):
             raise TypeError(f"out: expected a torch tensor, got {type(out).__name__}")
         if out is not None and not isinstance(x, torch.Tensor):
             raise TypeError(f"out: goes with torch tensors only, x is {type(x).__name__}")
+        side = self.scheme.side
         tensor, back = as_tensor(x, self.scheme.channels)
         if not decrypt and self.fit != "error":
             with torch_operations():
-                tensor = fitted(tensor, self.scheme.block_size, self.fit)
+                tensor = fitted(tensor, side, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
         if tensor.is_floating_point() and not torch.compiler.is_compiling():
             check_no_derivative("x", tensor)
             # A graph cannot branch on values, and traced tensors have none.
             if self.check_values and tensor.device.type == "cpu" and has_values(tensor):
                 tensor = within_unit_range(tensor)
-        compiled = self._compile(decrypt, mean, std, tensor.device)
+        check_size(tensor, side)
+        passes = self._passes(tensor, decrypt, mean, std, ids)
         if (mean is not None or std is not None) and not (
             want or (out.dtype if out is not None else tensor.dtype)
         ).is_floating_point:
@@ -201,48 +400,55 @@ class Cipher:
             target = out.unsqueeze(-3) if tensor.dim() > x.dim() else out
             if torch.float64 in (tensor.dtype, out.dtype):
                 with torch_operations():
-                    result = self._in_float64(tensor, decrypt, out.dtype, mean, std)
+                    result = self._in_float64(tensor, decrypt, passes, out.dtype, mean, std)
                 if target.shape != result.shape:
                     raise ValueError(f"out: expected shape {tuple(result.shape)}, got {tuple(out.shape)}")
                 target.copy_(result)
             else:
-                torch.ops.blockenc.apply_out(tensor, *compiled, target, self.backend)
-            return out if size is None else cut_back(out, size, self.scheme.block_size)
+                passes.apply(tensor, target.dtype, self.backend, target)
+            return out if size is None else cut_back(out, size, side)
         if torch.float64 in (tensor.dtype, want):
             with torch_operations():
-                result = self._in_float64(tensor, decrypt, want or torch.float64, mean, std)
+                result = self._in_float64(tensor, decrypt, passes, want or torch.float64, mean, std)
         else:
-            result = torch.ops.blockenc.apply(tensor, *compiled, want, self.backend)
+            result = passes.apply(
+                tensor, self.result_dtype(tensor.dtype, want, decrypt=decrypt), self.backend
+            )
         if size is not None:
-            result = cut_back(result, size, self.scheme.block_size)
+            result = cut_back(result, size, side)
         return back(result)
 
     def _in_float64(
         self,
         x: torch.Tensor,
         decrypt: bool,
+        passes: Passes,
         dtype: torch.dtype,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
     ) -> torch.Tensor:
         """What the operator does not do: images in float64, or results in it."""
-        plan, compiled = self._plans[decrypt], self._compile(decrypt, None, None, x.device)
+        plans = [plan.with_output(None, None) for plan in passes.plans]
+        passes = Passes(plans, _pack(plans, None, None, x.device))
+        first, last = plans[0], plans[-1]
         # No image, of the same kind: the operator's checks, of derivatives too, without its work.
         none = (x if x.dim() == 4 else x[None])[:0]
         none = none.float() if x.dtype == torch.float64 else none
-        torch.ops.blockenc.apply(none, *compiled, None if dtype == torch.float64 else dtype, self.backend)
-        if plan.quantises or not x.is_floating_point():
+        other = None if dtype == torch.float64 else dtype
+        passes.apply(none, self.result_dtype(none.dtype, other, decrypt=decrypt), self.backend)
+        if any(plan.quantises for plan in plans) or not x.is_floating_point():
             exact = x
             if x.dtype == torch.float64:  # float32 is as good, up to the integers
-                byte = plan.in_values == plan.out_values == BYTE_VALUES
+                byte = first.nearest and first.in_values == last.out_values == BYTE_VALUES
                 exact = (x * 255).nan_to_num(0.0).clamp(0, 255).round().to(torch.uint8) if byte else x.float()
             if not dtype.is_floating_point:
-                return torch.ops.blockenc.apply(exact, *compiled, dtype, self.backend)  # type: ignore[no-any-return]
-            integers = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
-            y: torch.Tensor = torch.ops.blockenc.apply(exact, *compiled, integers, self.backend)
-            y = y.double() / plan.out_scale
+                return passes.apply(exact, dtype, self.backend)
+            integers = torch.uint16 if last.out_values == DECIMAL_VALUES else torch.uint8
+            y = passes.apply(exact, integers, self.backend).double() / last.out_scale
         else:
-            y = aten.transform(x.double(), plan, torch.float64)
+            y = x.double()
+            for plan in plans:
+                y = aten.transform(y, plan, torch.float64)
         if mean is not None and std is not None:
             mean_, std_ = (
                 torch.tensor(numbers, dtype=torch.float64, device=y.device)[:, None, None]
@@ -251,88 +457,36 @@ class Cipher:
             y = (y - mean_) / std_
         return y.to(dtype)
 
-    def _compile(
-        self,
-        decrypt: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        device: torch.device,
-    ) -> _Compiled:
-        if mean is None and std is None:
-            key: tuple = (decrypt, device)
-        else:
-            mean, std = _per_channel(mean, std, self.scheme.channels)
-            key = (decrypt, device, mean, std)
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            compiled = _pack(self._plans[decrypt], mean, std, device)
-            _keep(self._compiled, key, compiled)
-        return compiled
 
+def image_ids(ids: Sequence[ImageId] | ImageId | None, count: int) -> list[bytes]:
+    """The ids of so many images as bytes: text in UTF-8, numbers in decimal digits.
 
-def encrypt(x: Any, key: AnyKey, **options: Any) -> Any:
-    """Encrypt images; `Cipher.encrypt` in one call.
-
-    key: a Key, a KeySet or 32 bytes. options: the fields of a Scheme (block_size, steps, ffx; channels
-    come from x unless given), `backend`, `check_values`, `fit`, and dtype, mean, std and out of
-    `Cipher.encrypt`. An x of other than 1, 3 or 4 channels needs channels=, since its shape may as well be
-    that of many images; only a NumPy array [N, S, S] is taken for N square grey images.
+    Raises TypeError or ValueError where one is missing, or is none.
     """
-    key = hide(key)
-    return _one_call(x, key, options, ("out", "dtype", "mean", "std"), Cipher.encrypt)
+    if ids is None:
+        raise TypeError(f"ids: expected an id for each of {count} images, since per_image=True, got none")
+    several: list[Any] = [ids] if isinstance(ids, (int, str, bytes)) else list(ids)
+    if len(several) != count:
+        raise ValueError(f"ids: expected an id for each of {count} images, got {len(several)}")
+    return [_id_bytes(n, value) for n, value in enumerate(several)]
 
 
-def decrypt(y: Any, key: AnyKey, **options: Any) -> Any:
-    """Decrypt images; `Cipher.decrypt` in one call. The arguments are those of `encrypt`, and its size."""
-    key = hide(key)
-    return _one_call(y, key, options, ("out", "dtype", "size"), Cipher.decrypt)
-
-
-def _one_call(
-    x: Any, key: AnyKey, options: dict[str, Any], names: tuple[str, ...], method: Callable[..., Any]
-) -> Any:
-    call = {name: options.pop(name) for name in names if name in options}
-    rest = {name: options.pop(name) for name in ("backend", "check_values", "fit") if name in options}
-    scheme = options.pop("scheme", None)
-    if scheme is None:
-        if "channels" not in options:
-            options["channels"] = channels_of(x)
+def _id_bytes(n: int, value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
         try:
-            scheme = Scheme(**options)
-        except TypeError as error:
-            if "unexpected keyword" not in str(error):
-                raise
-            unknown = sorted(set(options) - {"block_size", "steps", "channels", "ffx", "version"})
-            raise TypeError(f"options: no argument is called {', '.join(unknown)}") from None
-    elif not isinstance(scheme, Scheme):
-        raise TypeError(f"scheme: expected a Scheme, got {type(scheme).__name__}")
-    elif options:
-        raise TypeError(f"scheme: give a Scheme or its fields, got both ({', '.join(sorted(options))})")
-    # A Key owns the ciphers made of it, so that repeated calls compile once.
-    from blockenc.keys.key import Key
-
-    if isinstance(key, Key):
-        cipher = key._ciphers.get((scheme, *rest.items()))
-        if cipher is None:
-            cipher = Cipher(key, scheme, **rest)
-            _keep(key._ciphers, (scheme, *rest.items()), cipher)
-    else:
-        cipher = Cipher(key, scheme, **rest)
-    return method(cipher, x, **call)
-
-
-def torch_dtype(dtype: torch.dtype | np.dtype | str | type) -> torch.dtype:
-    """A torch, NumPy or named dtype as torch's. Raises TypeError naming the argument."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    try:
-        name = dtype if dtype == "bfloat16" else np.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    found = getattr(torch, str(name), None)
-    if not isinstance(found, torch.dtype):
-        raise TypeError(f"dtype: expected a torch or NumPy dtype, got {dtype!r}")
-    return found
+            return value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"ids[{n}]: expected text that UTF-8 can encode, got {value!r}") from None
+    if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.is_floating_point():
+        value = value.item()  # of a batch of indices that a DataLoader collated
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}")
+    number = value.__index__()
+    if number < 0:
+        raise ValueError(f"ids[{n}]: expected an integer of at least 0, got {number}")
+    return str(number).encode()
 
 
 def _per_channel(

@@ -1,16 +1,17 @@
 """The torch operators: schema, shape function, implementation. The only user of torch.library.
 
-    torch.ops.blockenc.apply(x, plan, block_size, tables, flags, dtype=None, backend=None) -> Tensor
-    torch.ops.blockenc.apply_out(x, plan, block_size, tables, flags, out, backend=None) -> ()
+    torch.ops.blockenc.apply(x, plan, dtype, backend=None) -> Tensor
+    torch.ops.blockenc.apply_out(x, plan, out, backend=None) -> ()
 
-`plan` is `Plan.packed` as a tensor on x's device: a key enters a graph neither as a constant nor at all.
-It may come from anyone (an exported program, a pickle), so its form is checked here, and what it holds by
-every backend. Operators have no derivative: differentiating them is an error in every mode (autograd,
-torch.func, forward mode).
+`plan` is `Plan.packed` as a tensor on x's device: a key enters a graph neither as a constant nor at all. It
+describes itself, so that nothing goes beside it; and it may come from anyone (an exported program, a
+pickle), so its header is checked here, and the numbers in it by every backend. Operators have no derivative:
+differentiating them is an error in every mode (autograd, torch.func, forward mode).
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -19,40 +20,37 @@ import torch
 from torch.autograd import forward_ad
 
 from blockenc.backends import Request, choose
-from blockenc.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES, check_sizes
-
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+from blockenc.dtypes import result_dtype
+from blockenc.errors import BackendError
+from blockenc.plan.packing import HEADER_BYTES, Header, read_header, unpack
 
 HUGE_PAGES_FROM = 4 << 20  # bytes
 
 _library = torch.library.Library("blockenc", "DEF")
-_library.define(
-    "apply(Tensor x, Tensor plan, int block_size, int tables, int flags, "
-    "ScalarType? dtype=None, str? backend=None) -> Tensor"
-)
-_library.define(
-    "apply_out(Tensor x, Tensor plan, int block_size, int tables, int flags, "
-    "Tensor(a!) out, str? backend=None) -> ()"
-)
+_library.define("apply(Tensor x, Tensor plan, ScalarType dtype, str? backend=None) -> Tensor")
+_library.define("apply_out(Tensor x, Tensor plan, Tensor(a!) out, str? backend=None) -> ()")
 
 
-def result_dtype(x: torch.dtype, flags: int, dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype of a result, given the input's and the one asked for. Raises TypeError for what cannot be."""
-    integer_in = torch.uint16 if flags & DECIMAL_IN else torch.uint8
-    integer_out = torch.uint16 if flags & DECIMAL_OUT else torch.uint8
-    if x != integer_in and x not in FLOATS:
-        raise TypeError(
-            f"x: expected {integer_in} or a float type out of {', '.join(map(str, FLOATS))}, got {x}"
-        )
-    if dtype is None:
-        if x in FLOATS:
-            return x
-        return torch.float32 if flags & DECIMAL_OUT else integer_out
-    integers = x == integer_in or flags & QUANTISES
-    allowed = (*FLOATS, integer_out) if integers else FLOATS
-    if dtype not in allowed:
-        raise TypeError(f"dtype: expected one of {', '.join(map(str, allowed))}, got {dtype}")
-    return dtype
+def header_of(plan: torch.Tensor) -> Header:
+    """The header of a packed plan. Raises ValueError for what is no plan.
+
+    A plan on another device is copied to the CPU and checked as a whole when it is first met, and after it
+    was written to; that waits for the device. It cannot be while a CUDA graph is captured, which may not
+    wait: there a BackendError asks for a call before.
+    """
+    if plan.device.type == "cpu":
+        return read_header(ctypes.string_at(plan.data_ptr(), HEADER_BYTES))
+    version = 0 if plan.is_inference() else plan._version
+    state, memory = (plan.data_ptr(), plan.numel(), version), plan.untyped_storage()
+    known, header = getattr(memory, "blockenc_header", (None, None))
+    if known != state or header is None:
+        if plan.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise BackendError("plan: first met while a CUDA graph is captured; use it once before that")
+        packed = plan.cpu().numpy()
+        unpack(packed)
+        header = read_header(packed[:HEADER_BYTES].tobytes())
+        memory.blockenc_header = (state, header)  # type: ignore[attr-defined]
+    return header
 
 
 def check_size(x: torch.Tensor, block_size: int) -> None:
@@ -64,18 +62,43 @@ def check_size(x: torch.Tensor, block_size: int) -> None:
         )
 
 
-def _check(x: torch.Tensor, plan: torch.Tensor, block_size: int, tables: int, flags: int) -> None:
+def _check(x: torch.Tensor, plan: torch.Tensor) -> None:
+    """What can be told without the values of the plan, which a trace does not have."""
     if x.dim() not in (3, 4):
         raise ValueError(f"x: expected [N, C, H, W] or [C, H, W], got shape {tuple(x.shape)}")
-    size = check_sizes(block_size, int(x.shape[-3]), tables, flags)
-    check_size(x, block_size)
     if plan.device != x.device:
         raise ValueError(f"plan: expected on the device of x, {x.device}, got {plan.device}")
-    if plan.dtype != torch.uint8 or plan.shape != (size,) or not plan.is_contiguous():
+    if (
+        plan.dtype != torch.uint8
+        or plan.dim() != 1
+        or not plan.is_contiguous()
+        or plan.numel() < HEADER_BYTES
+    ):
         raise ValueError(
-            f"plan: expected {size} contiguous bytes for this scheme, got {plan.dtype} of shape "
+            f"plan: expected a packed plan, a contiguous vector of bytes, got {plan.dtype} of shape "
             f"{tuple(plan.shape)} and strides {plan.stride()}"
         )
+
+
+def _checked_header(x: torch.Tensor, plan: torch.Tensor) -> Header:
+    """The header of the plan, after x was compared with it."""
+    _check_memory("plan", plan)
+    header = header_of(plan)
+    if plan.numel() != header.size:
+        raise ValueError(f"plan: expected {header.size} bytes, as its header says, got {plan.numel()}")
+    if x.shape[-3] != header.channels:
+        raise ValueError(f"x: expected {header.channels} channels, as the plan has, got {x.shape[-3]}")
+    m = header.block_size
+    check_size(x, m)
+    if header.rows and (x.shape[-2], x.shape[-1]) != (header.rows * m, header.columns * m):
+        raise ValueError(
+            f"x: the plan is for images of {header.rows * m} x {header.columns * m} pixels, got "
+            f"{x.shape[-2]} x {x.shape[-1]}"
+        )
+    images = x.shape[0] if x.dim() == 4 else 1
+    if header.images not in (0, images) and x.numel():
+        raise ValueError(f"x: the plan has keys for {header.images} images, got {images}")
+    return header
 
 
 def _check_memory(name: str, tensor: torch.Tensor) -> None:
@@ -96,35 +119,29 @@ def _span(tensor: torch.Tensor) -> int:
 
 
 def _fake_apply(
-    x: torch.Tensor,
-    plan: torch.Tensor,
-    block_size: int,
-    tables: int,
-    flags: int,
-    dtype: torch.dtype | None = None,
-    backend: str | None = None,
+    x: torch.Tensor, plan: torch.Tensor, dtype: torch.dtype, backend: str | None = None
 ) -> torch.Tensor:
-    _check(x, plan, block_size, tables, flags)
-    return torch.empty_like(x, dtype=result_dtype(x.dtype, flags, dtype))
+    _check(x, plan)
+    return torch.empty_like(x, dtype=dtype)
 
 
 def _apply(
-    x: torch.Tensor,
-    plan: torch.Tensor,
-    block_size: int,
-    tables: int,
-    flags: int,
-    dtype: torch.dtype | None = None,
-    backend: str | None = None,
+    x: torch.Tensor, plan: torch.Tensor, dtype: torch.dtype, backend: str | None = None
 ) -> torch.Tensor:
-    out = _fake_apply(x, plan, block_size, tables, flags, dtype)
+    _check(x, plan)
+    header = _checked_header(x, plan)
+    out = torch.empty_like(x, dtype=result_dtype(x.dtype, header.flags, dtype))
     if out.nbytes >= HUGE_PAGES_FROM and out.device.type == "cpu":
         _use_huge_pages(out)
     if x.numel():
         _check_memory("x", x)
-        _check_memory("plan", plan)
-        choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
+        _run(Request(x, out, plan, header), backend)
     return out
+
+
+def _run(request: Request, backend: str | None) -> None:
+    chosen = choose(request.x.device.type, backend)
+    chosen.backend.apply(request._replace(level=chosen.level) if chosen.level else request)
 
 
 def _use_huge_pages(new: torch.Tensor) -> None:
@@ -137,17 +154,6 @@ def _use_huge_pages(new: torch.Tensor) -> None:
         first = -(-new.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         length = new.data_ptr() + new.nbytes - first
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
-
-
-def _check_out(x: torch.Tensor, out: torch.Tensor, flags: int) -> None:
-    if out.shape != x.shape or out.device != x.device:
-        raise ValueError(
-            f"out: expected shape {tuple(x.shape)} on {x.device}, got {tuple(out.shape)} on {out.device}"
-        )
-    try:
-        result_dtype(x.dtype, flags, out.dtype)
-    except TypeError as error:
-        raise TypeError(str(error).replace("dtype: ", "out: ", 1)) from None
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
@@ -167,39 +173,32 @@ def _shares_itself(tensor: torch.Tensor) -> bool:
 
 
 def _fake_apply_out(
-    x: torch.Tensor,
-    plan: torch.Tensor,
-    block_size: int,
-    tables: int,
-    flags: int,
-    out: torch.Tensor,
-    backend: str | None = None,
+    x: torch.Tensor, plan: torch.Tensor, out: torch.Tensor, backend: str | None = None
 ) -> None:
-    _check(x, plan, block_size, tables, flags)
-    _check_out(x, out, flags)
+    _check(x, plan)
+    if out.shape != x.shape or out.device != x.device:
+        raise ValueError(
+            f"out: expected shape {tuple(x.shape)} on {x.device}, got {tuple(out.shape)} on {out.device}"
+        )
 
 
-def _apply_out(
-    x: torch.Tensor,
-    plan: torch.Tensor,
-    block_size: int,
-    tables: int,
-    flags: int,
-    out: torch.Tensor,
-    backend: str | None = None,
-) -> None:
-    _fake_apply_out(x, plan, block_size, tables, flags, out)
+def _apply_out(x: torch.Tensor, plan: torch.Tensor, out: torch.Tensor, backend: str | None = None) -> None:
+    _fake_apply_out(x, plan, out)
+    header = _checked_header(x, plan)
+    try:
+        result_dtype(x.dtype, header.flags, out.dtype)
+    except TypeError as error:
+        raise TypeError(str(error).replace("dtype: ", "out: ", 1)) from None
     if not x.numel():
         return
     _check_memory("x", x)
     _check_memory("out", out)
-    _check_memory("plan", plan)
     (x_first, x_last), (out_first, out_last) = _extent(x), _extent(out)
     if x_first < out_last and out_first < x_last:
         raise ValueError("out: must not share memory with x: blocks are read after others are written")
     if _shares_itself(out):
         raise ValueError(f"out: its elements share memory with each other (strides {out.stride()})")
-    choose(x.device.type, backend).apply(Request(x, out, plan, block_size, tables, flags))
+    _run(Request(x, out, plan, header), backend)
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)  # so that autograd hears of the change
 
@@ -239,21 +238,21 @@ def check_no_derivative(name: str, tensor: torch.Tensor) -> None:
 def _without_derivative(operator: Any, implementation: Callable[..., Any]) -> Callable[..., Any]:
     """What an operator does in the place of autograd, whose own fallback would let derivatives be zeros."""
 
-    def autograd(x: torch.Tensor, *arguments: Any) -> Any:
-        out = arguments[4] if len(arguments) > 4 and isinstance(arguments[4], torch.Tensor) else None
+    def autograd(x: torch.Tensor, plan: torch.Tensor, target: Any, backend: str | None = None) -> Any:
+        out = target if isinstance(target, torch.Tensor) else None  # else a dtype
         check_no_derivative("x", x)
         x = x.resolve_neg()
         if out is not None:
             check_no_derivative("out", out)
             if out.is_neg():  # kernels write bits, of which torch would read the negative
                 plain = torch.empty_like(out).resolve_neg()
-                operator(x, *arguments[:4], plain, *arguments[5:])
+                operator(x, plan, plain, backend)
                 out.copy_(plain)
                 return None
         if _is_plain(x) and (out is None or _is_plain(out)):  # what remains of the dispatch is skipped
-            return implementation(x, *arguments)
+            return implementation(x, plan, target, backend)
         with torch._C._AutoDispatchBelowAutograd():
-            return operator(x, *arguments)
+            return operator(x, plan, target, backend)
 
     return autograd
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
+from blockenc import blocks
 from blockenc.backends import Request
 from blockenc.plan import BYTE_VALUES, Plan
+from blockenc.plan.packing import unpack
 
 DEVICES: tuple[str, ...] | None = None
 
@@ -50,26 +52,20 @@ def one_thread_if_forked() -> Iterator[None]:
 
 @one_thread_if_forked()
 def apply(request: Request) -> None:
-    x = request.x
-    plan = Plan.unpack(
-        request.plan.cpu().numpy(), request.block_size, x.shape[-3], request.tables, request.flags
-    )
-    request.out.copy_(transform(x, plan, request.out.dtype))
+    plan = unpack(request.plan.cpu().numpy())
+    request.out.copy_(transform(request.x, plan, request.out.dtype))
 
 
 def transform(x: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
     """What `plan` makes of x ([N, C, H, W] or [C, H, W]), as `dtype`."""
-    m, c = plan.block_size, plan.channels
-    *batch, _, h, w = x.shape
-    blocks = x.reshape(-1, c, h // m, m, w // m, m).permute(0, 2, 4, 3, 5, 1)
-    vectors = blocks.reshape(-1, h // m, w // m, plan.length)
+    c, h, w = x.shape[-3:]
+    vectors = blocks.to_vectors(x if x.dim() == 4 else x[None], plan.block_size)
     result = _vectors(vectors, plan, dtype)
-    images = result.reshape(-1, h // m, w // m, m, m, c).permute(0, 5, 1, 3, 2, 4)
-    return images.reshape(*batch, c, h, w)
+    return blocks.to_images(result, plan.block_size, c, h, w).reshape(x.shape)
 
 
 def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
-    """The transform of block vectors [..., L]."""
+    """The transform of block vectors [N, G, L]."""
 
     def constant(array: object) -> torch.Tensor:
         return torch.as_tensor(array, device=v.device)
@@ -78,11 +74,19 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
     integers = not v.is_floating_point()
     if integers:
         v = v.to(torch.int64)
-    v = v[..., constant(plan.source).long()]
     if plan.quantises and plan.nearest and not integers:
         v, integers = _to_integers(v, plan), True
-    flips = constant(plan.flips)
-    if integers:
+    if plan.nibbles:
+        if not integers:
+            v, integers = _to_integers(v, plan), True
+        v = v.clamp(max=BYTE_VALUES - 1)
+        v = torch.cat([v % 16, v // 16], dim=-1)
+    v, of_block = _gathered(v, plan, constant)
+    flips = constant(of_block(plan.flips))
+    if plan.nibbles:
+        low, high = torch.where(flips % 2 == 1, 15 - v, v).chunk(2, dim=-1)
+        v = low + high * 16
+    elif integers:
         v = v.clamp(max=plan.in_values - 1)
         v = torch.where(flips % 2 == 1, (BYTE_VALUES - 1 - v).clamp(min=0), v)
     else:
@@ -97,7 +101,8 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
             # Row 0 is the identity, so that table_of indexes rows directly.
             identity = np.minimum(np.arange(plan.in_values), plan.out_values - 1)[None]
             rows = constant(np.concatenate([identity, plan.tables]).astype(np.int64))
-            v = rows.ravel()[v + constant(plan.table_of).long() * plan.in_values]
+            table_of = constant(of_block(plan.table_of).astype(np.int64))
+            v = rows.ravel()[v + table_of * plan.in_values]
         else:
             v = v.clamp(max=plan.out_values - 1)
         if dtype.is_floating_point:
@@ -109,6 +114,22 @@ def _vectors(v: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         )
         v = (v.float() - mean) / std
     return v.to(dtype)
+
+
+def _gathered(
+    v: torch.Tensor, plan: Plan, constant: Callable[[object], torch.Tensor]
+) -> tuple[torch.Tensor, Callable[[np.ndarray], np.ndarray]]:
+    """Cells [N, G, cells] where the plan moves them to; and what makes [V, ...] an array for every block."""
+    if plan.is_uniform:
+        return v[..., constant(plan.source[0]).long()], lambda array: array[0]
+    key = slice(None) if plan.key_of_image is None else plan.key_of_image
+    if plan.variant is None or plan.moves is None:
+        variant = np.arange(plan.keys)[key][:, None]
+    else:
+        variant, moves = plan.variant[key], constant(plan.moves[key]).long()
+        v = v.gather(1, moves[:, :, None].expand(v.shape))
+    source = constant(plan.source[variant]).long().expand(v.shape)
+    return v.gather(2, source), lambda array: array[variant]
 
 
 def _to_integers(v: torch.Tensor, plan: Plan) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from blockenc.backends import Request
@@ -17,8 +19,7 @@ else:
 DEVICES: tuple[str, ...] | None = ("cpu",)
 # csrc/plan.h, enum Type
 TYPES = {torch.uint8: 0, torch.uint16: 1, torch.float32: 2, torch.float16: 3, torch.bfloat16: 4}
-
-forced_level = -1  # set by `force_level`
+FASTEST = -1  # in the place of a level's number
 
 
 def missing() -> str:
@@ -30,10 +31,9 @@ def levels() -> dict[str, bool]:
     return dict(_native.levels())
 
 
-def force_level(name: str | None) -> None:
-    """Use one instruction-set level in this process (for tests and benchmarks); None: the fastest."""
-    global forced_level
-    forced_level = -1 if name is None else list(levels()).index(name)
+@functools.cache
+def level_number(name: str | None) -> int:
+    return FASTEST if name is None else list(levels()).index(name)
 
 
 def arguments(request: Request) -> tuple[object, ...]:
@@ -49,17 +49,8 @@ def arguments(request: Request) -> tuple[object, ...]:
         out.stride(),
         plan.data_ptr(),
         plan.numel(),
-        request.block_size,
-        request.tables,
-        request.flags,
     )
 
 
 def apply(request: Request) -> None:
-    # What the kernels make of a plan is kept with the plan's memory, dies with it and is not pickled. (They
-    # compare the bytes, so that a plan written over is no other plan's.)
-    memory = request.plan.untyped_storage()
-    applier = getattr(memory, "blockenc_applier", None)
-    if applier is None:
-        applier = memory.blockenc_applier = _native.Applier()  # type: ignore[attr-defined]
-    applier.apply(*arguments(request), torch.get_num_threads(), forced_level)
+    _native.apply(*arguments(request), torch.get_num_threads(), level_number(request.level))

@@ -12,12 +12,14 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from blockenc.backends import Request, aten
-from blockenc.plan import BYTE_VALUES, Plan
+from blockenc.plan import Plan
+from blockenc.plan.packing import unpack
 
 DEVICES: tuple[str, ...] | None = ("cpu",)
 BYTES_PER_THREAD = 1 << 18  # below this a second thread costs more than it brings
@@ -35,17 +37,23 @@ def apply(request: Request) -> None:
         x, out = x[None], out[None]
     if x.numel() == 0:
         return
-    plan = Plan.unpack(request.plan.numpy(), request.block_size, x.shape[1], request.tables, request.flags)
+    plan = unpack(request.plan.numpy())
+    m, (n, _, h, w) = plan.block_size, x.shape
     lookup, row_of = _lookup(plan, out.dtype)
-    m = plan.block_size
-    source = _coordinates(plan.source, plan)
-    kernel = _kernel()
-    source_array, target_array = x.numpy(), _bits(out)
+    place = _coordinates(np.arange(plan.length), plan)
+    if plan.is_uniform and not plan.nibbles:
+        uniform, source = _uniform_kernel(), place[plan.source[0]]
+        arguments: tuple[Any, ...] = (uniform, x.numpy(), _bits(out), source, lookup, row_of[0], m)
+    else:
+        maps = plan.maps(h // m * (w // m), n)
+        cells = (plan.source, plan.flips % 2 * np.uint8(15), plan.nibbles)
+        arguments = (_kernel(), x.numpy(), _bits(out), place, *cells, lookup, row_of, *maps, m)
 
     def share(first: int, last: int) -> None:
-        kernel(source_array, target_array, source, lookup, row_of, m, first, last)
+        kernel, *rest = arguments
+        kernel(*rest, first, last)
 
-    rows = x.shape[0] * (x.shape[2] // m)
+    rows = n * (h // m)
     threads = min(torch.get_num_threads(), rows, 1 + out.numel() * out.element_size() // BYTES_PER_THREAD)
     bounds = [rows * k // threads for k in range(threads + 1)]
     workers = [
@@ -66,18 +74,21 @@ def _coordinates(positions: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def _lookup(plan: Plan, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """The whole value chain as one table: rows [R, in_values] as bits of `dtype`, and each position's row."""
-    channel = np.arange(plan.length) % plan.channels if dtype.is_floating_point else np.zeros(plan.length)
-    chains = np.stack([plan.flips % 2, plan.table_of, channel.astype(np.int64)], axis=1)
-    distinct, row_of = np.unique(chains, axis=0, return_inverse=True)
-    values = np.arange(plan.in_values)
+    """The whole value chain as one table: rows [R, in_values] as bits of `dtype`, and int64 [V, L], the row
+    of
+    each position. (Nibbles are flipped before.)"""
+    channels = plan.channels if dtype.is_floating_point else 1
+    channel = np.arange(plan.length) % plan.channels % channels
+    flips = np.zeros_like(plan.table_of) if plan.nibbles else plan.flips % 2
+    chains = (plan.table_of.astype(np.int64) * 2 + flips) * channels + channel
+    distinct, row_of = np.unique(chains, return_inverse=True)
     rows = []
-    for flip, table, c in distinct:
-        k = BYTE_VALUES - 1 - values if flip else values
-        k = plan.tables[table - 1][k] if table else np.minimum(k, plan.out_values - 1)
+    for chain in distinct.tolist():
+        rest, c = divmod(chain, channels)
+        k = plan.substitution(rest % 2, rest // 2)
         result = torch.from_numpy(plan.output[c][k] if dtype.is_floating_point else k.astype(np.int64))
         rows.append(_bits(result.to(dtype)))
-    return np.stack(rows), row_of.reshape(-1).astype(np.int64)
+    return np.stack(rows), row_of.reshape(chains.shape)
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:
@@ -87,7 +98,7 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
 
 
 @functools.cache
-def _kernel() -> Callable[..., None]:
+def _compiler() -> Any:
     import numba
     from numba.core.compiler_lock import global_compiler_lock
 
@@ -98,8 +109,14 @@ def _kernel() -> Callable[..., None]:
             after_in_parent=global_compiler_lock.release,
             after_in_child=global_compiler_lock.release,
         )
+    return numba.njit(nogil=True, cache=True)
 
-    @numba.njit(nogil=True, cache=True)
+
+@functools.cache
+def _uniform_kernel() -> Callable[..., None]:
+    """For plans that treat every block alike."""
+
+    @_compiler()
     def kernel(x, out, source, lookup, row_of, m, first, last):  # type: ignore[no-untyped-def]
         channels, block_rows, block_columns = x.shape[1], x.shape[2] // m, x.shape[3] // m
         top = lookup.shape[1] - 1
@@ -115,5 +132,38 @@ def _kernel() -> Callable[..., None]:
                         for b in range(block_columns):
                             v = x[image, sc, y0 + si, b * m + sj]
                             out[image, c, y0 + i, b * m + j] = row[v if v < top else top]
+
+    return kernel  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _kernel() -> Callable[..., None]:
+    """For every plan: block by block."""
+
+    @_compiler()
+    def kernel(  # type: ignore[no-untyped-def]
+        x, out, place, source, flips, nibbles, lookup, row_of, moves, variants, key_of_image, m, first, last
+    ):
+        block_rows, block_columns = x.shape[2] // m, x.shape[3] // m
+        top, length = lookup.shape[1] - 1, place.shape[0]
+        for r in range(first, last):
+            image, row = r // block_rows, r % block_rows
+            key = key_of_image[image]
+            for column in range(block_columns):
+                block = row * block_columns + column
+                variant, origin = variants[key, block], moves[key, block]
+                y0, x0 = origin // block_columns * m, origin % block_columns * m
+                for p in range(length):
+                    cell = source[variant, p]
+                    c, i, j = place[cell % length]
+                    v = min(x[image, c, y0 + i, x0 + j], top)
+                    if nibbles:
+                        low = (v >> 4 if cell >= length else v & 15) ^ flips[variant, p]
+                        cell = source[variant, length + p]
+                        c, i, j = place[cell % length]
+                        v = min(x[image, c, y0 + i, x0 + j], top)
+                        v = low | ((v >> 4 if cell >= length else v & 15) ^ flips[variant, length + p]) << 4
+                    c, i, j = place[p]
+                    out[image, c, row * m + i, column * m + j] = lookup[row_of[variant, p], v]
 
     return kernel  # type: ignore[no-any-return]

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from blockenc.datasets.formats import Format
     from blockenc.datasets.manifest import Manifest
     from blockenc.datasets.units import Selection
-    from blockenc.keys.key import Key, KeySet
+    from blockenc.keys import Key, KeySet
     from blockenc.scheme import Scheme
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
@@ -225,7 +225,7 @@ def keygen(
     force: ForceOption = False,
 ) -> None:
     """Write a new random key to FILE, sealed with a password."""
-    from blockenc.keys.key import Key, KeySet
+    from blockenc.keys import Key, KeySet
 
     if file.is_dir() or (file.exists() and not force):
         raise FileExistsError(17, "exists already; keygen overwrites a file only with --force", str(file))
@@ -529,7 +529,7 @@ def _scheme_rows(manifest: Manifest) -> dict[str, str]:
     scheme = manifest.scheme
     return {
         "block size": str(scheme.block_size),
-        "steps": ", ".join(scheme.steps),
+        "steps": ", ".join(str(step) for step in scheme.steps),
         "ffx": scheme.ffx,
         "fit": manifest.fit,
     }
@@ -589,10 +589,10 @@ def _password(file: Path | None, confirm: bool = False) -> str:
 
 
 def _load_key(path: Path, password_file: Path | None) -> Key | KeySet:
-    from blockenc.keys import key, keyfile
+    from blockenc.keys import keyfile, load_key
 
     keyfile.read_header(path)  # a wrong path is told before a password is asked for
-    return key.load_key(path, _password(password_file))
+    return load_key(path, _password(password_file))
 
 
 class _RateColumn(ProgressColumn):

@@ -65,7 +65,7 @@ from blockenc.datasets.work import Job, Result, Unit, do
 from blockenc.errors import UNFORESEEN
 from blockenc.files import Folder, file_mode, folder_mode
 from blockenc.images import FITS
-from blockenc.keys.key import Key, KeySet
+from blockenc.keys import Key, KeySet
 from blockenc.scheme import Scheme
 from blockenc.text import printable
 
@@ -240,7 +240,7 @@ def encrypt_files(
     `reading.copy` and `reading.convert` of the next run do not admit any more is done again.
     """
     _check_options(fit, verify, shard)
-    if scheme.ffx == "decimal" and "ffx" in scheme.steps:
+    if scheme.is_decimal:
         raise ValueError(
             "ffx: PNG files hold bytes and the decimal profile's values do not fit; "
             "use the byte profile here, or blockenc.Cipher from Python"
@@ -280,14 +280,14 @@ def encrypt_files(
         with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units, root, reading)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
-            channels = check_headers(root, units, scheme.block_size, fit, reading, damaged)
+            channels = check_headers(root, units, scheme.side, fit, reading, damaged)
             job = Job(
                 decrypt=False,
                 source=root,
                 folder=folder,
                 temporary=work,
                 ciphers=_ciphers(key, scheme, channels, backend),
-                block_size=scheme.block_size,
+                block_size=scheme.side,
                 fit=fit,
                 reading=reading,
                 skip_damaged=skip_damaged,
@@ -410,7 +410,7 @@ def decrypt_files(
         folder=folder,
         temporary=work,
         ciphers=_ciphers(key, manifest.scheme, channels, backend),
-        block_size=manifest.scheme.block_size,
+        block_size=manifest.scheme.side,
         fit=manifest.fit,
         reading=Reading(max_bytes=max_bytes),
         skip_damaged=skip_damaged,
@@ -498,16 +498,14 @@ def decrypt_unlisted(
         with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units, root, reading)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
-            channels = check_headers(
-                root, units, scheme.block_size, "error", reading, damaged, size or (1, 1)
-            )
+            channels = check_headers(root, units, scheme.side, "error", reading, damaged, size or (1, 1))
             job = Job(
                 decrypt=True,
                 source=root,
                 folder=folder,
                 temporary=work,
                 ciphers=_ciphers(key, scheme, channels, backend),
-                block_size=scheme.block_size,
+                block_size=scheme.side,
                 fit=fit,
                 reading=reading,
                 skip_damaged=skip_damaged,

@@ -28,7 +28,7 @@ from blockenc.datasets.work import Result, Unit
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import TEMPORARY, Folder, make_folders, sync_folder
 from blockenc.hidden import hide, reveal
-from blockenc.keys.key import Key, KeySet
+from blockenc.keys import Key, KeySet
 
 # done: one row a finished unit. size, mtime: the stamp of its source. count: images. pictures: as JSON, or
 # spilled, the file in the work folder that lists them, and the SHA-256 of that file. copied: names, as JSON.

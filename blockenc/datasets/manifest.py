@@ -34,7 +34,7 @@ from blockenc.images import FITS
 from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:
-    from blockenc.keys.key import Key, KeySet
+    from blockenc.keys import Key, KeySet
 
 MANIFEST = "blockenc.json"
 FORMAT = "blockenc-manifest"

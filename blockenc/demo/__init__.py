@@ -22,7 +22,7 @@ import torch
 
 from blockenc.cipher import Cipher
 from blockenc.files import atomic_write
-from blockenc.keys.key import Key, KeySet
+from blockenc.keys import Key, KeySet
 
 DEMO_KEY = b"the demo's key: fixed and public"  # 32 bytes
 ALL_STEPS = ("shuffle", "np", "ffx")

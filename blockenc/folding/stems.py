@@ -330,6 +330,8 @@ def _check_size(what: str, block_size: int, channels: int, plan: Plan) -> None:
 
 
 def _check_embedding(module: BlockEmbedding, plan: Plan, inverse: bool) -> None:
+    if plan.nibbles:
+        raise ValueError("cipher: its scheme moves or negates nibbles, which no stem can absorb")
     _check_size("the BlockEmbedding", module.block_size, module.channels, plan)
     values = plan.out_values if inverse else plan.in_values
     if module.values != values:
@@ -338,7 +340,7 @@ def _check_embedding(module: BlockEmbedding, plan: Plan, inverse: bool) -> None:
 
 def _fold_embedding(module: BlockEmbedding, plan: Plan, inverse: bool) -> None:
     table, device = module.table, module.table.device
-    source = torch.from_numpy(plan.source).long().to(device)
+    source = torch.from_numpy(plan.source[0]).long().to(device)
     # Row (p, T_p(v)) of the protected table is row (source[p], v) of the plain one.
     becomes = torch.from_numpy(plan.substitutions()).to(device)
     place = torch.arange(plan.length, device=device)[:, None]
@@ -401,14 +403,16 @@ def _check_convolution(module: nn.Conv2d, plan: Plan) -> None:
         )
     _check_size("the convolution", M, module.in_channels, plan)
     if plan.quantises:
-        raise ValueError("cipher: its scheme has an ffx step, which only a BlockEmbedding can absorb")
+        raise ValueError(
+            "cipher: its scheme has an ffx step (or nibbles), which only a BlockEmbedding can absorb"
+        )
 
 
 def _fold_convolution(module: nn.Conv2d, plan: Plan, norm: _Normalisation, inverse: bool) -> None:
     # With u a value in [0, 1]: position p of an encrypted block holds u or 1 - u of position source[p], and
     # the model sees (u - mean)/std of either. So its plain input is scale * encrypted input + shift.
-    channel, c = np.arange(plan.length) % plan.channels, plan.source % plan.channels
-    flipped = plan.flips % 2 == 1
+    channel, c = np.arange(plan.length) % plan.channels, plan.source[0] % plan.channels
+    flipped = plan.flips[0] % 2 == 1
     sign = np.where(flipped, -1.0, 1.0)
     scale = sign * norm.std[channel] / norm.std[c]
     shift = (sign * norm.mean[channel] + flipped - norm.mean[c]) / norm.std[c]
@@ -429,7 +433,7 @@ def _fold_convolution(module: nn.Conv2d, plan: Plan, norm: _Normalisation, inver
         weight = _scaled(_moved(weight, plan, inverse), by_position, plan)
     if shift.any():
         of_source = np.empty_like(shift)
-        of_source[plan.source] = shift
+        of_source[plan.source[0]] = shift
         offset = _scaled(plain, torch.from_numpy(of_source).to(device), plan).sum((1, 2, 3))
         if module.bias is None:
             module.bias = nn.Parameter(torch.zeros_like(module.weight[:, 0, 0, 0]))
@@ -453,7 +457,7 @@ def _moved(weight: torch.Tensor, plan: Plan, inverse: bool) -> torch.Tensor:
     """A kernel with what it had for position source[p] at position p, or the other way round."""
     blocks = _blocks(weight, plan.block_size)
     positions = blocks.flatten(3)
-    source = torch.from_numpy(plan.source).long().to(weight.device)
+    source = torch.from_numpy(plan.source[0]).long().to(weight.device)
     if inverse:
         moved = torch.empty_like(positions)
         moved[..., source] = positions

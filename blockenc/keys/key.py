@@ -1,96 +1,21 @@
-"""Secrets: keys, key sets, and the key schedule that turns them into what a step needs.
+"""Key: 32 secret bytes, and the key schedule that makes keystreams of them.
 
-Key bytes appear in no repr, exception, traceback, log or pickle. What leaves this module is the permutation,
-mask or table of one step.
+Key bytes appear in no repr, exception, traceback, log or pickle. What leaves this package is what a keystream
+gives: permutations, masks and numbers.
 """
 
 from __future__ import annotations
 
 import hmac
-import operator
 import os
 import secrets
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from blockenc.hidden import NotPickled, hide, reveal
-
-if TYPE_CHECKING:
-    from blockenc.cipher import Cipher
-
-KEY_BYTES = 32
-STEP_NAMES = ("shuffle", "np", "ffx")  # the members of a key set, in the order of its file
-MAX_SEED = 2**64 - 1  # of torch.manual_seed
+from blockenc.keys.keystream import KEY_BYTES, AesKeystream, hkdf
 
 
-class StepUse(NamedTuple):
-    """Where a step stands: what the key schedule binds a step's secret to."""
-
-    step: str
-    ordinal: int  # earlier uses of the same step kind in the scheme
-    channels: int
-    block_size: int
-
-    @property
-    def length(self) -> int:
-        return self.block_size * self.block_size * self.channels
-
-    @property
-    def info(self) -> str:
-        return f"blockenc/1/{self.step}/{self.ordinal}/C={self.channels}/M={self.block_size}"
-
-
-class StepSecret(Protocol):
-    """The secret of one step kind: a Key, or the published code's seed and password."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def permutation(self, use: StepUse) -> np.ndarray: ...
-
-    def mask(self, use: StepUse) -> np.ndarray: ...
-
-    def ffx_table(self, use: StepUse, profile: str) -> np.ndarray: ...
-
-
-def hkdf(key: bytes, info: str) -> bytes:
-    """HKDF-SHA256 (RFC 5869), no salt, 32 bytes."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    key = hide(key)
-    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info.encode()).derive(reveal(key))
-
-
-def _keystream(key: bytes, words: int) -> Iterator[int]:
-    """AES-256-CTR over zeros as little-endian uint32, endless; `words` are drawn at a time."""
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    key = hide(key)
-    stream = Cipher(algorithms.AES(reveal(key)), modes.CTR(bytes(16))).encryptor()
-    while True:
-        yield from np.frombuffer(stream.update(bytes(4 * words)), "<u4").tolist()
-
-
-def _permutation(key: bytes, length: int) -> np.ndarray:
-    """Fisher-Yates from the last position down; words that would bias the remainder are rejected."""
-    key = hide(key)
-    words = _keystream(key, length)
-    a = list(range(length))
-    for i in range(length - 1, 0, -1):
-        n = i + 1
-        limit = 2**32 // n * n
-        word = next(words)
-        while word >= limit:
-            word = next(words)
-        j = word % n
-        a[i], a[j] = a[j], a[i]
-    return np.array(a, np.int64)
-
-
-class _Secret(NotPickled):
+class AnySecret(NotPickled):
     """What keys have in common: shown by fingerprint, compared by what they hold."""
 
     __slots__ = ()
@@ -99,8 +24,8 @@ class _Secret(NotPickled):
     def fingerprint(self) -> str:
         raise NotImplementedError
 
-    def _contents(self) -> tuple[bytes, bytes, bytes]:
-        """What the three step kinds use, for comparisons."""
+    def _contents(self) -> tuple[bytes, ...]:
+        """What the kinds of steps use, for comparisons. Of a Key, three times that key."""
         raise NotImplementedError
 
     def mac_key(self, info: str) -> bytes:
@@ -120,25 +45,26 @@ class _Secret(NotPickled):
 
     def __eq__(self, other: object) -> bool:
         """Whether both encrypt alike, in constant time: a Key equals the KeySet of three times that key."""
-        if not isinstance(other, _Secret):
+        if not isinstance(other, AnySecret):
             return NotImplemented
+        mine, theirs = hide(self._contents()), hide(other._contents())
         # A list, so that every member is compared before any result is looked at.
-        return all(list(map(hmac.compare_digest, self._contents(), other._contents())))
+        alike = list(map(hmac.compare_digest, reveal(mine), reveal(theirs)))
+        return len(reveal(mine)) == len(reveal(theirs)) and all(alike)
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 
 
-class Key(_Secret):
+class Key(AnySecret):
     """32 secret bytes. Make one with `generate`, `from_bytes`, `from_password` or `load`."""
 
-    __slots__ = ("_ciphers", "_fingerprint", "_hidden")
+    __slots__ = ("__weakref__", "_fingerprint", "_hidden")
 
     def __init__(self, secret: bytes) -> None:
         secret = hide(secret)
-        self._hidden = hide(_key_bytes(secret, "key", f"{KEY_BYTES} bytes"))
+        self._hidden = hide(key_bytes(secret, "key", f"{KEY_BYTES} bytes"))
         self._fingerprint = hkdf(hide(self._secret), "blockenc/1/fingerprint")[:8].hex()
-        self._ciphers: dict[tuple, Cipher] = {}  # compiled by blockenc.encrypt and decrypt
 
     @classmethod
     def generate(cls) -> Key:
@@ -196,7 +122,7 @@ class Key(_Secret):
     def _secret(self) -> bytes:
         return reveal(self._hidden)
 
-    def _contents(self) -> tuple[bytes, bytes, bytes]:
+    def _contents(self) -> tuple[bytes, ...]:
         return (self._secret,) * 3
 
     @property
@@ -204,176 +130,29 @@ class Key(_Secret):
         """16 hexadecimal digits that tell keys apart and give nothing of the key away."""
         return self._fingerprint
 
-    def permutation(self, use: StepUse) -> np.ndarray:
-        return _permutation(hide(hkdf(hide(self._secret), use.info)), use.length)
+    def derive(self, name: str) -> Key:
+        """A key of its own for a data set or a purpose: HKDF-SHA256 with the info ``blockenc/derive/<name>``.
 
-    def mask(self, use: StepUse) -> np.ndarray:
-        """Exactly floor(L/2) positions are selected."""
-        return self.permutation(use) < use.length // 2
+        Whoever has it learns nothing of this key, nor of what this key derives for other names. Raises
+        TypeError or ValueError for a name that is not a non-empty str.
 
-    def ffx_table(self, use: StepUse, profile: str) -> np.ndarray:
-        from blockenc.feistel.ff1 import byte_table
-        from blockenc.feistel.ffx_decimal import decimal_table
-
-        make = {"byte": byte_table, "decimal": decimal_table}[profile]
-        return make(hide(hkdf(hide(self._secret), use.info + "/cipher")))
-
-
-class _PublishedSecret(_Secret):
-    """A seed and a password, used the way the authors' released code does (arXiv 2105.14756)."""
-
-    __slots__ = ("_password", "_seed")
-
-    def __init__(self, seed: int, password: str) -> None:
-        self._seed = seed
-        self._password = hide(password)
-
-    def _digest(self) -> bytes:
-        info = f"blockenc/published/{self._seed}".encode()
-        return hmac.digest(reveal(self._password).encode(), info, "sha256")
-
-    @property
-    def fingerprint(self) -> str:
-        return self._digest()[:8].hex()
-
-    def _contents(self) -> tuple[bytes, bytes, bytes]:
-        return (b"published" + self._digest(),) * 3  # longer than a Key's, so that they are never equal
-
-    def permutation(self, use: StepUse) -> np.ndarray:
-        import torch
-
-        return torch.randperm(use.length, generator=torch.Generator().manual_seed(self._seed)).numpy()
-
-    def mask(self, use: StepUse) -> np.ndarray:
-        return self.permutation(use) > use.length / 2
-
-    def ffx_table(self, use: StepUse, profile: str) -> np.ndarray:
-        from blockenc.feistel.ffx_decimal import decimal_table
-
-        if profile != "decimal":
-            raise ValueError(f'ffx: the published code has only the "decimal" profile, got {profile!r}')
-        return decimal_table(hide(reveal(self._password).encode()))
-
-
-class KeySet(_Secret):
-    """One secret for each step kind: the papers' K = {k_shuffle, k_np, k_ffx}.
-
-    Each member is a Key or 32 bytes. A Key is the key set whose three members are equal: the two have the
-    same fingerprint, compare equal and encrypt alike.
-    """
-
-    __slots__ = ("_members",)
-
-    def __init__(self, *, shuffle: Key | bytes, np: Key | bytes, ffx: Key | bytes) -> None:
-        shuffle, np, ffx = hide(shuffle), hide(np), hide(ffx)
-        self._members: dict[str, StepSecret] = {
-            "shuffle": _member(shuffle, "shuffle"),
-            "np": _member(np, "np"),
-            "ffx": _member(ffx, "ffx"),
-        }
-
-    @classmethod
-    def generate(cls) -> KeySet:
-        """Three new keys from the operating system's random source."""
-        return cls(shuffle=Key.generate(), np=Key.generate(), ffx=Key.generate())
-
-    @classmethod
-    def from_seed(cls, seed: SupportsIndex, password: str) -> KeySet:
-        """The published code's keys, for reproducing papers, not for secrets.
-
-        Permutation: ``torch.randperm(L)`` after ``manual_seed(seed)``; both masks: ``randperm(L) > L/2``
-        from the same seed; ffx: the decimal profile with `password`.
-
-        seed: an integer of any kind (NumPy's, too) from 0 to 2^64 - 1. Raises TypeError or ValueError.
+        >>> key = Key.generate()
+        >>> key.derive("train") == key.derive("train"), key.derive("train") == key.derive("test")
+        (True, False)
         """
-        from blockenc.keys.keyfile import check_text
+        from blockenc.keys.keyfile import check_password
 
-        password = hide(password)
-        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-            raise TypeError(f"seed: expected an integer, got {type(seed).__name__}")
-        number = operator.index(seed)
-        if not 0 <= number <= MAX_SEED:
-            raise ValueError(
-                f"seed: expected an integer from 0 to {MAX_SEED} (2**64 - 1), got {_short(number)}"
-            )
-        check_text(password, "password")
-        secret: Any = _PublishedSecret(number, password)
-        return cls(shuffle=secret, np=secret, ffx=secret)
+        check_password(name, "name")
+        return Key(hkdf(hide(self._secret), f"blockenc/derive/{name}"))
 
-    def replace(self, **members: AnyKey) -> KeySet:
-        """This key set with some members replaced; a KeySet given stands for its member of that name."""
-        members = dict(zip(members, map(hide, members.values())))
-        unknown = set(members) - set(STEP_NAMES)
-        if unknown:
-            raise TypeError(f"replace: expected shuffle, np or ffx, got {', '.join(sorted(unknown))}")
-        chosen: dict[str, Any] = dict(self._members)
-        for name, value in members.items():
-            chosen[name] = value.member(name) if isinstance(value, KeySet) else value
-        return KeySet(**chosen)
+    def keystream(self, info: str) -> AesKeystream:
+        return AesKeystream(hide(hkdf(hide(self._secret), info)))
 
-    def save(self, path: str | os.PathLike[str], password: str, overwrite: bool = False) -> None:
-        """Write the three keys to a key file, as `Key.save` writes one, with the same errors.
-
-        Raises ValueError, too, where a member comes from `from_seed`: that is a public setting of the
-        published code and no key of 32 bytes; make it again from its seed and password.
-        """
-        from blockenc.keys import keyfile
-
-        password = hide(password)
-        published = [name for name in STEP_NAMES if not isinstance(self._members[name], Key)]
-        if published:
-            raise ValueError(
-                f"save: {', '.join(published)} of this key set came from KeySet.from_seed, and a key file "
-                f"holds keys of {KEY_BYTES} bytes: keep the seed and the password, and call that again"
-            )
-        secret = hide(b"".join(self._contents()))
-        keyfile.save(keyfile.KEY_SET, secret, self.fingerprint, path, password, overwrite)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], password: str) -> KeySet:
-        """Read a file of `KeySet.save`; of `Key.save`, too: that key, three times.
-
-        Raises KeyFileError if the file is damaged or foreign, or the password is wrong.
-        """
-        password = hide(password)
-        return as_key_set(load_key(path, password))
-
-    def member(self, step: str) -> StepSecret:
-        """The secret of one step kind."""
-        return self._members[step]
-
-    def _contents(self) -> tuple[bytes, bytes, bytes]:
-        members: Any = self._members
-        return tuple(members[step]._contents()[n] for n, step in enumerate(STEP_NAMES))  # type: ignore[return-value]
-
-    @property
-    def fingerprint(self) -> str:
-        """Of a key set whose members are equal, that member's; else a digest of the three."""
-        prints = [self._members[step].fingerprint for step in STEP_NAMES]
-        if len(set(prints)) == 1:
-            return prints[0]
-        return hmac.digest(b"blockenc/1/keyset", "/".join(prints).encode(), "sha256")[:8].hex()
+    def cipher_key(self, info: str, profile: str) -> bytes:
+        return hide(hkdf(hide(self._secret), info))
 
 
-def load_key(path: str | os.PathLike[str], password: str) -> Key | KeySet:
-    """What a key file holds: the key that `Key.save` wrote, or the key set that `KeySet.save` wrote.
-
-    Raises KeyFileError if the file is damaged or foreign, or the password is wrong.
-    """
-    from blockenc.keys import keyfile
-
-    password = hide(password)
-    kind, secret = keyfile.load(path, password, tuple(keyfile.KINDS.values()))
-    if kind is keyfile.KEY:
-        return Key(secret)
-    starts = range(0, keyfile.KEY_SET.length, KEY_BYTES)
-    return KeySet(**{name: Key(reveal(secret)[i : i + KEY_BYTES]) for name, i in zip(STEP_NAMES, starts)})
-
-
-AnyKey: TypeAlias = Key | KeySet | bytes
-
-
-def _key_bytes(value: Any, name: str, expected: str) -> bytes:
+def key_bytes(value: Any, name: str, expected: str) -> bytes:
     value = hide(value)
     if not isinstance(reveal(value), (bytes, bytearray, memoryview)):
         raise TypeError(f"{name}: expected {expected}, got {type(reveal(value)).__name__}")
@@ -381,24 +160,3 @@ def _key_bytes(value: Any, name: str, expected: str) -> bytes:
     if length != KEY_BYTES:
         raise ValueError(f"{name}: expected {KEY_BYTES} bytes, got {length}")
     return bytes(reveal(value))
-
-
-def _member(value: Any, name: str) -> StepSecret:
-    value = hide(value)
-    if isinstance(value, (Key, _PublishedSecret)):
-        return value
-    return Key(hide(_key_bytes(value, name, f"a Key or {KEY_BYTES} bytes")))
-
-
-def as_key_set(key: AnyKey) -> KeySet:
-    """A key in any of the forms the library takes, as the key set of its steps."""
-    key = hide(key)
-    if isinstance(key, KeySet):
-        return key
-    member = _member(key, "key")
-    return KeySet(shuffle=member, np=member, ffx=member)  # type: ignore[arg-type]
-
-
-def _short(number: int) -> str:
-    """A number for a message: one of thousands of digits would bury what the message says."""
-    return str(number) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"

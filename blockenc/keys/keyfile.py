@@ -24,14 +24,16 @@ class Kind(NamedTuple):
     """What a key file holds."""
 
     format: str  # the value of the file's field "format"
-    length: int  # bytes sealed
+    length: int | None  # bytes sealed; None: as many as there are
     name: str
     reader: str
 
 
 KEY = Kind("blockenc-key", 32, "a key", "Key.load")
 KEY_SET = Kind("blockenc-key-set", 3 * 32, "a key set", "KeySet.load")  # shuffle, np, ffx
-KINDS = {kind.format: kind for kind in (KEY, KEY_SET)}
+# JSON: an object of the kinds of steps, each with its key in hexadecimal digits.
+NAMED_KEYS = Kind("blockenc-named-keys", None, "a key set", "KeySet.load")
+KINDS = {kind.format: kind for kind in (KEY, KEY_SET, NAMED_KEYS)}
 FORMAT_VERSION = 1
 # OWASP's recommendation for scrypt: 128 MiB and a few tenths of a second.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**17, 8, 1
@@ -159,7 +161,7 @@ def _well_formed(fields: dict[str, Any]) -> bool:
             and re.fullmatch("[0-9a-f]{16}", fields["fingerprint"]) is not None
             and len(_decode(kdf["salt"])) == SALT_BYTES
             and len(_decode(cipher["nonce"])) == NONCE_BYTES
-            and len(_decode(fields["ciphertext"])) == KINDS[fields["format"]].length + TAG_BYTES
+            and KINDS[fields["format"]].length in (None, len(_decode(fields["ciphertext"])) - TAG_BYTES)
         )
     except (KeyError, TypeError, ValueError):
         return False

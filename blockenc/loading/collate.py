@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate, get_worker_info
 
-from blockenc.cipher import Cipher, torch_dtype
+from blockenc.cipher import Cipher
+from blockenc.dtypes import torch_dtype
 from blockenc.images import PIL_MODES, as_tensor, channels_error, describe, fitted_side, mode_advice
 from blockenc.loading.fields import (
     USUAL_NAMES,
@@ -28,8 +29,6 @@ from blockenc.loading.fields import (
     refuse_images,
     within,
 )
-from blockenc.ops import result_dtype
-from blockenc.plan import DECIMAL_VALUES
 
 
 def check_output(
@@ -40,17 +39,17 @@ def check_output(
     *,
     decrypt: bool = False,
 ) -> torch.dtype | None:
-    """The dtype as torch's; raises now what the first batch would: encrypts, or decrypts, one block."""
+    """The dtype as torch's; raises now what the first batch would: encrypts, or decrypts, one small image."""
     if not isinstance(cipher, Cipher):
         raise TypeError(f"cipher: expected a blockenc.Cipher, got {type(cipher).__name__}")
     scheme = cipher.scheme
-    integers = torch.uint16 if cipher.plan(decrypt=decrypt).in_values == DECIMAL_VALUES else torch.uint8
-    shape = (scheme.channels, scheme.block_size, scheme.block_size)
-    block = torch.zeros(shape, dtype=integers, device="cpu")
+    integers = torch.uint16 if decrypt and scheme.is_decimal else torch.uint8
+    block = torch.zeros((scheme.channels, scheme.side, scheme.side), dtype=integers, device="cpu")
+    ids = [0] if cipher.per_image else None
     if decrypt:
-        cipher.decrypt(block, dtype=dtype)
+        cipher.decrypt(block, dtype=dtype, ids=ids)
     else:
-        cipher.encrypt(block, dtype=dtype, mean=mean, std=std)
+        cipher.encrypt(block, dtype=dtype, mean=mean, std=std, ids=ids)
     return None if dtype is None else torch_dtype(dtype)
 
 
@@ -74,6 +73,9 @@ class EncryptCollate:
         colour PIL images, what has a usual name, equal ones in a list (`fields.image_paths` has the rule).
     keep: fields that come out as a list, one entry a sample, untouched: boxes, masks of many sizes.
     plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest.
+        They stay as they are even where the scheme moves what an image shows (`Scheme.moves_geometry`).
+    ids: the field that holds the id of each sample's images, where every image has keys of its own
+        (`Cipher(per_image=True)`); it is collated as the rest.
     dtype, mean, std: the output stage of `Cipher.encrypt`, in the same pass: it replaces
         ToTensor and Normalize.
     memory_format: of the batches, torch.contiguous_format or torch.channels_last.
@@ -91,6 +93,7 @@ class EncryptCollate:
         images: Field | Sequence[Field] | None = None,
         keep: Field | Sequence[Field] = (),
         plain: Field | Sequence[Field] = (),
+        ids: Field | None = None,
         dtype: torch.dtype | np.dtype | str | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -99,6 +102,7 @@ class EncryptCollate:
     ) -> None:
         self.dtype = check_output(cipher, dtype, mean, std)
         self.cipher, self.mean, self.std = cipher, mean, std
+        self.ids = given_ids(cipher, ids)
         self.images = None if images is None else given_fields(images, "images")
         self.keep, self.plain = given_fields(keep, "keep"), given_fields(plain, "plain")
         if self.images == ():
@@ -122,7 +126,11 @@ class EncryptCollate:
             raise ValueError("batch: expected at least one sample, got none")
         first = batch[0]
         if is_array(first):
-            return self._encrypt(batch, "")
+            if self.ids is not None:
+                raise TypeError(
+                    f"batch: expected samples with a field {self.ids!r}, the id, got images alone"
+                )
+            return self._encrypt(batch, "", None)
         if children(first) is None:
             raise TypeError(
                 "batch: expected samples that are images, or tuples, lists or dicts that hold one, "
@@ -131,6 +139,7 @@ class EncryptCollate:
         images = self._images(first)
         kept = [_path(first, field, 0) for field in self.keep]
         columns = {path: _column(batch, path) for path in (*images, *kept)}
+        ids = None if self.ids is None else _column(batch, _path(first, self.ids, 0))
         # Numbers stand in for these fields, so that the containers become what torch makes of them.
         rest = []
         for number, sample in enumerate(batch):
@@ -150,7 +159,7 @@ class EncryptCollate:
         if isinstance(result, (list, tuple)) and result and result[0] is rest[0]:
             raise TypeError("collate: expected it to make one batch of the samples, got the samples")
         for path, column in columns.items():
-            done = self._encrypt(column, f", field {label(path)}") if path in images else column
+            done = self._encrypt(column, f", field {label(path)}", ids) if path in images else column
             result = put(result, path, done)
         return result
 
@@ -172,15 +181,15 @@ class EncryptCollate:
             )
         return found
 
-    def _encrypt(self, samples: Sequence[Any], place: str) -> torch.Tensor:
+    def _encrypt(self, samples: Sequence[Any], place: str, ids: list[Any] | None) -> torch.Tensor:
         stacked = self._stack(samples, place)
-        encrypt = functools.partial(self.cipher.encrypt, stacked, mean=self.mean, std=self.std)
+        encrypt = functools.partial(self.cipher.encrypt, stacked, mean=self.mean, std=self.std, ids=ids)
         if torch.float64 in (stacked.dtype, self.dtype):
             result: torch.Tensor = encrypt(dtype=self.dtype)
             return result.contiguous(memory_format=self.memory_format)
-        dtype = result_dtype(stacked.dtype, self.cipher.plan().flags, self.dtype)
-        block_size, fit = self.cipher.scheme.block_size, self.cipher.fit
-        height, width = (fitted_side(side, block_size, fit) for side in stacked.shape[2:])
+        dtype = self.cipher.result_dtype(stacked.dtype, self.dtype)
+        side, fit = self.cipher.scheme.side, self.cipher.fit
+        height, width = (fitted_side(pixels, side, fit) for pixels in stacked.shape[2:])
         out = _empty((*stacked.shape[:2], height, width), dtype, self.memory_format)
         result = encrypt(out=out)
         return result
@@ -225,6 +234,17 @@ class EncryptCollate:
         if not grey and image.shape[-3 if first else -1] != channels:
             raise channels_error(where, tuple(image.shape), channels, first)
         return describe(image)
+
+
+def given_ids(cipher: Cipher, ids: Field | None) -> Field | None:
+    """The argument `ids`. Raises TypeError where the cipher does not need it, or needs it."""
+    if cipher.per_image and ids is None:
+        raise TypeError(
+            "ids: expected the field that holds the id of each image, since the cipher has per_image=True"
+        )
+    if not cipher.per_image and ids is not None:
+        raise TypeError("ids: goes with a Cipher with per_image=True only")
+    return ids
 
 
 def _usual_field(sample: Any) -> Field:

@@ -21,7 +21,7 @@ except ImportError as error:
 
 from blockenc.cipher import Cipher
 from blockenc.images import as_tensor, describe, fitted_side
-from blockenc.loading.collate import check_output
+from blockenc.loading.collate import check_output, given_ids
 from blockenc.loading.fields import (
     Field,
     Path,
@@ -65,6 +65,8 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
     images: the fields that are images, instead of those found by their looks: positions, or names of a
         dict or named tuple, one or several; one that lies deeper by its way, "target.crop", "0.1".
     keep: fields that come out as they are, whatever they look like.
+    ids: the field that holds the id of a sample's images, where every image has keys of its own
+        (`Cipher(per_image=True)`).
     dtype, mean, std: the output stage of `Cipher.encrypt`, which replaces ToImage, ToDtype(scale=True) and
         Normalize in the same pass.
 
@@ -77,6 +79,7 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         *,
         images: Field | Sequence[Field] | None = None,
         keep: Field | Sequence[Field] = (),
+        ids: Field | None = None,
         dtype: torch.dtype | np.dtype | str | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -90,6 +93,7 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         if both := set(self.images or ()) & set(self.keep):
             raise ValueError(f"keep: {', '.join(map(repr, both))} cannot be in it, it is in images")
         self.cipher, self.mean, self.std = cipher, mean, std
+        self.ids = given_ids(cipher, ids)
         self._padding = copy.copy(cipher)  # encrypts what `cipher` refuses for its size
         self._padding.fit = "pad"
 
@@ -106,42 +110,54 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
             "name it in images= to have it encrypted, or in keep= to let it through as it is",
         )
         placed = any(isinstance(value, PLACED) for _, value in leaves(sample))
+        if placed and self.cipher.scheme.moves_geometry:
+            raise ValueError(
+                "sample: has masks, boxes or key points, and the scheme moves what the image shows "
+                "(scramble, rotate), so that they would no longer lie where they belong; use a scheme without "
+                "such steps"
+            )
+        params = {
+            "placed": placed,
+            "id": None if self.ids is None else at(sample, self._path(sample, self.ids)),
+        }
         result = sample
         for path in images:
-            result = put(result, path, self.transform(at(sample, path), {"placed": placed}))
+            result = put(result, path, self.transform(at(sample, path), params))
         return result
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """One image, video or array, encrypted. params: whether something is `placed` on it."""
-        cipher = self._cipher_for(inpt, params.get("placed", True))
+        cipher, ids = self._cipher_for(inpt, params.get("placed", True)), params.get("id")
         if isinstance(inpt, PIL.Image.Image):
             if self.dtype is None:
-                return cipher.encrypt(inpt)
+                return cipher.encrypt(inpt, ids=ids)
             # Not tv_tensors.Image(inpt), which would go to torch's default device.
-            tensor = self._encrypt(cipher, as_tensor(inpt, cipher.scheme.channels)[0])
+            tensor = self._encrypt(cipher, as_tensor(inpt, cipher.scheme.channels)[0], ids)
             return tensor.as_subclass(tv_tensors.Image)
         if not isinstance(inpt, torch.Tensor):
             batch = inpt.reshape(-1, *inpt.shape[-3:]) if len(getattr(inpt, "shape", ())) > 4 else inpt
-            encrypted = self._encrypt(cipher, batch)
+            encrypted = self._encrypt(cipher, batch, ids)
             return (
                 encrypted.reshape(*inpt.shape[:-3], *encrypted.shape[-3:]) if batch is not inpt else encrypted
             )
         plain = inpt.as_subclass(torch.Tensor)
         batch = plain.flatten(0, -4) if plain.dim() > 4 else plain
-        encrypted = self._encrypt(cipher, batch)
+        encrypted = self._encrypt(cipher, batch, ids)
         encrypted = encrypted.reshape(*plain.shape[:-2], *encrypted.shape[-2:])
         return tv_tensors.wrap(encrypted, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else encrypted
 
     def extra_repr(self) -> str:
         return f"{self.cipher!r}, dtype={self.dtype}, mean={self.mean}, std={self.std}"
 
-    def _encrypt(self, cipher: Cipher, images: Any) -> Any:
-        return cipher.encrypt(images, dtype=self.dtype, mean=self.mean, std=self.std)
+    def _encrypt(self, cipher: Cipher, images: Any, image_id: Any) -> Any:
+        frames = len(images) if len(getattr(images, "shape", ())) == 4 else 1
+        ids = None if image_id is None else [image_id] * frames  # a video is one image
+        return cipher.encrypt(images, dtype=self.dtype, mean=self.mean, std=self.std, ids=ids)
 
     def _cipher_for(self, image: Any, placed: bool) -> Cipher:
         """The cipher, or one that pads, after a warning."""
         size = _size(image)
-        block_size = self.cipher.scheme.block_size
+        block_size = self.cipher.scheme.side
         if self.cipher.fit_given or placed or size is None or not any(side % block_size for side in size):
             return self.cipher
         height, width = (fitted_side(side, block_size, "pad") for side in size)

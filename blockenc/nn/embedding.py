@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES
-from blockenc.scheme import positive_int
+from blockenc.steps.base import positive_int
 
 INITS = ("ramp", "random")
 

@@ -1,0 +1,194 @@
+"""What a scheme and a key compile to, whatever the steps: one gather and one value substitution.
+
+    out[n, g, p] = T[t[v, p]]( in[n, moves[k, g], source[v, p]] )     v = variant[k, g],  k = key_of_image[n]
+
+Block g of the result is made of block moves[k, g] of the image, by variant v of the block transform. Version
+1 treats every block alike: V = 1 variant, K = 1 key, and no map of blocks.
+
+Value domains. An image is made of *integers* 0..values-1 (values = 256, or 1000 in the decimal profile), or
+of floats in [0, 1]. A plan with an ffx step or with nibbles *quantises*: floats become integers. Floats are
+treated in one of two ways (docs/scheme.md, "Value types"):
+
+- `nearest`, the byte profile, and decryption where there is an ffx step: floats become the nearest integers
+  of clamp(v) * in_scale before anything else is done; where nothing quantises, the negative of a byte k/255
+  is the byte (255 - k)/255.
+- as published, the decimal profile: the negative is 1 - v, and after that integers are made, by truncation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+BYTE_VALUES = 256
+DECIMAL_VALUES = 1000
+
+# Bits of `Plan.flags` (csrc/plan.h has the same list).
+QUANTISES = 1  # float input becomes integers
+NEAREST = 2  # floats k/255 are the bytes k; without it they are treated as published
+DECIMAL_IN = 4  # integers in are below 1000, not 256
+DECIMAL_OUT = 8  # integers out are below 1000, not 256
+NORMALISES = 16  # float output is (v - mean) / std
+NIBBLES = 32  # the halves of bytes are moved and flipped on their own
+ALL_FLAGS = 63
+
+
+class _computed_once:  # noqa: N801 - used like functools.cached_property
+    """A property that is kept when first read. Unlike functools.cached_property before Python 3.12 it has no
+    lock, which a fork could copy while another thread holds it: the child would wait for ever."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A compiled transform of images. Immutable; holds secrets' consequences, so never printed.
+
+    Sizes: L = block_size * block_size * channels; `cells` = L, or 2L with nibbles (cell q < L is the low half
+    of value q, cell L + q its high half); V variants, T tables, K keys, G blocks of an image.
+
+    source: int32 [V, cells], the cell that each cell of the result reads.
+    flips: uint8 [V, cells], how often the value read is replaced by its negative: 255 - v of integers, 1 - v
+        of floats (but see `nearest` above), 15 - v of nibbles. 1 - (1 - v) is not v for all floats, so the
+        number counts, not its parity.
+    table_of: uint16 [V, L], 0 for no substitution, else 1 + the row of `tables`.
+    tables: uint16 [T, in_values].
+    grid: rows and columns of blocks of an image; None: images of any size, in which no block moves and
+        variant k is used for all blocks of an image of key k.
+    moves, variant: int32 [K, G], where there is a grid.
+    key_of_image: int32 [N], where each image of a batch has a key of its own; None: all have key 0.
+    """
+
+    block_size: int
+    channels: int
+    source: np.ndarray
+    flips: np.ndarray
+    table_of: np.ndarray
+    tables: np.ndarray
+    grid: tuple[int, int] | None = None
+    moves: np.ndarray | None = None
+    variant: np.ndarray | None = None
+    key_of_image: np.ndarray | None = None
+    in_values: int = BYTE_VALUES
+    out_values: int = BYTE_VALUES
+    quantises: bool = False
+    nearest: bool = False
+    in_scale: int = 255
+    out_scale: int = 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    most_flips: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        # Now: a trace could not take a number out of an array.
+        object.__setattr__(self, "most_flips", int(self.flips.max(initial=0)))
+
+    @property
+    def length(self) -> int:
+        return self.block_size * self.block_size * self.channels
+
+    @property
+    def variants(self) -> int:
+        return len(self.source)
+
+    @property
+    def keys(self) -> int:
+        return self.variants if self.moves is None else len(self.moves)
+
+    @property
+    def nibbles(self) -> bool:
+        return bool(self.source.shape[1] != self.length)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every block of every image is treated alike, as version 1 does."""
+        return self.grid is None and self.variants == 1
+
+    @_computed_once
+    def flags(self) -> int:
+        return (
+            QUANTISES * self.quantises
+            | NEAREST * self.nearest
+            | DECIMAL_IN * (self.in_values == DECIMAL_VALUES)
+            | DECIMAL_OUT * (self.out_values == DECIMAL_VALUES)
+            | NORMALISES * (self.mean is not None)
+            | NIBBLES * self.nibbles
+        )
+
+    @_computed_once
+    def output(self) -> np.ndarray:
+        """float32 [C, out_values]: the output stage of every integer, each operation rounded to float32.
+
+        (v/scale - mean[c])/std[c], bit for bit what torchvision's ToTensor and Normalize give.
+        """
+        values = np.arange(self.out_values, dtype=np.float32) / np.float32(self.out_scale)
+        mean, std = self.normalisation()
+        table: np.ndarray = (values[None, :] - mean[:, None]) / std[:, None]
+        return table
+
+    def normalisation(self) -> np.ndarray:
+        """float32 [2, C]: mean and std, 0 and 1 where there is none."""
+        mean = self.mean or (0.0,) * self.channels
+        std = self.std or (1.0,) * self.channels
+        return np.array([mean, std], np.float32)
+
+    @_computed_once
+    def packed(self) -> np.ndarray:
+        """The plan as one uint8 vector, the form in which it enters a graph or a GPU
+        (blockenc.plan.packing)."""
+        from blockenc.plan.packing import pack
+
+        return pack(self)
+
+    def maps(self, blocks: int, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """moves [K, G], variant [K, G] and key_of_image [N], where they are not kept because they say
+        nothing."""
+        key_of_image = np.zeros(images, np.int32) if self.key_of_image is None else self.key_of_image
+        if self.moves is not None and self.variant is not None:
+            return self.moves, self.variant, key_of_image
+        shape = self.keys, blocks
+        still = np.broadcast_to(np.arange(blocks, dtype=np.int32), shape)
+        variant = np.broadcast_to(np.arange(self.keys, dtype=np.int32)[:, None], shape)
+        return np.ascontiguousarray(still), np.ascontiguousarray(variant), key_of_image
+
+    def substitutions(self) -> np.ndarray:
+        """int64 [L, in_values]: what every integer read at source[0, p] becomes at position p.
+
+        Only of plans that treat every block alike, and move no nibbles. Raises ValueError for others.
+        """
+        if not self.is_uniform or self.nibbles:
+            raise ValueError("plan: expected one that treats every block alike and moves whole values")
+        rows = [self.substitution(int(f) % 2, int(t)) for f, t in zip(self.flips[0], self.table_of[0])]
+        return np.stack(rows).astype(np.int64)
+
+    def substitution(self, flip: int, table: int) -> np.ndarray:
+        """What becomes of every integer read, with this parity of flips and this number of a table."""
+        values = np.arange(self.in_values)
+        if flip:
+            values = np.maximum(BYTE_VALUES - 1 - values, 0)
+        return self.tables[table - 1][values] if table else np.minimum(values, self.out_values - 1)
+
+    def with_output(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> Plan:
+        """This plan with another output stage."""
+        return dataclasses.replace(
+            self,
+            mean=None if mean is None else tuple(mean),
+            std=None if std is None else tuple(std),
+        )
+
+    def __repr__(self) -> str:
+        sizes = f"block_size={self.block_size}, channels={self.channels}, variants={self.variants}"
+        return f"Plan({sizes}, keys={self.keys}, grid={self.grid}, flags={self.flags})"

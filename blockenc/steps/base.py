@@ -1,0 +1,201 @@
+"""What the kinds of steps have in common: parameters, the period a secret is drawn for, and what a step
+does."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_type_hints
+
+import numpy as np
+
+from blockenc.keys.keystream import Secret
+
+IMAGE = "image"  # the period that is the whole image
+# A block vector beyond this is a mistake (a 512 x 512 block of RGB is below it).
+MAX_BLOCK_LENGTH = 1 << 20
+
+AnyStep = TypeVar("AnyStep", bound="Step")
+
+
+def positive_int(value: object, name: str) -> int:
+    """`value` as an int of at least 1, or an error that names the argument."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
+    number = value.__index__()
+    if number < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {number}")
+    return int(number)
+
+
+class Period(NamedTuple):
+    """What a step's secret is drawn for: rows x columns of blocks, of block_size x block_size x channels."""
+
+    block_size: int
+    channels: int
+    rows: int
+    columns: int
+
+    @property
+    def blocks(self) -> int:
+        """G, the blocks of a period, numbered row by row."""
+        return self.rows * self.columns
+
+    @property
+    def length(self) -> int:
+        """l, the values of a block vector: position p = (i*b + j)*C + c is row i, column j, channel c."""
+        return self.block_size * self.block_size * self.channels
+
+
+class Effect(NamedTuple):
+    """What a step does to the blocks of a period, with its secret in it.
+
+    There are V *variants* of what is done to a block; `cells` is l, or 2l where the step works on nibbles
+    (cell q < l is the low half of value q, cell l + q its high half). None stands for "as it is".
+    """
+
+    source: np.ndarray | None = None  # integers [V, cells]: the cell that each cell of the result reads
+    flips: np.ndarray | None = None  # bool [V, cells]: whether the cell read is replaced by its negative
+    selected: np.ndarray | None = None  # bool [V, l]: whether the value is looked up in `table`
+    table: np.ndarray | None = None  # uint16 [256]
+    decimal: bool = False  # whether the values of the table are below 1000, not 256
+    variant: np.ndarray | None = None  # integers [G]: the variant of each block; None: V is 1 or G
+    moves: np.ndarray | None = None  # integers [G]: the block that each block of the result comes from
+
+
+@dataclasses.dataclass(frozen=True)
+class Step(abc.ABC):
+    """A step of a scheme: a kind, the blocks it acts on, and the parameters of its kind.
+
+    block_size: b, in pixels; None is the scheme's.
+    period: P, in pixels, a multiple of b, or "image". The image is cut into periods of P x P pixels, and
+        the step's secret is drawn once for a whole period: all periods are treated alike. None is b.
+
+    The definition of every kind: docs/scheme.md, "Version 2". Raises TypeError or ValueError naming the
+    argument.
+    """
+
+    block_size: int | None = None
+    period: int | Literal["image"] | None = None
+
+    kind: ClassVar[str]
+    moves_blocks: ClassVar[bool] = False  # whether blocks change places
+    mixes_values: ClassVar[bool] = False  # whether values change places within a block in any order
+    moves_geometry: ClassVar[bool] = False  # whether masks and boxes would have to move with the pixels
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a bound step does nothing, whatever its secret."""
+        return False
+
+    @property
+    def makes_integers(self) -> bool:
+        """Whether floats have to become integers for it."""
+        return False
+
+    @property
+    def takes_any_values(self) -> bool:
+        """Whether values beyond 255, which a decimal ffx leaves, go through it: where it only moves
+        values."""
+        return False
+
+    def __post_init__(self) -> None:
+        if self.block_size is not None:
+            object.__setattr__(self, "block_size", positive_int(self.block_size, "block_size"))
+        if self.period is not None and self.period != IMAGE:
+            if isinstance(self.period, str):
+                raise ValueError(f'period: expected a number of pixels or "image", got {self.period!r}')
+            object.__setattr__(self, "period", positive_int(self.period, "period"))
+        hints = get_type_hints(type(self))
+        for name in self.parameters():
+            allowed = get_args(hints[name])
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+    @classmethod
+    def parameters(cls) -> tuple[str, ...]:
+        """The parameters of the kind, in the order of its definition."""
+        common = {field.name for field in dataclasses.fields(Step)}
+        return tuple(field.name for field in dataclasses.fields(cls) if field.name not in common)
+
+    # --- the place of a step in a scheme --------------------------------------------------------
+
+    def bound(self: AnyStep, block_size: int, channels: int) -> AnyStep:
+        """This step in a scheme of that block size: with its own block size and period filled in."""
+        b = self.block_size or block_size
+        if b * b * channels > MAX_BLOCK_LENGTH:
+            raise ValueError(
+                f"block_size: a block of {b} x {b} x {channels} has {b * b * channels} values, more than the "
+                f"{MAX_BLOCK_LENGTH} supported"
+            )
+        period = self.period or b
+        if period != IMAGE and period % b:
+            raise ValueError(f"period: expected a multiple of the block size {b}, got {period}")
+        self.check_channels(channels)
+        return dataclasses.replace(self, block_size=b, period=period)
+
+    def unbound(self: AnyStep, block_size: int) -> AnyStep:
+        """The inverse of `bound`: what a scheme of that block size gives to a step by default is left out."""
+        period = None if self.period == self.block_size else self.period
+        b = None if self.block_size == block_size else self.block_size
+        return dataclasses.replace(self, block_size=b, period=period)
+
+    def check_channels(self, channels: int) -> None:  # noqa: B027 - most kinds take any number
+        """Raises ValueError where the kind cannot work on that many channels."""
+
+    def period_of(self, height: int, width: int, channels: int) -> Period:
+        """The period of a bound step in images of that size."""
+        b, period = self.block_size, self.period
+        assert b is not None
+        assert period is not None
+        if isinstance(period, str):
+            return Period(b, channels, height // b, width // b)
+        return Period(b, channels, period // b, period // b)
+
+    def text(self, period: Period) -> str:
+        """What the key schedule binds the step to (docs/scheme.md, "Key schedule of version 2")."""
+        b = period.block_size
+        parts = [self.kind, *(f"{name}={getattr(self, name)}" for name in self.parameters())]
+        return ",".join([*parts, f"b={b}", f"P={period.rows * b}x{period.columns * b}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON types, without those at their default."""
+        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return {"kind": self.kind, **{n: v for n, v in changed.items() if v != defaults[n]}}
+
+    # --- what a kind defines --------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def draw(self, secret: Secret, info: str, period: Period) -> Any:
+        """The step's secret for a period, drawn from the keystream that `secret` has for `info`."""
+
+    @abc.abstractmethod
+    def checked(self, secret: Any, period: Period) -> Any:
+        """A secret that a user gave (ExplicitKey), in the form of `draw`; raises ValueError for no secret."""
+
+    @abc.abstractmethod
+    def effect(self, secret: Any, period: Period) -> Effect:
+        """What the step does with this secret."""
+
+
+def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:
+    """A secret that a user gave, as int64 of that shape with values in 0..below - 1; else ValueError."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biu" or array.size != np.prod(shape, dtype=np.int64):
+        raise ValueError(
+            f"secret: expected {what}, integers of shape {shape}, got {array.dtype} {array.shape}"
+        )
+    array = array.reshape(shape).astype(np.int64)
+    if array.size and not (array.min() >= 0 and array.max() < below):
+        raise ValueError(f"secret: expected {what}, values from 0 to {below - 1}")
+    return array
+
+
+def checked_permutations(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """The same, where the last axis of the array holds permutations."""
+    array = checked_array(value, shape, shape[-1], what)
+    if not (np.sort(array, axis=-1) == np.arange(shape[-1])).all():
+        raise ValueError(f"secret: expected {what}: every number from 0 to {shape[-1] - 1} once")
+    return array

@@ -1,0 +1,47 @@
+"""shuffle: the values (or nibbles) of a block change places (pixel shuffle, SHF; arXiv 2105.14756)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from blockenc.keys.keystream import Secret
+from blockenc.steps.base import Effect, Period, Step, checked_permutations
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffle(Step):
+    """The values of each block change places: v'[p] = v[a[p]]; each block of a period has a permutation a.
+
+    cells: "byte", or "nibble" to move the two halves of every byte on their own (LE; Tanaka 2018).
+    block_size, period: see `Step`.
+
+    Its explicit secret: the permutations, integers [G, n], n = l or 2l for nibbles (low halves first).
+    """
+
+    cells: Literal["byte", "nibble"] = "byte"
+
+    kind: ClassVar[str] = "shuffle"
+    mixes_values: ClassVar[bool] = True
+
+    @property
+    def takes_any_values(self) -> bool:
+        return self.cells == "byte"
+
+    @property
+    def makes_integers(self) -> bool:
+        return self.cells == "nibble"
+
+    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
+        return secret.keystream(info).permutations(*self._shape(period))
+
+    def checked(self, secret: Any, period: Period) -> np.ndarray:
+        return checked_permutations(secret, self._shape(period), "a permutation for each block of a period")
+
+    def effect(self, secret: np.ndarray, period: Period) -> Effect:
+        return Effect(source=secret)
+
+    def _shape(self, period: Period) -> tuple[int, int]:
+        return period.blocks, period.length * (2 if self.cells == "nibble" else 1)
