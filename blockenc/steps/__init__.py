@@ -13,6 +13,28 @@ from blockenc.steps.rotate import Rotate
 from blockenc.steps.scramble import Scramble
 from blockenc.steps.shuffle import Shuffle
 
-KINDS: dict[str, type[Step]] = {step.kind: step for step in (Shuffle, Np, Ffx, Colour, Rotate, Scramble)}
+KINDS: dict[str, type[Step]] = {
+    step.kind: step
+    for step in (
+        Shuffle,
+        Np,
+        Ffx,
+        Colour,
+        Rotate,
+        Scramble,
+    )
+}
 
-__all__ = ["IMAGE", "KINDS", "Colour", "Effect", "Ffx", "Np", "Period", "Rotate", "Scramble", "Shuffle", "Step"]
+__all__ = [
+    "IMAGE",
+    "KINDS",
+    "Colour",
+    "Effect",
+    "Ffx",
+    "Np",
+    "Period",
+    "Rotate",
+    "Scramble",
+    "Shuffle",
+    "Step",
+]

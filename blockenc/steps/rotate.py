@@ -15,7 +15,7 @@ POSES = 8  # four quarter turns, mirrored or not
 
 @dataclasses.dataclass(frozen=True)
 class Rotate(Step):
-    """Each block is turned by d % 4 quarter turns counter-clockwise, and then mirrored left to right if d >= 4.
+    """Each block is turned by d % 4 quarter turns counter-clockwise, then mirrored left to right if d >= 4.
 
     block_size, period: see `Step`.
 
