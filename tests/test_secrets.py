@@ -153,9 +153,7 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "from_password, short salt": lambda: Key.from_password(PASSWORD, "short"),
         "from_password, bytes": lambda: Key.from_password(PASSWORD.encode(), "short"),  # type: ignore
         "compare": lambda: key == SET,
-        "save more keys": lambda: KeySet(rotate=Key(SECRET), all=bytes(32)).save(
-            path, PASSWORD, overwrite=True
-        ),
+        "save named keys": lambda: KeySet(rotate=raw, all=bytes(32)).save(folder / "named", PASSWORD),
         "load named keys": lambda: KeySet.load(folder / "named", PASSWORD),
         "derive": lambda: key.derive("train"),
         "per image": lambda: Cipher(key, per_image=True).encrypt(X, ids=range(len(X))),
