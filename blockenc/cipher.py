@@ -368,7 +368,8 @@ class Cipher:
         given = image_ids(ids, count)
         distinct = list(dict.fromkeys(given)) or [b""]
         h, w = (self.scheme.side,) * 2 if self._any_size else tensor.shape[-2:]
-        of_key = [Compiler(self.scheme, self._key, image).plans(h, w)[decrypt] for image in distinct]
+        compilers = (Compiler(self.scheme, self._key, image) for image in distinct)
+        of_key = [compiler.plans(h, w, [decrypt])[decrypt] for compiler in compilers]
         key_of_image = np.array([distinct.index(image) for image in given], np.int32)
         return [stacked(plans, key_of_image) for plans in zip(*of_key)]
 
