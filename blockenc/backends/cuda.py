@@ -35,7 +35,7 @@ def apply(request: Request) -> None:
     _check_plan(request)
     device = request.x.device
     try:
-        _cuda.apply(*arguments(request), device.index, torch.cuda.current_stream(device).cuda_stream)
+        _cuda.launch(*arguments(request), device.index, torch.cuda.current_stream(device).cuda_stream)
     except RuntimeError as error:
         raise BackendError(f"cuda: {error}") from error
 

@@ -56,10 +56,10 @@ def arguments(request: Request) -> tuple[object, ...]:
 
 
 def apply(request: Request) -> None:
-    # What the kernels make of a plan is kept with the plan's memory, dies with it and is not pickled. (They
-    # compare the bytes, so that a plan written over is no other plan's.)
+    # What the kernels prepare for a plan is kept with the plan's memory: it is freed with it, and not pickled.
+    # (The cache compares the bytes, so a plan that was overwritten is not taken for the one before.)
     memory = request.plan.untyped_storage()
-    applier = getattr(memory, "blockenc_applier", None)
-    if applier is None:
-        applier = memory.blockenc_applier = _native.Applier()  # type: ignore[attr-defined]
-    applier.apply(*arguments(request), torch.get_num_threads(), forced_level)
+    cache = getattr(memory, "blockenc_cache", None)
+    if cache is None:
+        cache = memory.blockenc_cache = _native.PlanCache()  # type: ignore[attr-defined]
+    cache.run(*arguments(request), torch.get_num_threads(), forced_level)
