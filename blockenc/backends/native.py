@@ -56,7 +56,7 @@ def arguments(request: Request) -> tuple[object, ...]:
 
 
 def apply(request: Request) -> None:
-    # What the kernels prepare for a plan is kept with the plan's memory: it is freed with it, and not pickled.
+    # What the kernels prepare for a plan is kept with the plan's memory: freed with it, and not pickled.
     # (The cache compares the bytes, so a plan that was overwritten is not taken for the one before.)
     memory = request.plan.untyped_storage()
     cache = getattr(memory, "blockenc_cache", None)
