@@ -1,4 +1,4 @@
-// A Job out of what Python hands over. Shared by both modules and the emulation of CUDA.
+// Makes a Job from the arguments that Python passes: for both extension modules and the emulation of CUDA.
 
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace blockenc {
 
-// Three numbers are an image, a batch of one. Throws std::invalid_argument naming the argument.
+// A shape of three numbers is one image, a batch of one. Throws std::invalid_argument naming the argument.
 inline Job make_job(uintptr_t in, uintptr_t out, int in_type, int out_type, const std::vector<int64_t>& shape,
                     const std::vector<int64_t>& in_stride, const std::vector<int64_t>& out_stride,
                     uintptr_t plan, int64_t plan_bytes, int block_size, int tables, int flags) {

@@ -1,7 +1,8 @@
-// A packed plan and a job: what every kernel, on every device, is given.
+// A plan and a job: what every kernel, on every device, is given.
 //
-// The layout of a packed plan is that of blockenc/plan/, Plan.packed: six sections, each padded to
-// kSection bytes. This header is plain C++17, used by g++ and nvcc alike; nothing here allocates.
+// A plan comes from Python packed into one array of bytes: six sections, each padded to a multiple of
+// kSection bytes (blockenc/plan/, Plan.packed, writes the same layout). This header is plain C++17, compiled
+// by g++ and nvcc alike; nothing here allocates memory.
 
 #pragma once
 
@@ -23,7 +24,7 @@ BLOCKENC_HOST_DEVICE constexpr int item_size(Type type) {
 }
 BLOCKENC_HOST_DEVICE constexpr bool is_integer(Type type) { return type == Type::u8 || type == Type::u16; }
 
-// Bits of a plan's flags; blockenc/plan/ has the same list.
+// The bits of Plan::flags; blockenc/plan/ has the same list.
 enum : int32_t {
   kQuantises = 1,    // float input becomes integers
   kNearest = 2,      // floats k / 255 are the bytes k; without it they are treated as published
@@ -39,18 +40,23 @@ constexpr int64_t kSection = 64;
 constexpr int kMaxTables = 255;               // table_of is a byte
 constexpr int64_t kMaxBlockLength = 1 << 20;  // blockenc/scheme.py, MAX_BLOCK_LENGTH
 
-// One output position p of a block vector is made like this (see blockenc/plan/):
+// A plan transforms every block alike. A block vector has M * M * C values: position (i * M + j) * C + c is
+// row i, column j, channel c of the block. The value at position p of an output block is made in three stages
+// from the input value v = in[source[p]], where p has the channel c:
 //
-//   v = in[source[p]]                      position (i*M + j)*C + c is row i, column j, channel c
-//   integers in: k = min(v, in_values - 1), then 255 - k if flips[p] is odd
-//   floats in, kNearest: k = nearest(clamp(v, 0, 1) * in_scale), NaN giving 0, and on as integers; not
-//                quantised: v = its negative, flips[p] times: 1 - v, or (255 - k) / 255 where v is k / 255,
-//                each rounded to the input type
-//   floats in, else: v = 1 - v, flips[p] times, each rounded to the input type; quantised:
-//                k = trunc(clamp(v, 0, 1) * in_scale)
-//   integers:    k = table_of[p] ? tables[(table_of[p] - 1) * in_values + k] : min(k, out_values - 1)
-//                out = k, or output[c * out_values + k] rounded to the output type
-//   floats not quantised: out = v, or (v - mean[c]) / std[c], rounded to the output type
+// 1. Flips, and floats to integers where kQuantises is set.
+//      integers              k = min(v, in_values - 1), then 255 - k if flips[p] is odd
+//      floats, kQuantises
+//        with kNearest       k = the nearest integer to clamp(v, 0, 1) * in_scale, then flipped as integers
+//        are without             v = 1 - v, flips[p] times; k = trunc(clamp(v, 0, 1) * in_scale)
+//      floats that stay      v = negative(v), flips[p] times. With kNearest the negative of a byte k / 255 is
+//                            (255 - k) / 255, and of any other float 1 - v; without, it is always 1 - v.
+//      Every result that is still a float is rounded to the input type; clamp(NaN, 0, 1) is 0.
+// 2. Substitution, of integers: table number table_of[p] counts from 1, and 0 is none.
+//      k = table_of[p] ? tables[(table_of[p] - 1) * in_values + k] : min(k, out_values - 1)
+// 3. Output, rounded to the output type.
+//      integers              k for an integer output, output[c * out_values + k] for a float output
+//      floats that stayed    (v - mean[c]) / std[c] with kNormalises, v without
 struct Plan {
   int32_t block_size;
   int32_t channels;
@@ -59,7 +65,8 @@ struct Plan {
   int32_t flags;
   int32_t in_values;
   int32_t out_values;
-  const float* in_scale;    // one value; pointers, so that a plan may live in device memory
+  // Pointers, also to the one value of in_scale, since the arrays of a plan may be in device memory.
+  const float* in_scale;    // [1]
   const float* mean;        // [channels]
   const float* std;         // [channels]
   const int32_t* source;    // [length]
@@ -69,7 +76,7 @@ struct Plan {
   const float* output;      // [channels][out_values]
 };
 
-// Points `plan` into packed bytes at `base`; returns how many bytes the packed plan has.
+// Makes the pointers of `plan` point into the packed plan at `base`; returns how many bytes that has to have.
 inline int64_t unpack_plan(const void* base, int block_size, int channels, int table_count, int flags,
                            Plan* plan) {
   const char* start = static_cast<const char*>(base);
@@ -98,8 +105,8 @@ inline int64_t unpack_plan(const void* base, int block_size, int channels, int t
   return offset;
 }
 
-// One batch. Strides are in elements, in the order N, C, H, W, and may be anything, also zero or negative
-// for the input. The output's elements must be distinct and apart from the input.
+// A plan and the batch it is for. Strides are in elements, in the order N, C, H, W. Those of the input may be
+// anything, also zero or negative; no two elements of the output may overlap, nor may one overlap the input.
 struct Job {
   Plan plan;
   const void* in;

@@ -14,7 +14,7 @@
 namespace blockenc {
 namespace {
 
-// A plan comes from outside: what indexes, or is an index, must lie inside what it indexes.
+// A plan comes from outside and is not trusted: every index in it must be one into the array it is for.
 void check(const Plan& plan) {
   if (!(*plan.in_scale >= 0 && *plan.in_scale <= plan.in_values - 1)) {  // not a number fails
     throw std::invalid_argument("plan: the scale of its float input is out of range");
@@ -34,25 +34,30 @@ void check(const Plan& plan) {
 }  // namespace
 
 // A copy of a plan, and the kernels made for it so far.
-struct Applier::Ready {
+struct PlanCache::Entry {
+  using Key = std::tuple<const Level*, Type, Type, Layout>;
+
   std::vector<char> packed;
   Plan plan;
-  std::map<std::tuple<const Level*, Type, Type, Layout>, std::shared_ptr<const Kernel>> kernels;  // locked
+  std::map<Key, std::shared_ptr<const Kernel>> kernels;  // under state_lock()
 
-  Ready(const Plan& given, const char* from, int64_t bytes) : packed(from, from + bytes) {
+  Entry(const Plan& given, const char* given_bytes, int64_t count)
+      : packed(given_bytes, given_bytes + count) {
     unpack_plan(packed.data(), given.block_size, given.channels, given.table_count, given.flags, &plan);
     check(plan);
   }
 
-  bool holds(const Plan& given, const char* from, int64_t bytes) const {
+  // Whether this is the entry of a plan, which begins at `given_bytes`.
+  bool holds(const Plan& given, const char* given_bytes, int64_t count) const {
     return plan.block_size == given.block_size && plan.channels == given.channels &&
            plan.table_count == given.table_count && plan.flags == given.flags &&
-           static_cast<int64_t>(packed.size()) == bytes && std::memcmp(packed.data(), from, bytes) == 0;
+           static_cast<int64_t>(packed.size()) == count &&
+           std::memcmp(packed.data(), given_bytes, count) == 0;
   }
 
   // Two threads that need a kernel at once may both make it; the first one's is kept.
   std::shared_ptr<const Kernel> kernel(const Job& job, const Level& level) {
-    const std::tuple key{&level, job.in_type, job.out_type, layout_of(job)};
+    const Key key{&level, job.in_type, job.out_type, layout_of(job)};
     {
       const std::lock_guard<std::mutex> lock(state_lock());
       const auto found = kernels.find(key);
@@ -64,21 +69,23 @@ struct Applier::Ready {
   }
 };
 
-void Applier::apply(Job job, int64_t plan_bytes, int threads, int level) {
+void PlanCache::run(Job job, int64_t plan_bytes, int threads, int level) {
   const char* packed = reinterpret_cast<const char*>(job.plan.in_scale);  // where a packed plan begins
-  std::shared_ptr<Ready> ready;
+  std::shared_ptr<Entry> entry;
   {
     const std::lock_guard<std::mutex> lock(state_lock());
-    ready = ready_;
+    entry = last_;
   }
-  if (!ready || !ready->holds(job.plan, packed, plan_bytes)) {
-    ready = std::make_shared<Ready>(job.plan, packed, plan_bytes);
-    std::shared_ptr<Ready> before = ready;
+  if (!entry || !entry->holds(job.plan, packed, plan_bytes)) {
+    entry = std::make_shared<Entry>(job.plan, packed, plan_bytes);
+    // Freeing the entry before it may take long, so that happens after the lock is given back: variables are
+    // destroyed in the reverse order of their declarations.
+    std::shared_ptr<Entry> swapped = entry;
     const std::lock_guard<std::mutex> lock(state_lock());
-    ready_.swap(before);  // `before` outlives the lock: to free a plan takes longer than a moment
+    last_.swap(swapped);
   }
-  job.plan = ready->plan;
-  run_kernel(*ready->kernel(job, choose_level(level)), job, threads);
+  job.plan = entry->plan;
+  run_kernel(*entry->kernel(job, choose_level(level)), job, threads);
 }
 
 }  // namespace blockenc

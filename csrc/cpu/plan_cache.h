@@ -1,4 +1,4 @@
-// What calls keep of a plan for later calls.
+// What a call keeps of its plan for later calls.
 
 #pragma once
 
@@ -9,17 +9,17 @@
 
 namespace blockenc {
 
-// Applies plans, and keeps what it made ready of the last one: a job whose plan holds the same bytes finds it
-// again. Many threads may use one Applier, and processes may fork meanwhile.
-class Applier {
+// Runs jobs. Keeps a copy of the last plan and the kernels made for it; the next job whose plan has the same
+// bytes uses them again. Many threads may use one cache at once, and the process may fork meanwhile.
+class PlanCache {
  public:
-  // On at most `threads` threads. level: an index into levels(), or -1 for the fastest supported. Throws
-  // std::invalid_argument where the plan or the level cannot be used.
-  void apply(Job job, int64_t plan_bytes, int threads, int level);
+  // Runs a job on at most `threads` threads. level: an index into levels(), or -1 for the fastest supported
+  // one. Throws std::invalid_argument where the plan or the level cannot be used.
+  void run(Job job, int64_t plan_bytes, int threads, int level);
 
  private:
-  struct Ready;
-  std::shared_ptr<Ready> ready_;  // under state_lock()
+  struct Entry;
+  std::shared_ptr<Entry> last_;  // under state_lock()
 };
 
 }  // namespace blockenc

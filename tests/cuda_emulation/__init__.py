@@ -59,7 +59,7 @@ class Emulated:
     def missing(self) -> str:
         return ""
 
-    def apply(
+    def launch(
         self,
         x,
         out,
@@ -78,7 +78,7 @@ class Emulated:
     ) -> None:
         wide = ctypes.c_int64
         strides = integers(stride, 0), integers(out_stride, 0)
-        status = library().emulated_apply(
+        status = library().emulated_launch(
             wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size), m,
             tables, flags, self.grid
         )  # fmt: skip

@@ -68,7 +68,7 @@ class ByteFinish {
 
   ByteFinish(const Side& in, const Side& out, const Plan& plan)
       : from_(out.lines * out.columns), after_(out.lines * kLane) {
-    const IntegerRows<U8> rows(plan);
+    const LookupTables<U8> rows(plan);
     const int in_columns = in.lines * in.columns;
     std::vector<int> known(plan.length, -1);  // columns that were looked up, of each position
     std::vector<int> readers(plan.length);    // of each input position
@@ -76,7 +76,7 @@ class ByteFinish {
     each_column(out, [&](int index, int p) {
       if (p < 0) return;
       bool complement;
-      const int table = table_of(rows.row(p), &complement);
+      const int table = table_of(rows.table(p), &complement);
       const int64_t source = int64_t{in.column_of(plan.source[p])} * Vector::bytes;
       if (table < 0) {
         from_[index] = source;
@@ -164,18 +164,18 @@ class TableFinish {
       const int vector = n / (V::bytes / vectors), lane = n / full % (V::bytes / kLane), in_lane = n % full;
       order_[lane * kLane + vector * full + in_lane] = static_cast<uint8_t>(order[n]);
     }
-    const IntegerRows<Out> rows(plan);
+    const LookupTables<Out> rows(plan);
     std::vector<const typename Out::Storage*> known;
     each_column(out, [&](int index, int p) {
       if (p < 0) return;
       size_t t = 0;
-      while (t < known.size() && known[t] != rows.row(p)) ++t;
+      while (t < known.size() && known[t] != rows.table(p)) ++t;
       if (t == known.size()) {
-        known.push_back(rows.row(p));
+        known.push_back(rows.table(p));
         for (int b = 0; b < vectors; ++b) {
           for (int v = 0; v < kByteValues; ++v) {
             uint8_t bytes[vectors];
-            std::memcpy(bytes, rows.row(p) + v, vectors);
+            std::memcpy(bytes, rows.table(p) + v, vectors);
             tables_.push_back(bytes[b]);
           }
         }
@@ -271,7 +271,7 @@ class FloatFinish {
     int position;
   };
   const Plan& plan_;
-  IntegerRows<Out> rows_;
+  LookupTables<Out> rows_;
   Negatives<In> negatives_;
   std::vector<Column> columns_;
   std::vector<int> order_;
