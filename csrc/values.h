@@ -83,16 +83,19 @@ typename Out::Storage stored_integer(const Plan& plan, int channel, int k) {
 }
 
 // What becomes of every integer, from load to store, as lookup tables: one for each (flip, substitution
-// table, channel) that occurs, and which of them each position takes. flips: whether the tables flip
-// integers; they do not where floats are flipped before they become integers.
+// table, channel) that occurs, and which of them each position takes; position p of variant v has the number
+// v * L + p. flips: whether the tables flip integers; they do not where floats are flipped before they become
+// integers, nor where the halves of bytes are.
 template <class Out>
 class LookupTables {
  public:
-  explicit LookupTables(const Plan& plan, bool flips = true) : values_(plan.in_values), start_(plan.length) {
+  explicit LookupTables(const Plan& plan, bool flips = true)
+      : values_(plan.in_values), start_(plan.positions()) {
     const int channels = kInteger<Out> ? 1 : plan.channels;  // integers are stored alike in all channels
     std::vector<int> start_of((plan.table_count + 1) * 2 * channels, -1);
-    for (int p = 0; p < plan.length; ++p) {
-      const int flip = flips ? plan.flips[p] & 1 : 0, channel = p % plan.channels % channels;
+    for (int64_t p = 0; p < plan.positions(); ++p) {
+      const int flip = flips ? plan.flips[p] & 1 : 0,
+                channel = static_cast<int>(p % plan.channels) % channels;
       int& start = start_of[(plan.table_of[p] * 2 + flip) * channels + channel];
       if (start < 0) {
         start = static_cast<int>(entries_.size());
@@ -105,7 +108,7 @@ class LookupTables {
     }
   }
 
-  const typename Out::Storage* table(int p) const { return entries_.data() + start_[p]; }
+  const typename Out::Storage* table(int64_t p) const { return entries_.data() + start_[p]; }
   int last_value() const { return values_ - 1; }
 
  private:

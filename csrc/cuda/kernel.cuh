@@ -69,9 +69,10 @@ __device__ __forceinline__ float normalise(const Plan& plan, int channel, float 
   return (v - load_global<float>(plan.mean + channel)) / load_global<float>(plan.std + channel);
 }
 
-__device__ __forceinline__ int source_of(const Plan& plan, int p) {
-  const int source = load_global<int32_t>(plan.source + p);
-  return static_cast<uint32_t>(source) < static_cast<uint32_t>(plan.length) ? source : 0;
+// A number of the plan that is to index an array of `end` elements; 0 where it does not.
+__device__ __forceinline__ int index_below(const int32_t* address, int64_t end) {
+  const int index = load_global<int32_t>(address);
+  return static_cast<uint32_t>(index) < static_cast<uint64_t>(end) ? index : 0;
 }
 
 // a / b, by 32-bit division where that does: the 64-bit one is a long subroutine.
@@ -119,10 +120,10 @@ __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
   for (int e = threadIdx.x; e < t.segments * t.period; e += kThreads) {
     const int y = e % t.period, block = y / t.step;
     const int p = position_of(plan, t, {e / t.period, y % t.step});
-    const Place from = place_of(plan, t, source_of(plan, p));
+    const Place from = place_of(plan, t, index_below(plan.source + p, plan.length));
     const int word = from.segment * t.period + block * t.step + from.offset;
     const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
-    int table = load_global<uint8_t>(plan.table_of + p);
+    int table = load_global<uint16_t>(plan.table_of + p);
     if (table > plan.table_count) table = 0;
     const int row = row_of(t, table, channel, flips);
     const int start =
@@ -423,25 +424,68 @@ __device__ __forceinline__ void store_bits(void* data, int64_t index, Type type,
   }
 }
 
-// The bits to store at position p of a block, given the bits loaded from its source.
-__device__ __forceinline__ uint32_t element_output(const Job& job, int p, uint32_t bits) {
+// The integer that the value with these bits is, or becomes.
+__device__ __forceinline__ int integer_of(const Job& job, uint32_t bits) {
   const Plan& plan = job.plan;
-  const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
-  int k;
-  if (is_integer(job.in_type)) {
-    k = static_cast<int>(bits) < plan.in_values ? static_cast<int>(bits) : plan.in_values - 1;
-    k = flip_integer(k, flips & 1);
-  } else {
-    const float v = flip_float(to_float(bits, job.in_type), flips, job.in_type, plan.flags);
-    if (!(plan.flags & kQuantises)) return from_float(normalise(plan, channel, v), job.out_type);
-    k = quantise(v, load_global<float>(plan.in_scale), plan);
-    if (plan.flags & kNearest) k = flip_integer(k, flips & 1);
+  if (!is_integer(job.in_type)) {
+    return quantise(to_float(bits, job.in_type), load_global<float>(plan.in_scale), plan);
   }
-  return integer_output(job, load_global<uint8_t>(plan.table_of + p), channel, k);
+  return static_cast<int>(bits) < plan.in_values ? static_cast<int>(bits) : plan.in_values - 1;
 }
 
-// The kernel for any strides and types: each thread makes one output element at a time, and neighbouring
-// threads make neighbouring elements of an image row.
+// The bits to store at position p of a block of variant v, given the bits loaded from its source.
+__device__ __forceinline__ uint32_t element_output(const Job& job, int64_t v, int p, uint32_t bits) {
+  const Plan& plan = job.plan;
+  const int64_t at = v * plan.length + p;
+  const int flips = load_global<uint8_t>(plan.flips + at), channel = p % plan.channels;
+  int k;
+  if (is_integer(job.in_type)) {
+    k = flip_integer(integer_of(job, bits), flips & 1);
+  } else {
+    const float value = flip_float(to_float(bits, job.in_type), flips, job.in_type, plan.flags);
+    if (!(plan.flags & kQuantises)) return from_float(normalise(plan, channel, value), job.out_type);
+    k = quantise(value, load_global<float>(plan.in_scale), plan);
+    if (plan.flags & kNearest) k = flip_integer(k, flips & 1);
+  }
+  return integer_output(job, load_global<uint16_t>(plan.table_of + at), channel, k);
+}
+
+// Where the block begins that an output block is made of, and the variant of its transform.
+struct Origin {
+  int64_t y, x;  // of its first pixel
+  int64_t variant;
+};
+
+__device__ __forceinline__ Origin origin_of(const Job& job, int64_t image, int64_t y, int64_t x) {
+  const Plan& plan = job.plan;
+  const int64_t key = plan.images ? index_below(plan.key_of_image + image, plan.keys) : 0;
+  if (!plan.grid_rows) return {y, x, key};
+  const int m = plan.block_size;
+  const int64_t at = key * plan.blocks() + divide(y, m) * plan.grid_columns + divide(x, m);
+  const int64_t from = index_below(plan.moves + at, plan.blocks()), row = divide(from, plan.grid_columns);
+  return {row * m, (from - row * plan.grid_columns) * m, index_below(plan.variant + at, plan.variants)};
+}
+
+// The bits of the value at a position of the input's block at `origin`.
+__device__ __forceinline__ uint32_t load_position(const Job& job, int64_t image, const Origin& origin,
+                                                  int p) {
+  const int m = job.plan.block_size, c = job.plan.channels, pixel = p / c;
+  const int64_t from = image * job.in_stride[0] + p % c * job.in_stride[1] +
+                       (origin.y + pixel / m) * job.in_stride[2] + (origin.x + pixel % m) * job.in_stride[3];
+  return load_bits(job.in, from, job.in_type);
+}
+
+// Half a byte: what cell q of a block of nibbles becomes.
+__device__ __forceinline__ int nibble(const Job& job, int64_t image, const Origin& origin, int q) {
+  const Plan& plan = job.plan;
+  const int64_t at = origin.variant * plan.cells + q;
+  const int source = index_below(plan.source + at, plan.cells), length = plan.length;
+  const int k = integer_of(job, load_position(job, image, origin, source % length));
+  return ((source < length ? k : k >> 4) & 15) ^ (load_global<uint8_t>(plan.flips + at) & 1 ? 15 : 0);
+}
+
+// The kernel for any plan, strides and types: each thread makes one output element at a time, and
+// neighbouring threads make neighbouring elements of an image row.
 __global__ void __launch_bounds__(kThreads, 4) elements(const Job job) {
   const Plan& plan = job.plan;
   const int m = plan.block_size, c = plan.channels;
@@ -453,13 +497,20 @@ __global__ void __launch_bounds__(kThreads, 4) elements(const Job job) {
     const int64_t image = divide(plane, c);
     const int channel = static_cast<int>(plane - image * c);
     const int row = static_cast<int>(y - divide(y, m) * m), column = static_cast<int>(x - divide(x, m) * m);
-    const int p = (row * m + column) * c + channel, source = source_of(plan, p), source_pixel = source / c;
-    const int64_t from = image * job.in_stride[0] + source % c * job.in_stride[1] +
-                         (y - row + source_pixel / m) * job.in_stride[2] +
-                         (x - column + source_pixel % m) * job.in_stride[3];
+    const int p = (row * m + column) * c + channel;
+    const Origin origin = origin_of(job, image, y - row, x - column);
+    uint32_t bits;
+    if (plan.flags & kNibbles) {
+      const int k = nibble(job, image, origin, p) | nibble(job, image, origin, plan.length + p) << 4;
+      const int64_t at = origin.variant * plan.length + p;
+      bits = integer_output(job, load_global<uint16_t>(plan.table_of + at), channel, k);
+    } else {
+      const int source = index_below(plan.source + origin.variant * plan.length + p, plan.length);
+      bits = element_output(job, origin.variant, p, load_position(job, image, origin, source));
+    }
     const int64_t to = image * job.out_stride[0] + channel * job.out_stride[1] + y * job.out_stride[2] +
                        x * job.out_stride[3];
-    store_bits(job.out, to, job.out_type, element_output(job, p, load_bits(job.in, from, job.in_type)));
+    store_bits(job.out, to, job.out_type, bits);
   }
 }
 
