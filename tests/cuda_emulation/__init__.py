@@ -10,9 +10,10 @@ import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests import shared
 
 HERE = Path(__file__).parent
 
@@ -25,12 +26,14 @@ def library() -> ctypes.CDLL:
         import pytest
 
         pytest.skip("no g++ here, which the emulation of CUDA is compiled with")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "emulated.so"
-        warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-        options = ["-std=c++17", "-O2", *warnings, "-ffp-contract=off", "-shared", "-fPIC"]
-        subprocess.run([compiler, *options, str(HERE / "emulated.cpp"), "-o", str(target)], check=True)
-        loaded = ctypes.CDLL(str(target))
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    options = ["-std=c++17", "-O2", *warnings, "-ffp-contract=off", "-shared", "-fPIC"]
+
+    def build(folder: Path) -> None:
+        command = [compiler, *options, str(HERE / "emulated.cpp"), "-o", str(folder / "emulated.so")]
+        subprocess.run(command, check=True)
+
+    loaded = ctypes.CDLL(str(shared.once("cuda_emulation", build) / "emulated.so"))
     loaded.emulated_message.restype = ctypes.c_char_p
     return loaded
 
