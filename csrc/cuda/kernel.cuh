@@ -8,61 +8,58 @@
 
 #include "../half.h"
 #include "../plan.h"
+#include "../values.h"
 #include "tiling.h"
 
 namespace blockenc {
 
-// Values, as the comment on Plan (plan.h) defines them.
+// Values, as the comment on Plan (plan.h) defines them. values.h has what the host's kernels do alike.
 
-__device__ __forceinline__ float to_float(uint32_t bits, Type type) {
+BLOCKENC_INLINE float to_float(uint32_t bits, Type type) {
   if (type == Type::f32) return bits_float(bits);
   return type == Type::f16 ? f16_to_float(static_cast<uint16_t>(bits))
                            : bf16_to_float(static_cast<uint16_t>(bits));
 }
 
-__device__ __forceinline__ uint32_t from_float(float value, Type type) {
+BLOCKENC_INLINE uint32_t from_float(float value, Type type) {
   if (type == Type::f32) return float_bits(value);
   return type == Type::f16 ? float_to_f16(value) : float_to_bf16(value);
 }
 
-__device__ __forceinline__ int flip_integer(int k, bool odd) {
-  return odd ? (k < kByteValues ? kByteValues - 1 - k : 0) : k;
-}
+struct RoundToType {
+  Type type;
+  BLOCKENC_INLINE float operator()(float v) const { return to_float(from_float(v, type), type); }
+};
 
-__device__ __forceinline__ float round_to(float v, Type type) { return to_float(from_float(v, type), type); }
-
-// csrc/cpu/simd/floats-inl.h has the same.
-__device__ __forceinline__ float negative(float v, Type type) {
-  constexpr float kTop = kByteValues - 1;
-  const float k = rintf(fminf(fmaxf(v, 0.0f), 1.0f) * kTop);
-  return round_to(k / kTop, type) == v ? round_to((kTop - k) / kTop, type) : round_to(1.0f - v, type);
-}
+// Reads a plan in device memory.
+struct DeviceRead {
+  template <class T>
+  BLOCKENC_INLINE T operator()(const T* address) const {
+    return load_global<T>(address);
+  }
+};
 
 // Floats that become the nearest integers are flipped as integers, after that.
 __device__ __forceinline__ float flip_float(float v, int flips, Type type, int32_t flags) {
+  const RoundToType round{type};
   const bool nearest = flags & kNearest;
   if (nearest && flags & kQuantises) return v;
-  for (; flips > 0; --flips) v = nearest ? negative(v, type) : round_to(1.0f - v, type);
+  for (; flips > 0; --flips) v = nearest ? negative(v, round) : published_negative(v, round);
   return v;
 }
 
 // Below in_values whatever in_scale is, since a plan is not trusted. Of NaN and a number, fmaxf is the
 // number.
 __device__ __forceinline__ int quantise(float v, float in_scale, const Plan& plan) {
-  const float scaled = fminf(fmaxf(v, 0.0f), 1.0f) * in_scale;
-  const float whole = plan.flags & kNearest ? rintf(scaled) : scaled;
+  const float whole = quantise(v, in_scale, static_cast<bool>(plan.flags & kNearest));
   return static_cast<int>(fminf(fmaxf(whole, 0.0f), static_cast<float>(plan.in_values - 1)));
 }
 
 // Substitutes the integer k by a table (0: none), and gives the bits that are stored for it.
 __device__ __forceinline__ uint32_t integer_output(const Job& job, int table, int channel, int k) {
-  const Plan& plan = job.plan;
-  if (table > 0 && table <= plan.table_count) {
-    k = load_global<uint16_t>(plan.tables + (table - 1) * plan.in_values + k);
-  }
-  if (k >= plan.out_values) k = plan.out_values - 1;
+  k = substitute(job.plan, table, k, DeviceRead());
   if (is_integer(job.out_type)) return static_cast<uint32_t>(k);
-  return from_float(load_global<float>(plan.output + channel * plan.out_values + k), job.out_type);
+  return from_float(float_output(job.plan, channel, k, DeviceRead()), job.out_type);
 }
 
 __device__ __forceinline__ float normalise(const Plan& plan, int channel, float v) {
