@@ -13,8 +13,8 @@
 
 namespace blockenc {
 
-// v, at least 0 and at most 1; 0 if v is not a number. Written so that compilers make vector instructions of
-// it: on the host fminf would be a call.
+// v, but at least 0 and at most 1; 0 if v is not a number. On the host fmaxf and fminf would be calls, which
+// keep a loop from becoming vector instructions.
 BLOCKENC_INLINE float clamp_unit(float v) {
 #ifdef __CUDA_ARCH__
   return fminf(fmaxf(v, 0.0f), 1.0f);  // of NaN and a number, fmaxf gives the number
