@@ -334,7 +334,7 @@ def _refused() -> Iterator[Case]:
         "0",
     )
     for n, field in enumerate(fields):
-        for value in (-1, 3 if field != "channels" else 4, 1 << 16, 2**31 - 1):
+        for value in (-1, {"channels": 4, "flags": 32}.get(field, 3), 1 << 16, 2**31 - 1):
             packed = written(plan.packed, 24 + 4 * n, "<i", value)
             yield dataclasses.replace(good, name=f"{field} of no plan", packed=packed, refused=True)
     for offset, form, value in ((0, "<q", 1), (8, "<i", 1), (12, "<i", 64), (16, "<q", 1 << 40)):
