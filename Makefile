@@ -13,8 +13,9 @@ CUDA = $(or $(filter 1,$(BLOCKENC_CUDA)),$(shell nvidia-smi -L 2>/dev/null | gre
 CPU_BUILD = $(DEMO)/bin/python -m pip index versions torch 2>/dev/null | grep -o '[0-9.]*+cpu' | head -n 1
 # CI installs known versions; a user's machine, whatever the ranges of pyproject.toml admit.
 CONSTRAINTS := $(if $(CI),--constraint .ci/constraints.txt)
-CXX_FILES := $(wildcard csrc/*.* csrc/cuda/*.* tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
-NATIVE := $(wildcard csrc/*.* csrc/cuda/*.*) setup.py
+CSRC := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
+CXX_FILES := $(CSRC) $(wildcard tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
+NATIVE := $(CSRC) setup.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

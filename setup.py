@@ -18,8 +18,8 @@ from pathlib import Path
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-SOURCES = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
-HEADERS = sorted(str(path) for path in Path("csrc").glob("*.h"))
+SOURCES = [*sorted(str(path) for path in Path("csrc/cpu").rglob("*.cpp")), "csrc/python/native.cpp"]
+HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.*h"))
 # No contraction into fused multiply-adds: results must be the same on every machine.
 OPTIONS = ["-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-trapping-math", "-pthread"]
 OLDEST_ARCHITECTURE = 75
@@ -116,8 +116,8 @@ if nvcc is not None:
     extensions.append(
         Pybind11Extension(
             "blockenc._cuda",
-            ["csrc/cuda/module.cpp"],
-            depends=[*HEADERS, *sorted(str(path) for path in Path("csrc/cuda").iterdir())],
+            ["csrc/python/cuda.cpp"],
+            depends=[*HEADERS, "csrc/cuda/launch.cu"],
             cxx_std=17,
             extra_compile_args=OPTIONS,
             library_dirs=[str(toolkit / "lib64"), str(toolkit / "lib")],

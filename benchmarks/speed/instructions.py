@@ -38,7 +38,7 @@ BLOCKS = 64  # of an image, at least: a kernel works on groups of 16, 32 or 64, 
 WARM = 8  # calls before: Python has specialised its byte code, the caches of the extension are filled
 REPEATS = {"valgrind": 4, "step": 1}
 TOOLS = tuple(REPEATS)
-NOT_IN_VALGRIND = ("avx512",)
+NOT_IN_VALGRIND = ("avx512_vbmi",)
 PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_DETACH = 7, 9, 17
 MARK = signal.SIGUSR1
 LIBC = ctypes.CDLL(None, use_errno=True)

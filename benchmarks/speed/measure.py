@@ -66,7 +66,7 @@ def medians(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: i
 
 
 def contenders() -> list[str]:
-    """blockenc on this machine: the levels of native, fastest first, as native/avx512, then the others."""
+    """blockenc on this machine: the levels of native, fastest first (native/avx512_vbmi), then the others."""
     available = [name for name, state in blockenc.backends().items() if state == "available"]
     levels = [f"native/{level}" for level, has in native.levels().items() if has]
     return levels * ("native" in available) + [n for n in available if n not in ("native", "cuda")]

@@ -86,7 +86,7 @@ ONE_THREAD_ROW = Row("ImageNet", 1024, threads=1)
 AVX512_LIMITS = {2: 0.95, 4: 0.95, 8: 0.95, 16: 0.75, 32: 0.4, 14: 0.2}
 BUDGETS = [
     *[
-        Budget(f"AVX-512 against copy_, M = {m}", IMAGENET[m], "native/avx512", "copy_", "speed", limit)
+        Budget(f"AVX-512 against copy_, M = {m}", IMAGENET[m], "native/avx512_vbmi", "copy_", "speed", limit)
         for m, limit in AVX512_LIMITS.items()
     ],
     *[

@@ -1,4 +1,4 @@
-"""The grid as a pytest-benchmark suite: pytest benchmarks/speed --benchmark-only [-k "CIFAR and avx512"]
+"""The grid as a pytest-benchmark suite: pytest benchmarks/speed --benchmark-only [-k "CIFAR and avx512_vbmi"]
 
 Here contenders are measured one after another, not in turn; for ratios use `python -m benchmarks.speed`.
 """

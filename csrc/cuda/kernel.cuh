@@ -30,7 +30,7 @@ __device__ __forceinline__ int flipped(int k, bool odd) {
 
 __device__ __forceinline__ float rounded(float v, Type type) { return to_float(from_float(v, type), type); }
 
-// csrc/floats.h has the same.
+// csrc/cpu/simd/floats-inl.h has the same.
 __device__ __forceinline__ float negative(float v, Type type) {
   constexpr float kTop = kByteValues - 1;
   const float k = rintf(fminf(fmaxf(v, 0.0f), 1.0f) * kTop);

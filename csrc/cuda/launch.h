@@ -1,4 +1,4 @@
-// The launcher, free of CUDA headers, so that module.cpp needs none.
+// The launcher, free of CUDA headers, so that python/cuda.cpp needs none.
 
 #pragma once
 

@@ -108,7 +108,7 @@ def compile_program(name: str, folder: Path) -> list[str]:
         assert done.returncode == 0, f"{source.name} with {build.options}:\n{done.stderr}"
         return target
 
-    sources = [path for path in sorted(CSRC.glob("*.cpp")) if path.name != "module.cpp"]
+    sources = sorted((CSRC / "cpu").rglob("*.cpp"))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_object, [*sources, HERE / "check.cpp"]))
     subprocess.run([*compiler, *build.linking, *objects, "-o", program], check=True)

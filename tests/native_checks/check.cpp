@@ -28,8 +28,9 @@
 #include <thread>
 #include <vector>
 
+#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/plan_cache.h"
 #include "../../csrc/job.h"
-#include "../../csrc/kernels.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1

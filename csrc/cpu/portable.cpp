@@ -2,9 +2,9 @@
 
 #include <vector>
 
-#include "floats.h"
+#include "../values.h"
 #include "kernels.h"
-#include "values.h"
+#include "simd/floats-inl.h"
 
 namespace blockenc {
 namespace {

@@ -5,14 +5,14 @@
 // `reader` gives the output's columns, as `vectors` vectors, and `change` is what lines go through in the
 // end. `from` is where a column begins in the scratch memory of a group.
 //
-// Included by columns.h, after chunks.h.
+// Included by columns-inl.h, after chunks-inl.h.
 
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "floats.h"
-#include "values.h"
+#include "../../values.h"
+#include "floats-inl.h"
 
 namespace blockenc {
 namespace {
@@ -26,7 +26,7 @@ struct Scratch {
   int64_t bytes, groups;
 };
 
-// Which block of a group the items of a column are, on one side; see spread in columns.h.
+// Which block of a group the items of a column are, on one side; see spread in columns-inl.h.
 inline std::vector<int> blocks_of_column(const Side& side, int group) {
   const int full = kLane / side.item, lanes = Vector::bytes / kLane;
   std::vector<int> blocks(group);

@@ -5,8 +5,8 @@
 #include <immintrin.h>
 
 // Before the target is chosen: what several files share must run on every processor.
-#include "kernels.h"
-#include "values.h"
+#include "../../values.h"
+#include "../kernels.h"
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
@@ -86,7 +86,7 @@ struct Vector {
 }  // namespace
 }  // namespace blockenc
 
-#include "columns.h"
+#include "columns-inl.h"
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -4,8 +4,8 @@
 
 #include <arm_neon.h>
 
-#include "kernels.h"
-#include "values.h"
+#include "../../values.h"
+#include "../kernels.h"
 
 namespace blockenc {
 namespace {
@@ -67,7 +67,7 @@ struct Vector {
 }  // namespace
 }  // namespace blockenc
 
-#include "columns.h"
+#include "columns-inl.h"
 
 namespace blockenc {
 

@@ -3,12 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <tuple>
-#include <vector>
 
-#include "plan.h"
+#include "../plan.h"
 
 namespace blockenc {
 
@@ -30,24 +27,20 @@ struct Level {
 };
 
 std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout = Layout::any);
-std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, Layout layout);
+std::unique_ptr<const Kernel> make_avx512_vbmi(const Plan& plan, Type in, Type out, Layout layout);
 std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, Layout layout);
 std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Layout layout);
 
 // The levels this build has, the fastest first; `count` of them.
 const Level* levels(int* count);
 
-// Applies plans, and keeps what it made ready of the last one: a job whose plan holds the same bytes finds it
-// again. Many threads may use one Applier, and processes may fork meanwhile.
-class Applier {
- public:
-  // On at most `threads` threads. level: an index into levels(), or -1 for the fastest supported. Throws
-  // std::invalid_argument where the plan or the level cannot be used.
-  void apply(Job job, int64_t plan_bytes, int threads, int level);
+// The level of an index into levels(), or for -1 the fastest that this processor supports. Throws
+// std::invalid_argument where there is none, or where this processor does not support it.
+const Level& choose_level(int level);
 
- private:
-  struct Ready;
-  std::shared_ptr<Ready> ready_;  // under state_lock()
-};
+Layout layout_of(const Job& job);
+
+// Runs a kernel over the whole job, on at most `threads` threads.
+void run_kernel(const Kernel& kernel, const Job& job, int threads);
 
 }  // namespace blockenc

@@ -6,8 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "job.h"
-#include "kernels.h"
+#include "../cpu/kernels.h"
+#include "../cpu/plan_cache.h"
+#include "../job.h"
 
 namespace py = pybind11;
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "values.h"
+#include "../../values.h"
 
 namespace blockenc {
 namespace {

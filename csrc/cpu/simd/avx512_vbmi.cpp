@@ -9,8 +9,8 @@
 #include <immintrin.h>
 
 // Before the target is chosen: what several files share must run on every processor.
-#include "kernels.h"
-#include "values.h"
+#include "../../values.h"
+#include "../kernels.h"
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi"))), \
@@ -93,7 +93,7 @@ struct Vector {
 }  // namespace
 }  // namespace blockenc
 
-#include "columns.h"
+#include "columns-inl.h"
 
 #ifdef __clang__
 #pragma clang attribute pop
@@ -101,7 +101,7 @@ struct Vector {
 
 namespace blockenc {
 
-std::unique_ptr<const Kernel> make_avx512(const Plan& plan, Type in, Type out, Layout layout) {
+std::unique_ptr<const Kernel> make_avx512_vbmi(const Plan& plan, Type in, Type out, Layout layout) {
   return make_columns(plan, in, out, layout);
 }
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "../cuda/launch.h"
 #include "../job.h"
-#include "launch.h"
 
 namespace py = pybind11;
 

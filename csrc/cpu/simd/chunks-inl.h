@@ -11,14 +11,14 @@
 // are small then: a chunk, its stage and that of the chunk before should stay in the first-level cache, whose
 // misses wait for the same few buffers as the traffic with memory does.
 //
-// Included by columns.h, after `Vector` is defined.
+// Included by columns-inl.h, after `Vector` is defined.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#include "plan.h"
+#include "../../plan.h"
 
 namespace blockenc {
 namespace {

@@ -27,9 +27,9 @@
 //   permute(x, from)            byte from[j] of the vector
 // Everything here is in an unnamed namespace: each file has its own, compiled for its instruction set.
 
-#include "chunks.h"
-#include "finish.h"
-#include "kernels.h"
+#include "../kernels.h"
+#include "chunks-inl.h"
+#include "finish-inl.h"
 
 namespace blockenc {
 namespace {
