@@ -1,4 +1,5 @@
-# make demo: the main job on embedded data. make test: everything that is checked. Each sets up what it needs first.
+# make demo: the main job on embedded data. make check: a quick look at everything. make test: everything that is
+# checked. make docs: the documentation site. Each sets up what it needs first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,13 +14,19 @@ CUDA = $(or $(filter 1,$(BLOCKENC_CUDA)),$(shell nvidia-smi -L 2>/dev/null | gre
 CPU_BUILD = $(DEMO)/bin/python -m pip index versions torch 2>/dev/null | grep -o '[0-9.]*+cpu' | head -n 1
 # CI installs known versions; a user's machine, whatever the ranges of pyproject.toml admit.
 CONSTRAINTS := $(if $(CI),--constraint .ci/constraints.txt)
+# Processes that run tests; make test JOBS=0 runs all in one, as a debugger needs it.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST = $(BIN)/python -m pytest -n $(JOBS)
+# The oracle grid at a small size, the frozen vectors, and all that the docs show.
+QUICK_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
+    oracle_grid vectors vectors_v2 readme docstrings data_docs performance_page site))
 CSRC := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 CXX_FILES := $(CSRC) $(wildcard tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
 NATIVE := $(CSRC) setup.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo check test lint docs format bench clean
 
 demo: $(DEMO)/installed
 	@echo "== The demo itself, about half a minute"
@@ -35,14 +42,21 @@ $(DEMO)/installed: pyproject.toml $(NATIVE)
 	$(if $(CUDA),,BLOCKENC_CUDA=0) $(DEMO_INSTALL) --editable '.[demo]'
 	@touch $@
 
+check: lint
+	$(PYTEST) --small $(QUICK_TESTS)
+
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) --durations=25 $(PYTEST_OPTIONS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
 
 format: $(VENV)/installed
 	$(BIN)/ruff format .
@@ -60,4 +74,4 @@ $(VENV)/installed: pyproject.toml $(NATIVE)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info blockenc/*.so
+	rm -rf $(VENV) $(DEMO) .venv-lowest* build dist *.egg-info blockenc/*.so

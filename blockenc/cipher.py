@@ -97,12 +97,9 @@ def _pack(
     with torch.utils._python_dispatch._disable_current_modes():
         packed = tuple(torch.from_numpy(plan.packed).to(device) for plan in (*plans[:-1], last))
         for tensor in packed:
-            header_of(tensor)  # now: where a CUDA graph is captured, the first look at a plan could not wait
+            if device.type != "cpu":
+                header_of(tensor)  # now: while a CUDA graph is captured, a first look at it could not wait
     return packed
-
-
-# What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
-_pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Cipher:
@@ -184,7 +181,7 @@ class Cipher:
             side = self.scheme.side
             compiler = Compiler(self.scheme, key, b"" if per_image else None)
             plans = compiler.plans(side, side)
-            self._any_size = all(plan.grid is None for plan in plans[False])
+            self._any_size = all(plan.grid is None for passes in plans.values() for plan in passes)
             if self._any_size and not per_image:
                 self._plans[ANY_SIZE] = plans
                 self._key = None
@@ -340,9 +337,22 @@ class Cipher:
         key = (size, decrypt, tensor.device, mean, std)
         packed = self._packed.get(key)
         if packed is None:
-            packed = _pack(plans, mean, std, tensor.device)
+            packed = self._pack(*key)
             keep(self._packed, key, packed)
         return Passes(plans, packed)
+
+    def _pack(
+        self,
+        size: tuple[int, int],
+        decrypt: bool,
+        device: torch.device,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+    ) -> tuple[torch.Tensor, ...]:
+        return _pack(self._plans_of_size(*size)[decrypt], mean, std, device)
+
+    # What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
+    _pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _plans_of_images(
         self, tensor: torch.Tensor, decrypt: bool, ids: Sequence[ImageId] | ImageId | None
@@ -358,7 +368,8 @@ class Cipher:
         given = image_ids(ids, count)
         distinct = list(dict.fromkeys(given)) or [b""]
         h, w = (self.scheme.side,) * 2 if self._any_size else tensor.shape[-2:]
-        of_key = [Compiler(self.scheme, self._key, image).plans(h, w)[decrypt] for image in distinct]
+        compilers = (Compiler(self.scheme, self._key, image) for image in distinct)
+        of_key = [compiler.plans(h, w, [decrypt])[decrypt] for compiler in compilers]
         key_of_image = np.array([distinct.index(image) for image in given], np.int32)
         return [stacked(plans, key_of_image) for plans in zip(*of_key)]
 

@@ -167,7 +167,7 @@ class Scheme:
     def from_dict(cls, fields: Mapping[str, Any]) -> Scheme:
         """Raises ValueError on an unknown field or version, so that a newer file is not misread."""
         if not isinstance(fields, Mapping):
-            raise ValueError(f"scheme: expected an object with fields, got {fields!r}")
+            raise ValueError(f"scheme: expected fields such as block_size and steps, got {fields!r}")
         version = fields.get("version", 1)
         if type(version) is not int or version not in VERSIONS:
             raise ValueError(f"version: this release knows scheme versions 1 and 2, got {version!r}")

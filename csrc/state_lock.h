@@ -1,4 +1,4 @@
-// The lock of what calls keep for later calls.
+// The lock of everything that calls keep for later calls.
 
 #pragma once
 
@@ -10,15 +10,17 @@
 
 namespace blockenc {
 
-// One for the whole extension, held for moments only. A fork copies locks as they are: one that another
-// thread holds stays locked in the child for ever. So a fork takes this lock first, and both sides give it
-// back; with a lock in each object there would be no list of them to take.
+// One lock for the whole extension, held for moments only. A fork copies locks as they are: a lock that
+// another thread holds would stay locked in the child for ever. So a fork first takes this lock, and parent
+// and child release it. That works because there is one: locks in each object could not all be found and
+// taken.
 inline std::mutex& state_lock() {
   static std::mutex& lock = *new std::mutex;  // never freed: threads may outlive static objects
   return lock;
 }
 
-// When the extension is loaded: a fork could cut a registration at the first call in two.
+// Registered when the extension is loaded, not at the first call, in the middle of which another thread might
+// fork.
 inline const bool state_lock_survives_forks = [] {
   state_lock();
 #if defined(__unix__) || defined(__APPLE__)

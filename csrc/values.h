@@ -13,7 +13,7 @@
 
 namespace blockenc {
 
-// How a value type is loaded as, and stored from, a number.
+// The value types: how a number is loaded from memory and stored. Storage is its type in memory.
 struct U8 {
   static constexpr Type type = Type::u8;
   using Storage = uint8_t;
@@ -45,7 +45,7 @@ struct BF16 {
   static uint16_t store(float v) { return float_to_bf16(v); }
 };
 
-// Calls f(In{}, Out{}) with value types.
+// Calls f(In{}, Out{}) with the value types of a job.
 template <class F>
 void with_types(Type in_type, Type out_type, F&& f) {
   auto with = [](Type type, auto&& g) {
@@ -72,9 +72,9 @@ inline int substitute(const Plan& plan, int table, int k) {
   return table ? plan.tables[(table - 1) * plan.in_values + k] : std::min(k, plan.out_values - 1);
 }
 
-// The integer k at a position of this channel, as it is stored.
+// What is stored for the integer k in this channel.
 template <class Out>
-typename Out::Storage finish(const Plan& plan, int channel, int k) {
+typename Out::Storage stored_integer(const Plan& plan, int channel, int k) {
   if constexpr (kInteger<Out>) {
     return Out::store(k);
   } else {
@@ -82,35 +82,39 @@ typename Out::Storage finish(const Plan& plan, int channel, int k) {
   }
 }
 
-// All that happens to an integer between load and store, as tables: one row for each distinct
-// (flip, table, channel), and the row of each position. flips: whether the values have yet to be flipped.
+// What becomes of every integer, from load to store, as lookup tables: one for each (flip, substitution
+// table, channel) that occurs, and which of them each position takes; position p of variant v has the number
+// v * L + p. flips: whether the tables flip integers; they do not where floats are flipped before they become
+// integers, nor where the halves of bytes are.
 template <class Out>
-class IntegerRows {
+class LookupTables {
  public:
-  explicit IntegerRows(const Plan& plan, bool flips = true) : values_(plan.in_values), row_of_(plan.length) {
-    const int channels = kInteger<Out> ? 1 : plan.channels;  // without an output stage all are alike
-    std::vector<int> row_at((plan.table_count + 1) * 2 * channels, -1);
-    for (int p = 0; p < plan.length; ++p) {
-      const int flip = flips ? plan.flips[p] & 1 : 0, channel = p % plan.channels % channels;
-      int& row = row_at[(plan.table_of[p] * 2 + flip) * channels + channel];
-      if (row < 0) {
-        row = static_cast<int>(rows_.size());
+  explicit LookupTables(const Plan& plan, bool flips = true)
+      : values_(plan.in_values), start_(plan.positions()) {
+    const int channels = kInteger<Out> ? 1 : plan.channels;  // integers are stored alike in all channels
+    std::vector<int> start_of((plan.table_count + 1) * 2 * channels, -1);
+    for (int64_t p = 0; p < plan.positions(); ++p) {
+      const int flip = flips ? plan.flips[p] & 1 : 0,
+                channel = static_cast<int>(p % plan.channels) % channels;
+      int& start = start_of[(plan.table_of[p] * 2 + flip) * channels + channel];
+      if (start < 0) {
+        start = static_cast<int>(entries_.size());
         for (int v = 0; v < values_; ++v) {
           const int k = flip ? std::max(kByteValues - 1 - v, 0) : v;
-          rows_.push_back(finish<Out>(plan, channel, substitute(plan, plan.table_of[p], k)));
+          entries_.push_back(stored_integer<Out>(plan, channel, substitute(plan, plan.table_of[p], k)));
         }
       }
-      row_of_[p] = row;
+      start_[p] = start;
     }
   }
 
-  const typename Out::Storage* row(int p) const { return rows_.data() + row_of_[p]; }
+  const typename Out::Storage* table(int64_t p) const { return entries_.data() + start_[p]; }
   int last_value() const { return values_ - 1; }
 
  private:
   int values_;
-  std::vector<int> row_of_;
-  std::vector<typename Out::Storage> rows_;
+  std::vector<int> start_;  // of each position's table, in entries_
+  std::vector<typename Out::Storage> entries_;
 };
 
 }  // namespace blockenc

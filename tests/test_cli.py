@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 import blockenc
 from blockenc import files
+from blockenc import keys as keys_package
 from blockenc.cli import app as cli
 from blockenc.datasets import engine
 from blockenc.datasets.manifest import MAX_LINE, Manifest
-from blockenc.keys import key
 from blockenc.text import printable
 
 PASSWORD = "correct horse battery"
@@ -42,14 +42,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_keys(keys: Path):
     """Loading a key costs half a second of scrypt: the two of these tests are opened once each."""
     opened = {str(path): blockenc.Key.load(path, PASSWORD) for path in keys.glob("*.key")}
-    load = key.load_key
+    load = keys_package.load_key
 
     def quick(path, password):
         known = opened.get(str(path)) if password == PASSWORD else None
         return known or load(path, password)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(key, "load_key", quick)
+        patch.setattr(keys_package, "load_key", quick)
         yield
 
 
@@ -376,7 +376,7 @@ def test_errors_name_what_was_asked_for_not_a_temporary_file(photos: Path, tmp_p
 def test_a_key_set_is_a_key(photos: Path, tmp_path: Path):
     path = tmp_path / "three.key"
     said = run("keygen", path, "--set")
-    keys = key.load_key(path, PASSWORD)
+    keys = keys_package.load_key(path, PASSWORD)
     assert said == f"wrote key set {keys.fingerprint} to {path}\n"
     assert "key-set file" in run("inspect", path)
     run("encrypt", photos, tmp_path / "enc", "--key", path)

@@ -23,7 +23,7 @@ class FakeLauncher:
     def missing(self) -> str:
         return self.reason
 
-    def apply(self, *arguments: object) -> None:
+    def launch(self, *arguments: object) -> None:
         self.calls.append(arguments)
         if self.failure:
             raise RuntimeError(self.failure)

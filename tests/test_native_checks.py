@@ -5,37 +5,28 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import blockenc
 from blockenc.backends import native
-from tests import native_checks
+from tests import native_checks, shared
 from tests.native_checks import BUILDS, cases
 
-Program = Callable[[str], list[str]]
+
+def program(name: str) -> list[str]:
+    """The command that starts a build."""
+    folder = shared.once(f"native-{name}", lambda folder: native_checks.compile_program(name, folder))
+    return [*native_checks.launcher(BUILDS[name]), str(folder / "check")]
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """The command that starts a build; each is built once."""
-    built: dict[str, list[str]] = {}
+def every_case() -> Path:
+    def write(folder: Path) -> None:
+        cases.write(folder / "every", [*cases.small(), *cases.large()])
 
-    def get(name: str) -> list[str]:
-        if name not in built:
-            built[name] = native_checks.compile_program(name, tmp_path_factory.mktemp(name))
-        return built[name]
-
-    return get
-
-
-@pytest.fixture(scope="module")
-def every_case(tmp_path_factory: pytest.TempPathFactory):
-    path = tmp_path_factory.mktemp("cases") / "every"
-    yield cases.write(path, [*cases.small(), *cases.large()])
-    path.unlink()  # some 100 MB
+    return shared.once("native-cases", write) / "every"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,7 @@ def one_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_every_byte(program: Program, every_case: Path, name: str) -> None:
+def test_every_byte(every_case: Path, name: str) -> None:
     """Every level, value type, layout; many callers, forks; nothing read or written outside."""
     status, text = native_checks.run(program(name), every_case, BUILDS[name].parts)
     assert status == 0, text[-6000:]
@@ -75,9 +66,7 @@ FAULTS = [
 @pytest.mark.parametrize(
     "name, fault, report", FAULTS, ids=lambda value: value.split(":")[0].replace(" ", "-")
 )
-def test_planted_faults_are_found(
-    program: Program, one_case: Path, name: str, fault: str, report: str
-) -> None:
+def test_planted_faults_are_found(one_case: Path, name: str, fault: str, report: str) -> None:
     part = "together" if fault == "race" else "alone"
     assert native_checks.run(program(name), one_case, (part,))[0] == 0
     status, text = native_checks.run(program(name), one_case, (f"plant={fault}", part))

@@ -14,24 +14,24 @@ import torch
 from torch.autograd import forward_ad
 
 import blockenc
+from blockenc import _api
 from blockenc.cipher import MOST_KEPT
-from blockenc.plan import Plan
+from blockenc.plan.packing import HEADER_BYTES, unpack
 from tests import oracle
 
 CIPHER = blockenc.Cipher(oracle.KEY)
 X = oracle.image((2, 3, 16, 24))
 
 
-def operands(x: torch.Tensor, cipher: blockenc.Cipher = CIPHER) -> tuple:
-    return (x, *cipher._compile(False, None, None, x.device))
+PACKED = torch.from_numpy(CIPHER.plan().packed)
 
 
-@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("x", [X, X[0], X.contiguous(memory_format=torch.channels_last), X[:, :, ::2, ::2]])
 def test_opcheck(x: torch.Tensor, dtype: torch.dtype | None) -> None:
-    torch.library.opcheck(torch.ops.blockenc.apply.default, (*operands(x), dtype))
+    torch.library.opcheck(torch.ops.blockenc.apply.default, (x, PACKED, dtype))
     out = torch.empty_like(x, dtype=dtype)
-    torch.library.opcheck(torch.ops.blockenc.apply_out.default, (*operands(x), out))
+    torch.library.opcheck(torch.ops.blockenc.apply_out.default, (x, PACKED, out))
 
 
 def test_compile_fullgraph_and_dynamic() -> None:
@@ -109,7 +109,7 @@ FORMS = {
     "Cipher.encrypt": CIPHER.encrypt,
     "Cipher.decrypt": CIPHER.decrypt,
     "unchecked": blockenc.Cipher(oracle.KEY, check_values=False).encrypt,
-    "torch.ops": lambda x: torch.ops.blockenc.apply(*operands(x)),
+    "torch.ops": lambda x: torch.ops.blockenc.apply(x, PACKED, x.dtype),
     "out": lambda x: CIPHER.encrypt(x, out=torch.empty(x.shape)),
 }
 
@@ -140,41 +140,42 @@ def test_what_needs_no_derivative_of_x() -> None:
 
 
 def damaged(offset: int, *values: int) -> torch.Tensor:
-    plan = operands(X)[1].clone()
+    plan = PACKED.clone()
     plan[offset : offset + len(values)] = torch.tensor(values, dtype=torch.uint8)
     return plan
 
 
 def with_scale(scale: float) -> torch.Tensor:
-    return damaged(0, *struct.pack("<f", scale))
+    return damaged(SCALE, *struct.pack("<f", scale))
 
 
 def resized(size: int) -> torch.Tensor:
     """The plan, with memory that somebody took away from under it."""
-    plan = operands(X)[1].clone()
+    plan = PACKED.clone()
     plan.untyped_storage().resize_(size)
     return plan
 
 
-PLAN_BYTES = operands(X)[1].numel()
-SOURCE, FLIPS, TABLE_OF, TABLES = 64, 64 + 192, 64 + 192 + 64, 64 + 192 + 128  # M = 4, C = 3: L = 48
+PLAN_BYTES = PACKED.numel()
+# M = 4, C = 3: L = 48. After the header: the scale, 192 bytes of source, 64 of flips, 128 of table_of.
+SCALE, SOURCE, FLIPS, TABLE_OF, TABLES = (HEADER_BYTES + n for n in (0, 64, 256, 320, 448))
 BAD_PLANS = {
-    "too short": (lambda: operands(X)[1][:-64], "expected"),
-    "too long": (lambda: torch.cat([operands(X)[1], torch.zeros(64, dtype=torch.uint8)]), "expected"),
-    "two dimensions": (lambda: operands(X)[1][None], "expected"),
-    "other type": (lambda: operands(X)[1].to(torch.int32), "expected"),
-    "as wide a type": (lambda: operands(X)[1].view(torch.int8), "expected"),
+    "too short": (lambda: PACKED[:-64], "expected"),
+    "too long": (lambda: torch.cat([PACKED, torch.zeros(64, dtype=torch.uint8)]), "expected"),
+    "two dimensions": (lambda: PACKED[None], "expected"),
+    "other type": (lambda: PACKED.to(torch.int32), "expected"),
+    "as wide a type": (lambda: PACKED.view(torch.int8), "expected"),
     "expanded": (lambda: torch.zeros(1, dtype=torch.uint8).expand(PLAN_BYTES), "expected"),
-    "every other byte": (lambda: operands(X)[1].repeat_interleave(2)[::2], "expected"),
+    "every other byte": (lambda: PACKED.repeat_interleave(2)[::2], "expected"),
     "not aligned": (
-        lambda: torch.cat([torch.zeros(1).byte(), operands(X)[1]])[1:],
+        lambda: torch.cat([torch.zeros(1).byte(), PACKED])[1:],
         "expected memory that is aligned",
     ),
     "no memory": (lambda: resized(0), "its storage holds 0"),
     "too little memory": (lambda: resized(64), "its storage holds 64"),
     "source too large": (lambda: damaged(SOURCE, 48, 0, 0, 0), "an index"),
     "source negative": (lambda: damaged(SOURCE + 4 * 47, 255, 255, 255, 255), "an index"),
-    "no such table": (lambda: damaged(TABLE_OF + 47, 2), "an index"),
+    "no such table": (lambda: damaged(TABLE_OF + 2 * 47, 2), "an index"),
     "table value too large": (lambda: damaged(TABLES + 2 * 255, 0, 1), "a table value"),
     "scale too large": (lambda: with_scale(255.5), "the scale"),
     "scale huge": (lambda: with_scale(1e30), "the scale"),
@@ -189,16 +190,35 @@ def test_bad_plans_are_refused(backend: str, name: str) -> None:
     make, message = BAD_PLANS[name]
     for x in (X, X.float() / 255):
         with pytest.raises(ValueError, match=f"^plan: {message}"):
-            torch.ops.blockenc.apply(x, make(), *operands(X)[2:], None, backend)
+            torch.ops.blockenc.apply(x, make(), x.dtype, backend)
 
 
-@pytest.mark.parametrize(
-    "numbers", [(4, -1, 3), (4, 256, 3), (4, 1, 32), (4, 1, -1), (0, 1, 3), (-4, 1, 3), (1 << 31, 1, 3)]
-)
-def test_numbers_of_no_plan_are_refused(backend: str, numbers: tuple[int, int, int]) -> None:
-    plan = operands(X)[1]
-    with pytest.raises(ValueError, match=r"^plan: expected"):
-        torch.ops.blockenc.apply(X, plan, *numbers, None, backend)
+# Where each number of the header is, and values that it does not have in any plan, or not in this one.
+BAD_HEADERS = {
+    "magic": (0, "<q", (0,)),
+    "layout": (8, "<i", (1, 3, -1)),
+    "header bytes": (12, "<i", (0, 64, 1 << 30)),
+    "size": (16, "<q", (0, -1, PLAN_BYTES - 64, PLAN_BYTES + 64, 1 << 62)),
+    "block size": (24, "<i", (0, -4, 2, 8, 1 << 16, 2**31 - 1)),
+    "channels": (28, "<i", (0, -3, 1, 2**31 - 1)),
+    "flags": (32, "<i", (-1, 64, 2**31 - 1, 4, 32)),
+    "tables": (36, "<i", (-1, 0, 2, 1 << 16, 2**31 - 1)),
+    "variants": (40, "<i", (-1, 0, 2, 2**31 - 1)),
+    "keys": (44, "<i", (-1, 0, 2, 2**31 - 1)),
+    "rows": (48, "<i", (-1, 1, 4, 2**31 - 1)),
+    "columns": (52, "<i", (-1, 1, 6, 2**31 - 1)),
+    "images": (56, "<i", (-1, 1, 2, 2**31 - 1)),
+    "zero": (60, "<i", (1,)),
+}
+
+
+@pytest.mark.parametrize("field", BAD_HEADERS)
+def test_headers_of_no_plan_are_refused(backend: str, field: str) -> None:
+    offset, form, values = BAD_HEADERS[field]
+    for value in values:
+        plan = damaged(offset, *struct.pack(form, value))
+        with pytest.raises(ValueError, match=r"^plan: "):
+            torch.ops.blockenc.apply(X, plan, X.dtype, backend)
 
 
 @pytest.mark.parametrize("name", ["x", "out"])
@@ -206,16 +226,15 @@ def test_images_without_memory_are_refused(backend: str, name: str) -> None:
     x, out = X.clone(), X.clone()
     {"x": x, "out": out}[name].untyped_storage().resize_(X.numel() - 1)
     with pytest.raises(ValueError, match=f"^{name}: its storage holds"):
-        torch.ops.blockenc.apply_out(x, *operands(X)[1:], out, backend)
+        torch.ops.blockenc.apply_out(x, PACKED, out, backend)
 
 
 def test_a_plan_written_over_is_checked_again(backend: str) -> None:
-    plan = operands(X)[1].clone()
-    arguments = (*operands(X)[2:], None, backend)
-    torch.ops.blockenc.apply(X, plan, *arguments)
+    plan = PACKED.clone()
+    torch.ops.blockenc.apply(X, plan, X.dtype, backend)
     plan[SOURCE] = 48
     with pytest.raises(ValueError, match=r"^plan: an index"):
-        torch.ops.blockenc.apply(X, plan, *arguments)
+        torch.ops.blockenc.apply(X, plan, X.dtype, backend)
 
 
 def test_caches_are_bounded() -> None:
@@ -228,8 +247,8 @@ def test_caches_are_bounded() -> None:
         want = (cipher.encrypt(x, dtype=torch.float32) - mean[0]) / 0.5
         assert torch.allclose(got, want)
         blockenc.encrypt(x, key, steps=("np",) * (n + 1))
-    assert len(cipher._compiled) <= MOST_KEPT
-    assert len(key._ciphers) <= MOST_KEPT
+    assert len(cipher._packed) <= MOST_KEPT
+    assert len(_api._ciphers[key]) <= MOST_KEPT
 
 
 @pytest.mark.parametrize("name", ["native", "numba", "aten"])
@@ -277,7 +296,7 @@ def test_an_unpacked_plan_is_a_copy() -> None:
     """What was checked cannot be changed any more by whoever else holds the packed plan's memory."""
     plan = CIPHER.plan()
     packed = plan.packed.copy()
-    unpacked = Plan.unpack(packed, plan.block_size, plan.channels, len(plan.tables), plan.flags)
+    unpacked = unpack(packed)
     packed[:] = 255
     assert np.array_equal(unpacked.source, plan.source)
     assert np.array_equal(unpacked.tables, plan.tables)

@@ -17,6 +17,7 @@ import sys
 import traceback
 import types
 import unicodedata
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,8 @@ import pytest
 import torch
 
 import blockenc
-from blockenc import Cipher, Key, KeyFileError, KeySet, hidden
-from blockenc.keys import key, keyfile
+from blockenc import Cipher, Key, KeyFileError, KeySet, _api, hidden
+from blockenc.keys import keyfile, keyset
 from blockenc.reference import version1
 from tests import oracle
 
@@ -152,6 +153,10 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "from_password, short salt": lambda: Key.from_password(PASSWORD, "short"),
         "from_password, bytes": lambda: Key.from_password(PASSWORD.encode(), "short"),  # type: ignore
         "compare": lambda: key == SET,
+        "save named keys": lambda: KeySet(rotate=raw, all=bytes(32)).save(folder / "named", PASSWORD),
+        "load named keys": lambda: KeySet.load(folder / "named", PASSWORD),
+        "derive": lambda: key.derive("train"),
+        "per image": lambda: Cipher(key, per_image=True).encrypt(X, ids=range(len(X))),
         "authenticate": lambda: (key.mac_key("info"), SET.mac_key("info")),
     }
 
@@ -192,7 +197,7 @@ def test_no_frame_holds_a_secret(tmp_path: Path, quick_scrypt: None) -> None:
         finally:
             sys.setprofile(None)
     assert found == set()
-    assert {"hkdf", "_permutation", "_keystream", "byte_table", "scrypt", "_unseal", "save"} <= seen
+    assert {"hkdf", "permutations", "uniforms", "byte_table", "scrypt", "_unseal", "save"} <= seen
 
 
 def test_tracebacks_with_local_variables(tmp_path: Path, quick_scrypt: None) -> None:
@@ -328,10 +333,10 @@ def test_key_set_files(tmp_path: Path, quick_scrypt: None) -> None:
     assert shows(path.read_bytes()) == []
     assert json.loads(path.read_text())["fingerprint"] == SET.fingerprint
     assert KeySet.load(path, PASSWORD) == SET
-    assert key.load_key(path, PASSWORD) == SET
-    assert KeySet.load(single, PASSWORD) == key.load_key(single, PASSWORD) == Key(SECRET)
+    assert keyset.load_key(path, PASSWORD) == SET
+    assert KeySet.load(single, PASSWORD) == keyset.load_key(single, PASSWORD) == Key(SECRET)
     assert isinstance(KeySet.load(single, PASSWORD), KeySet)
-    assert isinstance(key.load_key(single, PASSWORD), Key)
+    assert isinstance(keyset.load_key(single, PASSWORD), Key)
     with pytest.raises(KeyFileError, match=r"three.key: holds a key set; read it with KeySet.load$"):
         Key.load(path, PASSWORD)
     with pytest.raises(KeyFileError, match="wrong password"):
@@ -413,11 +418,19 @@ def test_generated_and_derived_keys() -> None:
 def test_a_key_compiles_once() -> None:
     key = Key(SECRET)
     first = blockenc.encrypt(X, key)
-    assert len(key._ciphers) == 1
+    assert len(_api._ciphers[key]) == 1
     assert torch.equal(blockenc.encrypt(X, key), first)
     assert torch.equal(blockenc.encrypt(X, SECRET), first)
     blockenc.encrypt(X, key, block_size=2)
-    assert len(key._ciphers) == 2
+    assert len(_api._ciphers[key]) == 2
+    keys = blockenc.KeySet(shuffle=key, all=Key.generate())
+    blockenc.encrypt(X, keys)
+    cipher = weakref.ref(next(iter(_api._ciphers[keys].values())))
+    blockenc.encrypt(X, keys)
+    assert cipher() is next(iter(_api._ciphers[keys].values()))
+    del keys
+    gc.collect()
+    assert cipher() is None
 
 
 def test_one_plan_gives_the_schemes_of_its_steps_away() -> None:

@@ -129,7 +129,7 @@ def test_forks_beside_threads_that_encrypt(backend: str) -> None:
         for n in range(30):
             child = os.fork()
             if child == 0:
-                signal.alarm(20)  # what hangs dies of it
+                signal.alarm(60)  # what hangs dies of it
                 # Compared by NumPy: torch would wait for threads that stayed in the parent.
                 same = np.array_equal(cipher.encrypt(images[n % 3]).numpy(), want[n % 3].numpy())
                 fresh = Cipher(oracle.KEY, backend=backend).encrypt(small) is not None

@@ -462,7 +462,7 @@ def test_a_trace_away_from_the_modules_device() -> None:
     ciphers = [Cipher(bytes([n]) * 32) for n in range(2)]
     layers = [Encrypt(cipher) for cipher in ciphers]
     for layer, cipher in zip(layers, ciphers):
-        layer._plan = layer._plan.to("meta")
+        layer._packed = tuple(packed.to("meta") for packed in layer._packed)
         assert torch.equal(layer(X), cipher.encrypt(X))
         assert torch.equal(function(layer, X), cipher.encrypt(X))
     for strict in (True, False):

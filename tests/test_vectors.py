@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import blockenc
+from blockenc.feistel.ff1 import byte_table
 from blockenc.feistel.ffx_decimal import decimal_table
-from blockenc.keys.key import Key, StepUse
+from blockenc.keys import Key
 from tests import make_vectors
 
 VECTORS = json.loads(make_vectors.PATH.read_text())
@@ -43,11 +44,12 @@ def test_specified_facts() -> None:
 
 def test_key_schedule() -> None:
     key, schedule = Key.from_bytes(bytes.fromhex(VECTORS["key"])), VECTORS["schedule"]
-    use = {step: StepUse(step, 0, 3, 2) for step in ("shuffle", "np", "ffx")}
-    assert key.permutation(use["shuffle"]).tolist() == schedule["permutation"]
-    assert key.mask(use["np"]).astype(int).tolist() == schedule["np_mask"]
-    assert key.mask(use["ffx"]).astype(int).tolist() == schedule["ffx_mask"]
-    assert key.ffx_table(use["ffx"], "byte").tolist() == schedule["ffx_table"]
+    scheme = blockenc.Scheme(block_size=2)
+    shuffle, np_, ffx = scheme.infos(4, 4)
+    assert key.keystream(shuffle).permutations(1, scheme.length)[0].tolist() == schedule["permutation"]
+    assert key.keystream(np_).mask(scheme.length).astype(int).tolist() == schedule["np_mask"]
+    assert key.keystream(ffx).mask(scheme.length).astype(int).tolist() == schedule["ffx_mask"]
+    assert byte_table(key.cipher_key(ffx + "/cipher", "byte")).tolist() == schedule["ffx_table"]
     assert decimal_table(b"password").tolist() == VECTORS["decimal_password_table"]
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import pages
 from benchmarks.accuracy.models import STEMS
 from benchmarks.accuracy.study import ALL, CPU, GPU, HERE, LINEAR, TINY, recipe
 from benchmarks.accuracy.train import Config
@@ -496,10 +496,7 @@ PLOTS: dict[str, Callable[[Study, Any], None]] = {
 def fill(text: str, study: Study) -> str:
     """The page with its tables as the study has them. Raises ValueError if it lacks one."""
     for name, make in TABLES.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise ValueError(f"--page: has no place for the table {name}")
-        text = pattern.sub(lambda m, make=make: f"{m[1]}{make(study)}\n{m[2]}", text)
+        text = pages.replace(text, name, make(study))
     return text
 
 

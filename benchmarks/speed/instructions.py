@@ -58,18 +58,18 @@ for name, data in buffers.items():
     ctypes.memmove(start, data, len(data))
     memory[name] = raw, start, len(data)
 arguments = [memory[a[1]][1] if isinstance(a, tuple) and a[:1] == ("address",) else a for a in arguments]
-apply = module.Applier().apply
+run = module.PlanCache().run
 for _ in range(warm):
-    apply(*arguments)
+    run(*arguments)
 if traced == "1":
     ctypes.CDLL(None).ptrace(0, 0, None, None)
     kill, me, mark = os.kill, os.getpid(), signal.SIGUSR1
     kill(me, mark)
-    apply(*arguments)
+    run(*arguments)
     kill(me, mark)
 else:
     for _ in range(int(repeats)):
-        apply(*arguments)
+        run(*arguments)
 raw, start, size = memory["out"]
 open(call + ".out", "wb").write(ctypes.string_at(start, size))
 """
@@ -135,7 +135,7 @@ def count(tool: str, images: int, block_size: int, level: str) -> tuple[float, i
 def callgrind(command: list[str], folder: str) -> int:
     """The instructions of a process inside the extension."""
     # Python's own instructions vary from run to run.
-    tool = ["valgrind", "--tool=callgrind", "--toggle-collect=blockenc::Applier::apply*"]
+    tool = ["valgrind", "--tool=callgrind", "--toggle-collect=blockenc::PlanCache::run*"]
     tool += [f"--callgrind-out-file={folder}/callgrind"]
     done = subprocess.run([*tool, *command], capture_output=True, text=True)
     collected = re.search(r"Collected : (\d+)", done.stderr)

@@ -35,6 +35,6 @@ def apply(request: Request) -> None:
     device = request.x.device
     stream = torch.cuda.current_stream(device).cuda_stream
     try:
-        _cuda.apply(*arguments(request), request.header.packed(), device.index, stream)
+        _cuda.launch(*arguments(request), request.header.packed(), device.index, stream)
     except RuntimeError as error:
         raise BackendError(f"cuda: {error}") from error

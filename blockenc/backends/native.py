@@ -53,4 +53,4 @@ def arguments(request: Request) -> tuple[object, ...]:
 
 
 def apply(request: Request) -> None:
-    _native.apply(*arguments(request), torch.get_num_threads(), level_number(request.level))
+    _native.run(*arguments(request), torch.get_num_threads(), level_number(request.level))

@@ -402,10 +402,10 @@ def _check_convolution(module: nn.Conv2d, plan: Plan) -> None:
             "has moved; only zeros, and whole blocks (circular), can be absorbed"
         )
     _check_size("the convolution", M, module.in_channels, plan)
+    if plan.nibbles:
+        raise ValueError("cipher: its scheme moves or negates nibbles, which no stem can absorb")
     if plan.quantises:
-        raise ValueError(
-            "cipher: its scheme has an ffx step (or nibbles), which only a BlockEmbedding can absorb"
-        )
+        raise ValueError("cipher: its scheme has an ffx step, which only a BlockEmbedding can absorb")
 
 
 def _fold_convolution(module: nn.Conv2d, plan: Plan, norm: _Normalisation, inverse: bool) -> None:

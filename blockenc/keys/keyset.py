@@ -70,8 +70,15 @@ class KeySet(AnySecret):
         return cls(**dict.fromkeys(VERSION_1, secret))
 
     def replace(self, **members: AnyKey) -> KeySet:
-        """This key set with some members replaced; a KeySet given stands for its member of that name."""
+        """This key set with some members replaced; a KeySet given stands for its member of that name.
+
+        Raises TypeError for a member that it does not have.
+        """
         members = dict(zip(members, map(hide, members.values())))
+        known = (*self._named(), "all")
+        unknown = sorted(set(members) - set(known)) if self._rest is None else []
+        if unknown:
+            raise TypeError(f"replace: expected {', '.join(known)}, got {', '.join(unknown)}")
         chosen: dict[str, Any] = {**self._members, "all": self._rest}
         for kind, value in members.items():
             chosen[kind] = value.member(kind) if isinstance(value, KeySet) else value
@@ -96,8 +103,7 @@ class KeySet(AnySecret):
         if tuple(members) == VERSION_1:
             secret = hide(b"".join(self._contents()))
             return keyfile.save(keyfile.KEY_SET, secret, self.fingerprint, path, password, overwrite)
-        texts = {kind: member._secret.hex() for kind, member in members.items()}  # type: ignore[attr-defined]
-        texts = hide(texts)
+        texts = hide({kind: member._secret.hex() for kind, member in members.items()})  # type: ignore[attr-defined]
         secret = hide(json.dumps(reveal(texts)).encode())
         keyfile.save(keyfile.NAMED_KEYS, secret, self.fingerprint, path, password, overwrite)
 
@@ -136,12 +142,12 @@ class KeySet(AnySecret):
 
     def _contents(self) -> tuple[bytes, ...]:
         members: dict[str, Any] = self._named()
-        contents = [member._contents()[0] for member in members.values()]
-        if len(set(contents)) == 1:
-            return (contents[0],) * len(VERSION_1)
+        contents = hide({kind: member._contents()[0] for kind, member in members.items()})
+        if len(set(reveal(contents).values())) == 1:
+            return tuple(reveal(contents).values())[:1] * len(VERSION_1)
         if tuple(members) == VERSION_1:
-            return tuple(contents)
-        return tuple(kind.encode() + b"=" + content for kind, content in zip(members, contents))
+            return tuple(reveal(contents).values())
+        return tuple(kind.encode() + b"=" + reveal(contents)[kind] for kind in members)
 
     @property
     def fingerprint(self) -> str:
@@ -172,7 +178,8 @@ def load_key(path: str | os.PathLike[str], password: str) -> Key | KeySet:
         starts = range(0, len(VERSION_1) * KEY_BYTES, KEY_BYTES)
         return KeySet(**{name: Key(reveal(secret)[i : i + KEY_BYTES]) for name, i in zip(VERSION_1, starts)})
     try:
-        return KeySet(**{kind: Key(bytes.fromhex(text)) for kind, text in json.loads(reveal(secret)).items()})
+        texts = hide(json.loads(reveal(secret)))
+        return KeySet(**{kind: Key(bytes.fromhex(reveal(texts)[kind])) for kind in reveal(texts)})
     except (AttributeError, TypeError, ValueError):
         raise KeyFileError(f"{os.fspath(path)}: damaged key file (it seals no keys by name)") from None
 

@@ -113,13 +113,11 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         if placed and self.cipher.scheme.moves_geometry:
             raise ValueError(
                 "sample: has masks, boxes or key points, and the scheme moves what the image shows "
-                "(scramble, rotate), so that they would no longer lie where they belong; use a scheme without "
-                "such steps"
+                "(scramble, rotate), so that they would no longer lie where they belong; use a scheme "
+                "without such steps"
             )
-        params = {
-            "placed": placed,
-            "id": None if self.ids is None else at(sample, self._path(sample, self.ids)),
-        }
+        image_id = None if self.ids is None else at(sample, self._path(sample, self.ids))
+        params = {"placed": placed, "id": image_id}
         result = sample
         for path in images:
             result = put(result, path, self.transform(at(sample, path), params))

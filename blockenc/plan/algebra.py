@@ -51,28 +51,28 @@ def compose(first: Plan, second: Plan) -> Plan | None:
     table_of = np.take_along_axis(first.table_of[a], positions, axis=1)
     moved: dict[str, Any] = {"source": source, "flips": flips, "table_of": table_of}
     if gathers:  # any value domain goes
-        return _distinct(dataclasses.replace(first, **moved))
+        return distinct(dataclasses.replace(first, **moved))
     if first.nibbles or not first.quantises:  # flips add up until there is a table
         total = flips.astype(np.int64) + second.flips[b]
         if total.max(initial=0) > MAX_FLIPS:
             raise ValueError(f"steps: a value is negated more than {MAX_FLIPS} times")
         if not len(first.tables):
             moved = {**moved, "flips": total.astype(np.uint8), "table_of": second.table_of[b]}
-            return _distinct(
+            return distinct(
                 dataclasses.replace(second, **moved, quantises=first.quantises or second.quantises)
             )
     odd = second.flips[b][:, : first.length] % 2
     chains = (table_of.astype(np.int64) * 2 + odd) * (len(second.tables) + 1) + second.table_of[b]
-    distinct, row_of = np.unique(chains, return_inverse=True)
+    found, row_of = np.unique(chains, return_inverse=True)
     rows = []
-    for chain in distinct.tolist():
+    for chain in found.tolist():
         rest, table = divmod(chain, len(second.tables) + 1)
         rows.append(second.substitution(rest % 2, table)[first.substitution(0, rest // 2)])
     out: dict[str, Any] = {
         "out_values": second.out_values,
         "out_scale": second.out_scale if second.quantises else first.out_scale,
     }
-    return _distinct(
+    return distinct(
         _with_rows(dataclasses.replace(first, **moved, **out), rows, row_of.reshape(chains.shape))
     )
 
@@ -103,9 +103,9 @@ def invert(plan: Plan) -> Plan:
     if plan.nibbles:
         raise ValueError("plan: what moves nibbles and then substitutes bytes has no inverse of one pass")
     chains = np.take_along_axis(plan.table_of.astype(np.int64) * 2 + plan.flips % 2, inverse, axis=1)
-    distinct, row_of = np.unique(chains, return_inverse=True)
+    found, row_of = np.unique(chains, return_inverse=True)
     rows = []
-    for chain in distinct.tolist():
+    for chain in found.tolist():
         table, flip = divmod(chain, 2)
         row = np.full(plan.out_values, BYTE_VALUES - 1, np.uint16)
         if table == 0:  # not enciphered: the value itself, flipped back; what is above 255 is clamped
@@ -138,13 +138,13 @@ def lifted(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
         variant = np.zeros_like(inside)
     else:
         inside, variant = place[grouped(plan.moves[0])], grouped(plan.variant[0])
-    distinct, variant_of = np.unique(np.concatenate([inside, variant], axis=1), axis=0, return_inverse=True)
-    inside, variant = np.split(distinct, 2, axis=1)
-    _check_entries(len(distinct) * across * across * plan.source.shape[1])
+    found, variant_of = np.unique(np.concatenate([inside, variant], axis=1), axis=0, return_inverse=True)
+    inside, variant = np.split(found, 2, axis=1)
+    _check_entries(len(found) * across * across * plan.source.shape[1])
     cell = _cells_of_small_blocks(plan.block_size, block_size, plan.channels, plan.nibbles)
-    source = np.empty((len(distinct), cell.size), np.int32)
+    source = np.empty((len(found), cell.size), np.int32)
     flips = np.empty(source.shape, np.uint8)
-    table_of = np.empty((len(distinct), across * across * plan.length), np.uint16)
+    table_of = np.empty((len(found), across * across * plan.length), np.uint16)
     source[:, cell] = np.take_along_axis(cell[inside], plan.source[variant].astype(np.int64), axis=2)
     flips[:, cell] = plan.flips[variant]
     table_of[:, cell[:, : plan.length]] = plan.table_of[variant]
@@ -193,7 +193,7 @@ def refined(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
     from_inside = comes_from[variant, inside, 0]
     from_row = moves // (columns // across) * across + from_inside // across
     from_column = moves % (columns // across) * across + from_inside % across
-    return _distinct(
+    return distinct(
         dataclasses.replace(
             result,
             grid=(rows, columns),
@@ -274,14 +274,14 @@ def _pairs(first: Plan, second: Plan) -> tuple[Plan, Plan, np.ndarray, np.ndarra
         return first, second, np.zeros(1, np.int64), np.zeros(1, np.int64)
     moves = first.moves[:, second.moves[0]]
     codes = first.variant[0][second.moves[0]].astype(np.int64) * second.variants + second.variant[0]
-    distinct, variant = np.unique(codes, return_inverse=True)
-    _check_entries(len(distinct) * first.source.shape[1])
+    found, variant = np.unique(codes, return_inverse=True)
+    _check_entries(len(found) * first.source.shape[1])
     maps: dict[str, Any] = {"moves": moves, "variant": variant.reshape(1, -1).astype(np.int32)}
     first, second = dataclasses.replace(first, **maps), dataclasses.replace(second, **maps)
-    return first, second, distinct // second.variants, distinct % second.variants
+    return first, second, found // second.variants, found % second.variants
 
 
-def _distinct(plan: Plan) -> Plan:
+def distinct(plan: Plan) -> Plan:
     """The same with each variant once."""
     if plan.variant is None or plan.variants == 1:
         return plan

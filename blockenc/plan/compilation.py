@@ -14,7 +14,7 @@ import numpy as np
 
 from blockenc.hidden import hide, reveal
 from blockenc.keys import AnyKey, ExplicitKey, as_key
-from blockenc.plan.algebra import compose, invert, lifted, refined, stacked
+from blockenc.plan.algebra import compose, distinct, invert, lifted, refined
 from blockenc.plan.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
 from blockenc.scheme import Scheme
 from blockenc.steps import KINDS, Effect, Period, Step
@@ -34,7 +34,9 @@ class Compiler:
         self._scheme, self._key, self._image = scheme, as_key(key), image
         check_key(scheme, self._key)
 
-    def plans(self, height: int, width: int) -> dict[bool, list[Plan]]:
+    def plans(
+        self, height: int, width: int, directions: Sequence[bool] = (False, True)
+    ) -> dict[bool, list[Plan]]:
         """The passes over images of that size: {False: of encryption, True: of decryption}."""
         scheme = self._scheme
         periods = [step.period_of(height, width, scheme.channels) for step in scheme.bound_steps]
@@ -44,7 +46,7 @@ class Compiler:
             effect = step.effect(reveal(self._secret(n, step, infos[n], period)), period)
             steps.append(_plan_of(effect, period, steps[-1] if steps else None, scheme.ffx != "decimal"))
         found = {}
-        for decrypt in (False, True):
+        for decrypt in directions:
             order = range(len(steps))[:: -1 if decrypt else 1]
             parts = [invert(steps[n]) if decrypt else steps[n] for n in order]
             found[decrypt] = _joined([scheme.bound_steps[n] for n in order], parts, height, width)
@@ -89,11 +91,6 @@ def compile_plan(scheme: Scheme, key: AnyKey, *, decrypt: bool = False) -> Plan:
     return plans[0]
 
 
-def stack(scheme: Scheme, of_key: Sequence[list[Plan]], key_of_image: np.ndarray) -> list[Plan]:
-    """The passes over a batch in which image n has the passes of_key[key_of_image[n]]."""
-    return [stacked(plans, key_of_image) for plans in zip(*of_key)]
-
-
 def _plan_of(effect: Effect, period: Period, before: Plan | None, nearest: bool) -> Plan:
     """The plan of a step alone, on the blocks of a period."""
     length, blocks = period.length, period.blocks
@@ -117,7 +114,7 @@ def _plan_of(effect: Effect, period: Period, before: Plan | None, nearest: bool)
 
     source = np.tile(np.arange(cells), (variants, 1)) if effect.source is None else effect.source
     moves = np.arange(blocks) if effect.moves is None else effect.moves
-    return Plan(
+    plan = Plan(
         block_size=period.block_size,
         channels=period.channels,
         source=source.astype(np.int32),
@@ -134,6 +131,7 @@ def _plan_of(effect: Effect, period: Period, before: Plan | None, nearest: bool)
         in_scale=scale,
         out_scale=out_scale,
     )
+    return distinct(plan)
 
 
 def _joined(steps: Sequence[Step], plans: Sequence[Plan], height: int, width: int) -> list[Plan]:

@@ -9,9 +9,32 @@ from blockenc.steps.base import IMAGE, Effect, Period, Step
 from blockenc.steps.colour import Colour
 from blockenc.steps.ffx import Ffx
 from blockenc.steps.np import Np
+from blockenc.steps.rotate import Rotate
 from blockenc.steps.scramble import Scramble
 from blockenc.steps.shuffle import Shuffle
 
-KINDS: dict[str, type[Step]] = {step.kind: step for step in (Shuffle, Np, Ffx, Colour, Scramble)}
+KINDS: dict[str, type[Step]] = {
+    step.kind: step
+    for step in (
+        Shuffle,
+        Np,
+        Ffx,
+        Colour,
+        Rotate,
+        Scramble,
+    )
+}
 
-__all__ = ["IMAGE", "KINDS", "Colour", "Effect", "Ffx", "Np", "Period", "Scramble", "Shuffle", "Step"]
+__all__ = [
+    "IMAGE",
+    "KINDS",
+    "Colour",
+    "Effect",
+    "Ffx",
+    "Np",
+    "Period",
+    "Rotate",
+    "Scramble",
+    "Shuffle",
+    "Step",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -106,9 +107,7 @@ class Step(abc.ABC):
             if isinstance(self.period, str):
                 raise ValueError(f'period: expected a number of pixels or "image", got {self.period!r}')
             object.__setattr__(self, "period", positive_int(self.period, "period"))
-        hints = get_type_hints(type(self))
-        for name in self.parameters():
-            allowed = get_args(hints[name])
+        for name, allowed in _choices(type(self)).items():
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
@@ -116,8 +115,7 @@ class Step(abc.ABC):
     @classmethod
     def parameters(cls) -> tuple[str, ...]:
         """The parameters of the kind, in the order of its definition."""
-        common = {field.name for field in dataclasses.fields(Step)}
-        return tuple(field.name for field in dataclasses.fields(cls) if field.name not in common)
+        return tuple(_choices(cls))
 
     # --- the place of a step in a scheme --------------------------------------------------------
 
@@ -178,6 +176,14 @@ class Step(abc.ABC):
     @abc.abstractmethod
     def effect(self, secret: Any, period: Period) -> Effect:
         """What the step does with this secret."""
+
+
+@functools.cache
+def _choices(kind: type[Step]) -> dict[str, tuple[str, ...]]:
+    """The parameters of a kind in the order of its definition, each with the values that its type admits."""
+    common, hints = {field.name for field in dataclasses.fields(Step)}, get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in common]
+    return {name: get_args(hints[name]) for name in names}
 
 
 def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:

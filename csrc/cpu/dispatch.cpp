@@ -1,4 +1,4 @@
-// Which kernel runs, and on how many threads.
+// Which kernel runs, and how its work is divided among threads.
 
 #include <algorithm>
 #include <iterator>
@@ -11,30 +11,15 @@
 namespace blockenc {
 namespace {
 
-bool always() { return true; }
+#define BLOCKENC_LEVEL(name, supported) {#name, [] { return static_cast<bool>(supported); }, make_##name},
+const Level kLevels[] = {BLOCKENC_INSTRUCTION_SETS(BLOCKENC_LEVEL)  //
+                         BLOCKENC_LEVEL(portable, true)};
+#undef BLOCKENC_LEVEL
 
-#if defined(__x86_64__) && defined(__GNUC__)
-bool has_avx512_vbmi() {
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vbmi");
-}
-bool has_avx2() { return __builtin_cpu_supports("avx2"); }
-#endif
-
-const Level kLevels[] = {
-#if defined(__x86_64__) && defined(__GNUC__)
-    {"avx512_vbmi", has_avx512_vbmi, make_avx512_vbmi},
-    {"avx2", has_avx2, make_avx2},
-#elif defined(__aarch64__)
-    {"neon", always, make_neon},
-#endif
-    {"portable", always, make_portable},
-};
-
-// A piece of work for a thread. Smaller batches are for one thread: another would have to fetch from the
-// first one's caches.
-constexpr int64_t kLeastPiece = 512 * 1024, kMostPiece = 8 << 20;
-constexpr int64_t kPiecesPerThread = 8;
+// Bytes of output of a task, which one thread does. A batch too small for two tasks stays on the caller's
+// thread: another thread would first have to fetch the images from the caches of the caller's core.
+constexpr int64_t kMinTaskBytes = 512 * 1024, kMaxTaskBytes = 8 << 20;
+constexpr int64_t kTasksPerThread = 8;  // so that threads that come late, or are slow, have fewer tasks
 
 }  // namespace
 
@@ -70,13 +55,14 @@ Layout layout_of(const Job& job) {
 }
 
 void run_kernel(const Kernel& kernel, const Job& job, int threads) {
-  const int64_t rows = job.n * (job.h / job.plan.block_size);
-  if (rows == 0) return;
+  const int64_t block_rows = job.n * (job.h / job.plan.block_size);
+  if (block_rows == 0) return;
   const int64_t bytes = job.n * job.h * job.w * job.plan.channels * item_size(job.out_type);
-  const int64_t piece = std::clamp(bytes / (threads * kPiecesPerThread), kLeastPiece, kMostPiece);
-  const int64_t pieces = threads > 1 ? std::clamp(bytes / piece, int64_t{1}, rows) : 1;
-  in_parallel(pieces, threads,
-              [&](int64_t k) { kernel.run(job, rows * k / pieces, rows * (k + 1) / pieces); });
+  const int64_t task_bytes = std::clamp(bytes / (threads * kTasksPerThread), kMinTaskBytes, kMaxTaskBytes);
+  const int64_t tasks = threads > 1 ? std::clamp(bytes / task_bytes, int64_t{1}, block_rows) : 1;
+  in_parallel(tasks, threads, [&](int64_t task) {
+    kernel.run(job, block_rows * task / tasks, block_rows * (task + 1) / tasks);
+  });
 }
 
 }  // namespace blockenc

@@ -1,4 +1,4 @@
-// The instruction-set levels and their dispatch. Adding one: a file with its kernel, a row in dispatch.cpp.
+// The kernels of this processor, one for each instruction-set level, and the choice among them.
 
 #pragma once
 
@@ -6,17 +6,20 @@
 #include <memory>
 
 #include "../plan.h"
+#include "simd/instruction_sets.h"
 
 namespace blockenc {
 
-// How the pixels of a row follow each other, in the input and the output.
+// How the values of a pixel row follow each other in memory, in the input and in the output alike.
 enum class Layout { planar, interleaved, any };
 
-// A plan made ready for a level, value types and a layout; threads share it. Refers to the plan.
+// What a level makes of a plan, for two value types and a layout. It refers to the plan, and threads share
+// it.
 class Kernel {
  public:
   virtual ~Kernel() = default;
-  // Works on the rows of blocks [first, last) of the job; row r is block row r % (h/M) of image r / (h/M).
+  // Transforms the block rows [first, last) of the job. A block row is one row of blocks of one image: number
+  // r is block row r % (h / M) of image r / (h / M).
   virtual void run(const Job& job, int64_t first, int64_t last) const = 0;
 };
 
@@ -27,15 +30,16 @@ struct Level {
 };
 
 std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout = Layout::any);
-std::unique_ptr<const Kernel> make_avx512_vbmi(const Plan& plan, Type in, Type out, Layout layout);
-std::unique_ptr<const Kernel> make_avx2(const Plan& plan, Type in, Type out, Layout layout);
-std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Layout layout);
+#define BLOCKENC_DECLARE(name, supported) \
+  std::unique_ptr<const Kernel> make_##name(const Plan& plan, Type in, Type out, Layout layout);
+BLOCKENC_INSTRUCTION_SETS(BLOCKENC_DECLARE)
+#undef BLOCKENC_DECLARE
 
 // The levels this build has, the fastest first; `count` of them.
 const Level* levels(int* count);
 
-// The level of an index into levels(), or for -1 the fastest that this processor supports. Throws
-// std::invalid_argument where there is none, or where this processor does not support it.
+// levels()[level], or for -1 the fastest level that this processor supports. Throws std::invalid_argument
+// where there is no such level, or this processor does not support it.
 const Level& choose_level(int level);
 
 Layout layout_of(const Job& job);

@@ -1,25 +1,23 @@
-// What calls keep of a plan for later calls.
+// What is kept of plans between calls.
 
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "../plan.h"
 
 namespace blockenc {
 
-// Applies plans, and keeps what it made ready of the last one: a job whose plan holds the same bytes finds it
-// again. Many threads may use one Applier, and processes may fork meanwhile.
-class Applier {
- public:
-  // On at most `threads` threads. level: an index into levels(), or -1 for the fastest supported. Throws
-  // std::invalid_argument where the plan or the level cannot be used.
-  void apply(Job job, int64_t plan_bytes, int threads, int level);
+// Runs a job on at most `threads` threads. level: an index into levels(), or -1 for the fastest supported
+// one. A copy of the plan and the kernels made for it are kept for the process: the next job whose plan has
+// the same bytes uses them again, whoever's it is. Throws std::invalid_argument where the plan or the level
+// cannot be used. Many threads may call this at once, and the process may fork meanwhile.
+void run_job(Job job, int threads, int level);
 
- private:
-  struct Ready;
-  std::shared_ptr<Ready> ready_;  // under state_lock()
+// How many plans are kept now, and the bytes of their packed forms.
+struct Kept {
+  int64_t plans, bytes;
 };
+Kept kept_plans();
 
 }  // namespace blockenc

@@ -1,5 +1,7 @@
 // The kernel in standard C++: every value type, layout and size, one value at a time.
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "../values.h"
@@ -9,70 +11,153 @@
 namespace blockenc {
 namespace {
 
-// What does not depend on the block: where each position is read and written, relative to the block.
-struct Offsets {
-  std::vector<int64_t> in, out;
-
-  explicit Offsets(const Job& job) : in(job.plan.length), out(job.plan.length) {
-    const int m = job.plan.block_size, c = job.plan.channels;
-    auto offset = [&](int p, const int64_t* stride) {
-      return p % c * stride[1] + p / c / m * stride[2] + p / c % m * stride[3];
-    };
-    for (int p = 0; p < job.plan.length; ++p) {
-      in[p] = offset(job.plan.source[p], job.in_stride);
-      out[p] = offset(p, job.out_stride);
-    }
+// Where each position of a block is, in elements from the block's first pixel: the same for every block.
+std::vector<int64_t> offsets(const Plan& plan, const int64_t* stride) {
+  const int m = plan.block_size, c = plan.channels;
+  std::vector<int64_t> offset(plan.length);
+  for (int p = 0; p < plan.length; ++p) {
+    offset[p] = p % c * stride[1] + p / c / m * stride[2] + p / c % m * stride[3];
   }
-};
+  return offset;
+}
 
-// Positions go outermost along a row of blocks, so that what a position needs stays in registers.
+// Goes through a block row variant by variant, and for each position by position, each for all blocks of that
+// variant, so that what a position needs stays in registers.
 template <class In, class Out>
 class PortableKernel : public Kernel {
+  using InStorage = typename In::Storage;
+  using OutStorage = typename Out::Storage;
+
  public:
   explicit PortableKernel(const Plan& plan)
-      : plan_(plan), rows_(plan, kInteger<In> || plan.flags & kNearest), negatives_(plan) {}
+      : plan_(plan),
+        tables_(plan, !(plan.flags & kNibbles) && (kInteger<In> || plan.flags & kNearest)),
+        negatives_(plan) {}
 
-  // Stores of bytes may change whatever is referred to, so what is fixed comes by value.
   void run(const Job& job, int64_t first, int64_t last) const override {
-    const int64_t columns = job.w / plan_.block_size;
-    if constexpr (kInteger<In>) {
-      const int top = rows_.last_value();
-      each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
-        const auto* row = rows_.row(p);
-        for (int64_t b = 0; b < columns; ++b) {
-          to[b * out_step] = row[std::min(In::load(from[b * in_step]), top)];
-        }
-      });
-    } else {
-      each_row(job, first, last, [=](int p, const auto* from, int64_t in_step, auto* to, int64_t out_step) {
-        transform_floats<In, Out>(
-            plan_, rows_, negatives_, p, columns, [=](int64_t b) { return from[b * in_step]; },
-            [=](int64_t b, auto v) { to[b * out_step] = v; });
-      });
-    }
-  }
-
- private:
-  template <class F>
-  void each_row(const Job& job, int64_t first, int64_t last, F&& at_position) const {
-    const Offsets offsets(job);
-    const int m = plan_.block_size;
-    const int64_t block_rows = job.h / m;
-    const auto* in = static_cast<const typename In::Storage*>(job.in);
-    auto* out = static_cast<typename Out::Storage*>(job.out);
+    if (plan_.is_uniform()) return run_uniform(job, first, last);
+    const std::vector<int64_t> in_offset = offsets(plan_, job.in_stride);
+    const std::vector<int64_t> out_offset = offsets(plan_, job.out_stride);
+    const int64_t m = plan_.block_size, block_rows = job.h / m, columns = job.w / m;
+    std::vector<Block> blocks(columns);
     for (int64_t r = first; r < last; ++r) {
-      const int64_t image = r / block_rows, row = r % block_rows * m;
-      const auto* from = in + image * job.in_stride[0] + row * job.in_stride[2];
-      auto* to = out + image * job.out_stride[0] + row * job.out_stride[2];
-      for (int p = 0; p < plan_.length; ++p) {
-        at_position(p, from + offsets.in[p], m * job.in_stride[3], to + offsets.out[p],
-                    m * job.out_stride[3]);
+      place_blocks(job, r / block_rows, r % block_rows, &blocks);
+      for (int64_t begin = 0, end = 0; begin < columns; begin = end) {
+        while (end < columns && blocks[end].variant == blocks[begin].variant) ++end;
+        const Block* run = blocks.data() + begin;
+        if (plan_.flags & kNibbles) {
+          move_nibbles(run, end - begin, in_offset.data(), out_offset.data());
+        } else {
+          move_values(run, end - begin, in_offset.data(), out_offset.data());
+        }
       }
     }
   }
 
+ private:
+  // A block of the output, with the block of the input that it is made of.
+  struct Block {
+    int64_t variant;
+    const InStorage* in;
+    OutStorage* out;
+  };
+
+  // Uniform plans need no list of blocks. The inner functions capture by value: to the compiler a store of a
+  // byte may change anything that is referred to, which it would load again and again.
+  void run_uniform(const Job& job, int64_t first, int64_t last) const {
+    const std::vector<int64_t> in_offset = offsets(plan_, job.in_stride);
+    const std::vector<int64_t> out_offset = offsets(plan_, job.out_stride);
+    const int64_t m = plan_.block_size, block_rows = job.h / m, blocks = job.w / m;
+    const int64_t in_step = m * job.in_stride[3], out_step = m * job.out_stride[3];
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t image = r / block_rows, pixel_row = r % block_rows * m;
+      const auto* in =
+          static_cast<const InStorage*>(job.in) + image * job.in_stride[0] + pixel_row * job.in_stride[2];
+      auto* out =
+          static_cast<OutStorage*>(job.out) + image * job.out_stride[0] + pixel_row * job.out_stride[2];
+      for (int p = 0; p < plan_.length; ++p) {
+        const InStorage* from = in + in_offset[plan_.source[p]];
+        OutStorage* to = out + out_offset[p];
+        transform(
+            p, blocks, [=](int64_t b) { return from[b * in_step]; },
+            [=](int64_t b, auto v) { to[b * out_step] = v; });
+      }
+    }
+  }
+
+  // The blocks of a block row, those of a variant together.
+  void place_blocks(const Job& job, int64_t image, int64_t block_row, std::vector<Block>* blocks) const {
+    const int64_t m = plan_.block_size, columns = job.w / m, first = block_row * columns;
+    const int64_t key = plan_.images ? plan_.key_of_image[image] : 0;
+    const auto* in = static_cast<const InStorage*>(job.in) + image * job.in_stride[0];
+    auto* out =
+        static_cast<OutStorage*>(job.out) + image * job.out_stride[0] + block_row * m * job.out_stride[2];
+    for (int64_t b = 0; b < columns; ++b) {
+      const int64_t g = first + b;
+      const int64_t from = plan_.grid_rows ? plan_.moves[key * plan_.blocks() + g] : g;
+      const int64_t variant = plan_.grid_rows ? plan_.variant[key * plan_.blocks() + g] : key;
+      (*blocks)[b] = {variant,
+                      in + from / columns * m * job.in_stride[2] + from % columns * m * job.in_stride[3],
+                      out + b * m * job.out_stride[3]};
+    }
+    std::stable_sort(blocks->begin(), blocks->end(),
+                     [](const Block& a, const Block& b) { return a.variant < b.variant; });
+  }
+
+  void move_values(const Block* blocks, int64_t count, const int64_t* in_offset,
+                   const int64_t* out_offset) const {
+    const int64_t start = blocks->variant * plan_.length;
+    for (int p = 0; p < plan_.length; ++p) {
+      const int64_t from = in_offset[plan_.source[start + p]], to = out_offset[p];
+      transform(
+          start + p, count, [=](int64_t b) { return blocks[b].in[from]; },
+          [=](int64_t b, auto v) { blocks[b].out[to] = v; });
+    }
+  }
+
+  void move_nibbles(const Block* blocks, int64_t count, const int64_t* in_offset,
+                    const int64_t* out_offset) const {
+    const int length = plan_.length;
+    const int32_t* source = plan_.source + blocks->variant * plan_.cells;
+    const uint8_t* flips = plan_.flips + blocks->variant * plan_.cells;
+    for (int p = 0; p < length; ++p) {
+      const int32_t low = source[p], high = source[length + p];
+      const int64_t low_from = in_offset[low % length], high_from = in_offset[high % length];
+      const int low_shift = low < length ? 0 : 4, high_shift = high < length ? 0 : 4;
+      const int mask = (flips[p] & 1 ? 15 : 0) | (flips[length + p] & 1 ? 15 : 0) << 4;
+      const auto* table = tables_.table(blocks->variant * length + p);
+      for (int64_t b = 0; b < count; ++b) {
+        const int k = (integer(blocks[b].in[low_from]) >> low_shift & 15) |
+                      (integer(blocks[b].in[high_from]) >> high_shift & 15) << 4;
+        blocks[b].out[out_offset[p]] = table[k ^ mask];
+      }
+    }
+  }
+
+  // The integer that a value is, or becomes.
+  int integer(InStorage value) const {
+    if constexpr (kInteger<In>) {
+      return std::min(In::load(value), tables_.last_value());
+    } else {
+      const float v = In::load(value), scaled = (v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f) * *plan_.in_scale;
+      return static_cast<int>(plan_.flags & kNearest ? std::nearbyintf(scaled) : scaled);
+    }
+  }
+
+  // At position p (counted as in LookupTables): put(b, ...) of get(b) for each b below `count`.
+  template <class Get, class Put>
+  void transform(int64_t p, int64_t count, Get&& get, Put&& put) const {
+    if constexpr (kInteger<In>) {
+      const int last_value = tables_.last_value();
+      const auto* table = tables_.table(p);
+      for (int64_t b = 0; b < count; ++b) put(b, table[std::min(In::load(get(b)), last_value)]);
+    } else {
+      transform_floats<In, Out>(plan_, tables_, negatives_, p, count, get, put);
+    }
+  }
+
   const Plan& plan_;
-  IntegerRows<Out> rows_;
+  LookupTables<Out> tables_;
   Negatives<In> negatives_;
 };
 

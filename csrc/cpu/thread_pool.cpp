@@ -15,24 +15,25 @@
 namespace blockenc {
 namespace {
 
-void relax() {
+// Tells the processor that this thread only waits.
+void cpu_relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
 }
 
-// A thread that has worked looks for more for so long before it sleeps: to wake one takes longer, and a loop
-// of calls leaves less between them.
+// How long a thread that has nothing to do looks for tasks before it sleeps. Programs call in loops, and the
+// time between two calls is shorter than waking a thread would take.
 constexpr auto kSpin = std::chrono::microseconds(100);
 
-// Whether `done()` came true within kSpin.
+// Waits for done() to be true, for kSpin at most; returns whether it is.
 template <class Done>
 bool spin(Done&& done) {
   const auto end = std::chrono::steady_clock::now() + kSpin;
   do {
     for (int k = 0; k < 32; ++k) {
       if (done()) return true;
-      relax();
+      cpu_relax();
     }
   } while (std::chrono::steady_clock::now() < end);
   return done();
@@ -40,114 +41,118 @@ bool spin(Done&& done) {
 
 class Pool {
  public:
-  // False, and nothing done, if another call has the pool.
-  bool run(int64_t pieces, int threads, const std::function<void(int64_t)>& work) {
-    std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
-    if (!mine) return false;
+  // Returns false, with nothing done, while another call uses the pool.
+  bool run(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task) {
+    std::unique_lock<std::mutex> call(in_call_, std::try_to_lock);
+    if (!call) return false;
     start(threads - 1);
-    work_ = &work;
-    left_over_ = range(0, static_cast<uint32_t>(pieces));
+    do_task_ = &do_task;
+    open_tasks_ = range(0, static_cast<uint32_t>(tasks));
     error_ = nullptr;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       wanted_ = std::min(threads - 1, started_);
     }
     wake_.notify_all();
-    take(true);
+    do_tasks(true);
     {
-      // Who has not woken by now need not join any more.
+      // No task is left for a thread that has not woken by now.
       std::lock_guard<std::mutex> lock(mutex_);
       wanted_ = 0;
     }
-    auto idle = [&] { return inside_ == 0; };
-    if (!spin(idle)) {
+    auto all_left = [&] { return working_ == 0; };
+    if (!spin(all_left)) {
       std::unique_lock<std::mutex> lock(mutex_);
-      left_.wait(lock, idle);
+      left_.wait(lock, all_left);
     }
     if (error_) std::rethrow_exception(error_);
     return true;
   }
 
  private:
+  // Starts threads until there are `count`. They block all signals, which are for the program's own threads.
   void start(int count) {
-    // Signals are for the threads of the program, Python's handlers for its main one.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
       for (; started_ < count; ++started_) std::thread(&Pool::serve, this).detach();
     } catch (const std::system_error&) {
-      // The system gives no more: those there are do the work.
+      // The system allows no more threads: those there are do the tasks.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  // Joins the call in progress if it wants another thread.
+  // Joins the call in progress; false if it wants no more threads.
   bool join() {
     std::lock_guard<std::mutex> lock(mutex_);
     if (wanted_ == 0) return false;
     --wanted_;
-    ++inside_;
+    ++working_;
     return true;
   }
 
   void serve() {
     for (;;) {
-      // Who wakes too late for one short call is awake for the next.
+      // A thread that woke too late for a short call keeps looking for a while: the next call may come soon.
       if (!spin([&] { return wanted_ > 0; })) {
         std::unique_lock<std::mutex> lock(mutex_);
         if (wanted_ == 0) wake_.wait(lock);
         continue;
       }
       if (!join()) continue;
-      take(false);
+      do_tasks(false);
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--inside_ == 0) left_.notify_one();
+      if (--working_ == 0) left_.notify_one();
     }
   }
 
+  // The tasks [first, last) in one number, so that a thread takes one by one atomic exchange.
   static uint64_t range(uint32_t first, uint32_t last) { return uint64_t{last} << 32 | first; }
 
-  // The caller takes pieces from the front, the others from the back: in a loop of calls each then meets
-  // mostly what its own caches hold.
-  void take(bool front) {
-    uint64_t pieces = left_over_;
+  // Does tasks until none is open. The caller takes the first open one, the other threads the last: in a loop
+  // of calls on the same memory, each core then mostly gets what its own caches hold from the call before.
+  void do_tasks(bool from_front) {
+    uint64_t open = open_tasks_;
     for (;;) {
-      const auto first = static_cast<uint32_t>(pieces), last = static_cast<uint32_t>(pieces >> 32);
+      const auto first = static_cast<uint32_t>(open), last = static_cast<uint32_t>(open >> 32);
       if (first == last) return;
-      const uint64_t rest = front ? range(first + 1, last) : range(first, last - 1);
-      if (!left_over_.compare_exchange_weak(pieces, rest)) continue;
+      const uint64_t rest = from_front ? range(first + 1, last) : range(first, last - 1);
+      if (!open_tasks_.compare_exchange_weak(open, rest)) continue;
       try {
-        (*work_)(front ? first : last - 1);
+        (*do_task_)(from_front ? first : last - 1);
       } catch (...) {
         std::lock_guard<std::mutex> lock(mutex_);
         if (!error_) error_ = std::current_exception();
-        left_over_ = 0;
+        open_tasks_ = 0;
       }
-      pieces = left_over_;
+      open = open_tasks_;
     }
   }
 
-  std::mutex busy_;   // held for a call
-  std::mutex mutex_;  // held to change wanted_, inside_ or error_
+  std::mutex in_call_;  // held during a call
+  std::mutex mutex_;    // held to change wanted_, working_ or error_
   std::condition_variable wake_, left_;
   int started_ = 0;
-  std::atomic<int> wanted_{0}, inside_{0};  // threads asked for and not come yet; at work
-  const std::function<void(int64_t)>* work_ = nullptr;
-  std::atomic<uint64_t> left_over_{0};  // the range of pieces not taken: first, and last + 1 above it
+  std::atomic<int> wanted_{0};   // threads that the call in progress still waits for to join
+  std::atomic<int> working_{0};  // threads that have joined and not left yet
+  const std::function<void(int64_t)>* do_task_ = nullptr;
+  std::atomic<uint64_t> open_tasks_{0};  // tasks that nobody has taken, as a range()
   std::exception_ptr error_;
 };
 
 std::atomic<Pool*> pool{nullptr};
 
-// A forked child has none of the threads of a pool, so it leaves that, whatever its state, for one of its
-// own. Registered when the extension is loaded: a fork could cut a registration at the first call in two.
-const bool child_leaves_pool = [] {
+// A forked child has none of its parent's threads, and the pool's locks may be held by them. So the child
+// forgets the pool and makes its own. This is registered when the extension is loaded, not at the first call,
+// in the middle of which another thread might fork.
+const bool child_forgets_pool = [] {
   pthread_atfork(nullptr, nullptr, [] { pool = nullptr; });
   return true;
 }();
 
-// Never freed: threads wait in it until the process ends.
+// The pool of this process, made at the first call. Never freed: its threads wait in it until the process
+// ends.
 Pool& the_pool() {
   Pool* here = pool;
   if (!here) {
@@ -160,10 +165,10 @@ Pool& the_pool() {
 
 }  // namespace
 
-void in_parallel(int64_t pieces, int threads, const std::function<void(int64_t)>& work) {
-  threads = static_cast<int>(std::min<int64_t>(threads, pieces));  // others would be started for nothing
-  if (threads > 1 && pieces > 1 && the_pool().run(pieces, threads, work)) return;
-  for (int64_t k = 0; k < pieces; ++k) work(k);
+void in_parallel(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task) {
+  threads = static_cast<int>(std::min<int64_t>(threads, tasks));  // more would find no task
+  if (threads > 1 && the_pool().run(tasks, threads, do_task)) return;
+  for (int64_t k = 0; k < tasks; ++k) do_task(k);
 }
 
 }  // namespace blockenc

@@ -1,5 +1,5 @@
-// Threads that wait for work, of this library alone: torch's own are out of reach of a torch-free extension,
-// and die in a fork.
+// The threads of this library. It cannot use torch's: the extension is free of torch, and torch's threads do
+// not exist in a forked child.
 
 #pragma once
 
@@ -8,9 +8,9 @@
 
 namespace blockenc {
 
-// Calls work(k) once for each k in [0, pieces), on at most `threads` threads, this one included; returns
-// when all are done, and throws what one of them threw. A call that comes while another has the pool works
-// alone.
-void in_parallel(int64_t pieces, int threads, const std::function<void(int64_t)>& work);
+// Calls do_task(k) once for each k in [0, tasks), on at most `threads` threads, the caller's included.
+// Returns when all tasks are done; throws what one of them threw. While one call uses the pool, another does
+// its tasks on its caller's thread alone.
+void in_parallel(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task);
 
 }  // namespace blockenc

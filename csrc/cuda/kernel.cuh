@@ -24,36 +24,37 @@ __device__ __forceinline__ uint32_t from_float(float value, Type type) {
   return type == Type::f16 ? float_to_f16(value) : float_to_bf16(value);
 }
 
-__device__ __forceinline__ int flipped(int k, bool odd) {
+__device__ __forceinline__ int flip_integer(int k, bool odd) {
   return odd ? (k < kByteValues ? kByteValues - 1 - k : 0) : k;
 }
 
-__device__ __forceinline__ float rounded(float v, Type type) { return to_float(from_float(v, type), type); }
+__device__ __forceinline__ float round_to(float v, Type type) { return to_float(from_float(v, type), type); }
 
 // csrc/cpu/simd/floats-inl.h has the same.
 __device__ __forceinline__ float negative(float v, Type type) {
   constexpr float kTop = kByteValues - 1;
   const float k = rintf(fminf(fmaxf(v, 0.0f), 1.0f) * kTop);
-  return rounded(k / kTop, type) == v ? rounded((kTop - k) / kTop, type) : rounded(1.0f - v, type);
+  return round_to(k / kTop, type) == v ? round_to((kTop - k) / kTop, type) : round_to(1.0f - v, type);
 }
 
-// Floats that become the nearest integers are flipped after that, by their value rows.
-__device__ __forceinline__ float flipped(float v, int flips, Type type, int32_t flags) {
+// Floats that become the nearest integers are flipped as integers, after that.
+__device__ __forceinline__ float flip_float(float v, int flips, Type type, int32_t flags) {
   const bool nearest = flags & kNearest;
   if (nearest && flags & kQuantises) return v;
-  for (; flips > 0; --flips) v = nearest ? negative(v, type) : rounded(1.0f - v, type);
+  for (; flips > 0; --flips) v = nearest ? negative(v, type) : round_to(1.0f - v, type);
   return v;
 }
 
-// in_scale and in_values bound the result, whatever the plan holds.
-__device__ __forceinline__ int quantised(float v, float in_scale, const Plan& plan) {
-  const float scaled = fminf(fmaxf(v, 0.0f), 1.0f) * in_scale;  // of NaN and a number, fmaxf takes the number
+// Below in_values whatever in_scale is, since a plan is not trusted. Of NaN and a number, fmaxf is the
+// number.
+__device__ __forceinline__ int quantise(float v, float in_scale, const Plan& plan) {
+  const float scaled = fminf(fmaxf(v, 0.0f), 1.0f) * in_scale;
   const float whole = plan.flags & kNearest ? rintf(scaled) : scaled;
   return static_cast<int>(fminf(fmaxf(whole, 0.0f), static_cast<float>(plan.in_values - 1)));
 }
 
-// The bits stored for the integer k after substitution by a table (0: none).
-__device__ __forceinline__ uint32_t finished(const Job& job, int table, int channel, int k) {
+// Substitutes the integer k by a table (0: none), and gives the bits that are stored for it.
+__device__ __forceinline__ uint32_t integer_output(const Job& job, int table, int channel, int k) {
   const Plan& plan = job.plan;
   if (table > 0 && table <= plan.table_count) {
     k = load_global<uint16_t>(plan.tables + (table - 1) * plan.in_values + k);
@@ -63,14 +64,15 @@ __device__ __forceinline__ uint32_t finished(const Job& job, int table, int chan
   return from_float(load_global<float>(plan.output + channel * plan.out_values + k), job.out_type);
 }
 
-__device__ __forceinline__ float normalised(const Plan& plan, int channel, float v) {
+__device__ __forceinline__ float normalise(const Plan& plan, int channel, float v) {
   if (!(plan.flags & kNormalises)) return v;
   return (v - load_global<float>(plan.mean + channel)) / load_global<float>(plan.std + channel);
 }
 
-__device__ __forceinline__ int source_of(const Plan& plan, int p) {
-  const int source = load_global<int32_t>(plan.source + p);
-  return static_cast<uint32_t>(source) < static_cast<uint32_t>(plan.length) ? source : 0;
+// A number of the plan that is to index an array of `end` elements; 0 where it does not.
+__device__ __forceinline__ int index_below(const int32_t* address, int64_t end) {
+  const int index = load_global<int32_t>(address);
+  return static_cast<uint32_t>(index) < static_cast<uint64_t>(end) ? index : 0;
 }
 
 // a / b, by 32-bit division where that does: the 64-bit one is a long subroutine.
@@ -118,10 +120,10 @@ __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
   for (int e = threadIdx.x; e < t.segments * t.period; e += kThreads) {
     const int y = e % t.period, block = y / t.step;
     const int p = position_of(plan, t, {e / t.period, y % t.step});
-    const Place from = place_of(plan, t, source_of(plan, p));
+    const Place from = place_of(plan, t, index_below(plan.source + p, plan.length));
     const int word = from.segment * t.period + block * t.step + from.offset;
     const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
-    int table = load_global<uint8_t>(plan.table_of + p);
+    int table = load_global<uint16_t>(plan.table_of + p);
     if (table > plan.table_count) table = 0;
     const int row = row_of(t, table, channel, flips);
     const int start =
@@ -144,7 +146,7 @@ __device__ __forceinline__ void make_rows(const Job& job, const Tiling& t) {
     for (int slot = 0; slot < kPerWord<Out>; ++slot) {
       const int row = group * kPerWord<Out> + slot;
       const int table = row / t.parities / t.row_channels, channel = row / t.parities % t.row_channels;
-      const uint32_t bits = finished(job, table, channel, flipped(k, row % t.parities));
+      const uint32_t bits = integer_output(job, table, channel, flip_integer(k, row % t.parities));
       word |= bits << (slot * 8 * static_cast<int>(sizeof(Out))) % 32;
     }
     const int begin = kValueRows + group * t.group_bytes + k * t.value_bytes;
@@ -292,11 +294,11 @@ __device__ __forceinline__ uint32_t substituted(const Job& job, const Tiling& t,
   int k;
   if constexpr (kFloat) {
     const Type type = sizeof(In) == 4 ? Type::f32 : job.in_type;
-    const float v = flipped(to_float(bits, type), flips, type, plan.flags);
+    const float v = flip_float(to_float(bits, type), flips, type, plan.flags);
     if (!(plan.flags & kQuantises)) {
-      return from_float(normalised(plan, row, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
+      return from_float(normalise(plan, row, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
     }
-    k = quantised(v, load_global<float>(plan.in_scale), plan);
+    k = quantise(v, load_global<float>(plan.in_scale), plan);
   } else {
     k = static_cast<int>(bits);
     if constexpr (sizeof(In) > 1) k = k < plan.in_values ? k : plan.in_values - 1;
@@ -422,41 +424,93 @@ __device__ __forceinline__ void store_bits(void* data, int64_t index, Type type,
   }
 }
 
-// The bits of the output at position p of a block, given the bits that position reads.
-__device__ __forceinline__ uint32_t transformed(const Job& job, int p, uint32_t bits) {
+// The integer that the value with these bits is, or becomes.
+__device__ __forceinline__ int integer_of(const Job& job, uint32_t bits) {
   const Plan& plan = job.plan;
-  const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
-  int k;
-  if (is_integer(job.in_type)) {
-    k = static_cast<int>(bits) < plan.in_values ? static_cast<int>(bits) : plan.in_values - 1;
-    k = flipped(k, flips & 1);
-  } else {
-    const float v = flipped(to_float(bits, job.in_type), flips, job.in_type, plan.flags);
-    if (!(plan.flags & kQuantises)) return from_float(normalised(plan, channel, v), job.out_type);
-    k = quantised(v, load_global<float>(plan.in_scale), plan);
-    if (plan.flags & kNearest) k = flipped(k, flips & 1);
+  if (!is_integer(job.in_type)) {
+    return quantise(to_float(bits, job.in_type), load_global<float>(plan.in_scale), plan);
   }
-  return finished(job, load_global<uint8_t>(plan.table_of + p), channel, k);
+  return static_cast<int>(bits) < plan.in_values ? static_cast<int>(bits) : plan.in_values - 1;
 }
 
-// One output element a thread, the columns of the output fastest: any strides, any types.
+// The bits to store at position p of a block of variant v, given the bits loaded from its source.
+__device__ __forceinline__ uint32_t element_output(const Job& job, int64_t v, int p, uint32_t bits) {
+  const Plan& plan = job.plan;
+  const int64_t at = v * plan.length + p;
+  const int flips = load_global<uint8_t>(plan.flips + at), channel = p % plan.channels;
+  int k;
+  if (is_integer(job.in_type)) {
+    k = flip_integer(integer_of(job, bits), flips & 1);
+  } else {
+    const float value = flip_float(to_float(bits, job.in_type), flips, job.in_type, plan.flags);
+    if (!(plan.flags & kQuantises)) return from_float(normalise(plan, channel, value), job.out_type);
+    k = quantise(value, load_global<float>(plan.in_scale), plan);
+    if (plan.flags & kNearest) k = flip_integer(k, flips & 1);
+  }
+  return integer_output(job, load_global<uint16_t>(plan.table_of + at), channel, k);
+}
+
+// Where the block begins that an output block is made of, and the variant of its transform.
+struct Origin {
+  int64_t y, x;  // of its first pixel
+  int64_t variant;
+};
+
+__device__ __forceinline__ Origin origin_of(const Job& job, int64_t image, int64_t y, int64_t x) {
+  const Plan& plan = job.plan;
+  const int64_t key = plan.images ? index_below(plan.key_of_image + image, plan.keys) : 0;
+  if (!plan.grid_rows) return {y, x, key};
+  const int m = plan.block_size;
+  const int64_t at = key * plan.blocks() + divide(y, m) * plan.grid_columns + divide(x, m);
+  const int64_t from = index_below(plan.moves + at, plan.blocks()), row = divide(from, plan.grid_columns);
+  return {row * m, (from - row * plan.grid_columns) * m, index_below(plan.variant + at, plan.variants)};
+}
+
+// The bits of the value at a position of the input's block at `origin`.
+__device__ __forceinline__ uint32_t load_position(const Job& job, int64_t image, const Origin& origin,
+                                                  int p) {
+  const int m = job.plan.block_size, c = job.plan.channels, pixel = p / c;
+  const int64_t from = image * job.in_stride[0] + p % c * job.in_stride[1] +
+                       (origin.y + pixel / m) * job.in_stride[2] + (origin.x + pixel % m) * job.in_stride[3];
+  return load_bits(job.in, from, job.in_type);
+}
+
+// Half a byte: what cell q of a block of nibbles becomes.
+__device__ __forceinline__ int nibble(const Job& job, int64_t image, const Origin& origin, int q) {
+  const Plan& plan = job.plan;
+  const int64_t at = origin.variant * plan.cells + q;
+  const int source = index_below(plan.source + at, plan.cells), length = plan.length;
+  const int k = integer_of(job, load_position(job, image, origin, source % length));
+  return ((source < length ? k : k >> 4) & 15) ^ (load_global<uint8_t>(plan.flips + at) & 1 ? 15 : 0);
+}
+
+// The kernel for any plan, strides and types: each thread makes one output element at a time, and
+// neighbouring threads make neighbouring elements of an image row.
 __global__ void __launch_bounds__(kThreads, 4) elements(const Job job) {
   const Plan& plan = job.plan;
   const int m = plan.block_size, c = plan.channels;
-  const int64_t total = job.n * c * job.h * job.w, stride = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < total; i += stride) {
-    const int64_t line = divide(i, job.w), x = i - line * job.w;
-    const int64_t plane = divide(line, job.h), y = line - plane * job.h;
+  const int64_t total = job.n * c * job.h * job.w, threads = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < total; i += threads) {
+    // Element i is at (image, channel, y, x), which is (row, column) of its block.
+    const int64_t image_row = divide(i, job.w), x = i - image_row * job.w;
+    const int64_t plane = divide(image_row, job.h), y = image_row - plane * job.h;
     const int64_t image = divide(plane, c);
     const int channel = static_cast<int>(plane - image * c);
     const int row = static_cast<int>(y - divide(y, m) * m), column = static_cast<int>(x - divide(x, m) * m);
-    const int p = (row * m + column) * c + channel, source = source_of(plan, p), pixel = source / c;
-    const int64_t from = image * job.in_stride[0] + source % c * job.in_stride[1] +
-                         (y - row + pixel / m) * job.in_stride[2] +
-                         (x - column + pixel % m) * job.in_stride[3];
+    const int p = (row * m + column) * c + channel;
+    const Origin origin = origin_of(job, image, y - row, x - column);
+    uint32_t bits;
+    if (plan.flags & kNibbles) {
+      const int k = nibble(job, image, origin, p) | nibble(job, image, origin, plan.length + p) << 4;
+      const int64_t at = origin.variant * plan.length + p;
+      bits = integer_output(job, load_global<uint16_t>(plan.table_of + at), channel, k);
+    } else {
+      const int source = index_below(plan.source + origin.variant * plan.length + p, plan.length);
+      bits = element_output(job, origin.variant, p, load_position(job, image, origin, source));
+    }
     const int64_t to = image * job.out_stride[0] + channel * job.out_stride[1] + y * job.out_stride[2] +
                        x * job.out_stride[3];
-    store_bits(job.out, to, job.out_type, transformed(job, p, load_bits(job.in, from, job.in_type)));
+    store_bits(job.out, to, job.out_type, bits);
   }
 }
 

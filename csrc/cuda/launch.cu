@@ -79,7 +79,7 @@ std::string cuda_missing() {
   return devices ? "" : "no CUDA device";
 }
 
-void cuda_apply(const Job& job, int device, uintptr_t stream_handle) {
+void launch(const Job& job, int device, uintptr_t stream_handle) {
   const int64_t elements_out = job.n * job.plan.channels * job.h * job.w;
   if (elements_out <= 0) return;
   const DeviceGuard guard(device);

@@ -14,6 +14,6 @@ std::string cuda_missing();
 
 // Enqueues the job on a stream of a device and returns: no synchronisation, no allocation, so it may be
 // captured in a graph. The plan is in device memory. Throws std::runtime_error naming the cause.
-void cuda_apply(const Job& job, int device, uintptr_t stream);
+void launch(const Job& job, int device, uintptr_t stream);
 
 }  // namespace blockenc

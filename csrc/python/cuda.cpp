@@ -4,6 +4,8 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../cuda/launch.h"
@@ -13,21 +15,21 @@ namespace py = pybind11;
 
 namespace {
 
-void apply(uintptr_t in, uintptr_t out, int in_type, int out_type, const py::tuple& shape,
-           const py::tuple& in_stride, const py::tuple& out_stride, uintptr_t plan, int64_t plan_bytes,
-           int block_size, int tables, int flags, int device, uintptr_t stream) {
+void launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const py::tuple& shape,
+            const py::tuple& in_stride, const py::tuple& out_stride, uintptr_t plan, int64_t plan_bytes,
+            const std::string& header, int device, uintptr_t stream) {
   auto numbers = [](const py::tuple& values) { return values.cast<std::vector<int64_t>>(); };
-  const blockenc::Job job =
-      blockenc::make_job(in, out, in_type, out_type, numbers(shape), numbers(in_stride), numbers(out_stride),
-                         plan, plan_bytes, block_size, tables, flags);
+  if (header.size() != blockenc::kHeaderBytes) throw std::invalid_argument("header: expected that of a plan");
+  const blockenc::Job job = blockenc::make_job(in, out, in_type, out_type, numbers(shape), numbers(in_stride),
+                                               numbers(out_stride), plan, plan_bytes, header.data());
   py::gil_scoped_release release;
-  blockenc::cuda_apply(job, device, stream);
+  blockenc::launch(job, device, stream);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module) {
   module.doc() = "Kernels of blockenc on CUDA devices; use blockenc.encrypt and blockenc.decrypt.";
-  module.def("apply", &apply);
+  module.def("launch", &launch, "Enqueues the kernel on a stream, and returns before it has run.");
   module.def("missing", &blockenc::cuda_missing, "why no kernel can run here; \"\" if one can");
 }

@@ -14,15 +14,20 @@ namespace py = pybind11;
 
 namespace {
 
-void apply(blockenc::Applier& applier, uintptr_t in, uintptr_t out, int in_type, int out_type,
-           const py::tuple& shape, const py::tuple& in_stride, const py::tuple& out_stride, uintptr_t plan,
-           int64_t plan_bytes, int block_size, int tables, int flags, int threads, int level) {
+void run(uintptr_t in, uintptr_t out, int in_type, int out_type, const py::tuple& shape,
+         const py::tuple& in_stride, const py::tuple& out_stride, uintptr_t plan, int64_t plan_bytes,
+         int threads, int level) {
   auto numbers = [](const py::tuple& values) { return values.cast<std::vector<int64_t>>(); };
   const blockenc::Job job =
       blockenc::make_job(in, out, in_type, out_type, numbers(shape), numbers(in_stride), numbers(out_stride),
-                         plan, plan_bytes, block_size, tables, flags);
+                         plan, plan_bytes, reinterpret_cast<const void*>(plan));
   py::gil_scoped_release release;
-  applier.apply(job, plan_bytes, threads, level);
+  blockenc::run_job(job, threads, level);
+}
+
+py::tuple kept_plans() {
+  const blockenc::Kept kept = blockenc::kept_plans();
+  return py::make_tuple(kept.plans, kept.bytes);
 }
 
 py::list level_names() {
@@ -37,8 +42,7 @@ py::list level_names() {
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Kernels of blockenc on the CPU; use blockenc.encrypt and blockenc.decrypt.";
-  py::class_<blockenc::Applier>(module, "Applier")
-      .def(py::init<>())
-      .def("apply", &apply, "Applies a plan, and keeps what it made ready of it for the next call.");
+  module.def("run", &run, "Applies a plan to a batch, and keeps what it prepared for the next call.");
+  module.def("kept_plans", &kept_plans, "(number, bytes) of the plans that are kept");
   module.def("levels", &level_names, "(name, supported by this processor) of each level, fastest first");
 }

@@ -10,9 +10,10 @@ import functools
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests import shared
 
 HERE = Path(__file__).parent
 
@@ -25,12 +26,14 @@ def library() -> ctypes.CDLL:
         import pytest
 
         pytest.skip("no g++ here, which the emulation of CUDA is compiled with")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "emulated.so"
-        warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-        options = ["-std=c++17", "-O2", *warnings, "-ffp-contract=off", "-shared", "-fPIC"]
-        subprocess.run([compiler, *options, str(HERE / "emulated.cpp"), "-o", str(target)], check=True)
-        loaded = ctypes.CDLL(str(target))
+    warnings = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    options = ["-std=c++17", "-O2", *warnings, "-ffp-contract=off", "-shared", "-fPIC"]
+
+    def build(folder: Path) -> None:
+        command = [compiler, *options, str(HERE / "emulated.cpp"), "-o", str(folder / "emulated.so")]
+        subprocess.run(command, check=True)
+
+    loaded = ctypes.CDLL(str(shared.once("cuda_emulation", build) / "emulated.so"))
     loaded.emulated_message.restype = ctypes.c_char_p
     return loaded
 
@@ -59,7 +62,7 @@ class Emulated:
     def missing(self) -> str:
         return ""
 
-    def apply(
+    def launch(
         self,
         x,
         out,
@@ -78,7 +81,7 @@ class Emulated:
     ) -> None:
         wide = ctypes.c_int64
         strides = integers(stride, 0), integers(out_stride, 0)
-        status = library().emulated_apply(
+        status = library().emulated_launch(
             wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size), m,
             tables, flags, self.grid
         )  # fmt: skip

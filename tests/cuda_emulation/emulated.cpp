@@ -107,7 +107,7 @@ extern "C" {
 const char* emulated_message() { return message; }
 
 // Returns 1 if the job went through tiles, 0 if through elements, -1 for an error.
-int emulated_apply(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
+int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
                    const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
                    int block_size, int tables, int flags, int grid) {
   return guarded([&] {

@@ -82,8 +82,8 @@ def launcher(build: Build) -> list[str]:
     return []
 
 
-def compile_program(name: str, folder: Path) -> list[str]:
-    """Builds the program in `folder`; the command that starts it. Skips where a tool is missing."""
+def compile_program(name: str, folder: Path) -> None:
+    """Builds the program `check` in `folder`. Skips where a tool is missing."""
     build = BUILDS[name]
     if build.emulator and platform.machine() == "aarch64":
         pytest.skip("this processor has NEON: the plain build tests it")
@@ -112,7 +112,6 @@ def compile_program(name: str, folder: Path) -> list[str]:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_object, [*sources, HERE / "check.cpp"]))
     subprocess.run([*compiler, *build.linking, *objects, "-o", program], check=True)
-    return [*start, str(program)]
 
 
 def run(command: list[str], cases: Path, parts: tuple[str, ...]) -> tuple[int, str]:

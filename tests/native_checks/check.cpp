@@ -207,7 +207,7 @@ void commit_planted_fault(const Case& c, Place place, const Memory& in, const Me
   planted.clear();
 }
 
-blockenc::Applier applier;  // one for all: what it keeps of the last case must not pass for another's
+blockenc::PlanCache cache;  // one for all: what it keeps of the last case must not pass for another's
 
 void run_case(const Case& c, int level, int threads, Place place, const char* part, bool quick = false) {
   int count;
@@ -225,7 +225,7 @@ void run_case(const Case& c, int level, int threads, Place place, const char* pa
     const blockenc::Job job = blockenc::make_job(
         address(in, c.in_base), address(out, c.out_base), c.in_type, c.out_type, c.shape, c.in_stride,
         c.out_stride, address(plan, 0), plan_bytes, c.block_size, c.tables, c.flags);
-    applier.apply(job, plan_bytes, threads, level);
+    cache.run(job, plan_bytes, threads, level);
   } catch (const std::invalid_argument& error) {
     refused = true;
     if (!c.refused) fail(error.what());

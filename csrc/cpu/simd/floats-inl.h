@@ -38,7 +38,7 @@ template <class T>
 class Negatives {
  public:
   explicit Negatives(const Plan& plan) {
-    const bool flips = std::any_of(plan.flips, plan.flips + plan.length, [](uint8_t f) { return f > 0; });
+    const bool flips = std::any_of(plan.flips, plan.flips + plan.positions(), [](uint8_t f) { return f > 0; });
     if (sizeof(typename T::Storage) != 2 || kInteger<T> || plan.flags & kQuantises || !flips) return;
     of_.resize(1 << 16);
     for (size_t bits = 0; bits < of_.size(); ++bits) {
@@ -54,13 +54,13 @@ class Negatives {
   std::vector<typename T::Storage> of_;
 };
 
-// At position p: put(k, ...) of get(k) for each k below `count`. `rows` holds what becomes of quantised
+// At position p (counted as in LookupTables): put(k, ...) of get(k) for each k below `count`. `tables` holds what becomes of quantised
 // values. What is the same for all of them is decided outside of the loop.
 template <class In, class Out, class Get, class Put>
-__attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRows<Out>& rows,
-                                               const Negatives<In>& negatives, int p, int64_t count,
+__attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTables<Out>& tables,
+                                               const Negatives<In>& negatives, int64_t p, int64_t count,
                                                Get&& get, Put&& put) {
-  const int channel = p % plan.channels, flips = plan.flips[p];
+  const int channel = static_cast<int>(p % plan.channels), flips = plan.flips[p];
   // Look-ups are no vector instructions on most processors: in a loop of their own they keep none back.
   constexpr int64_t kPart = 64;
   auto each = [&](int64_t from, int64_t to, auto&& flip, auto&& value) {  // value(k, the flipped one)
@@ -78,12 +78,12 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRo
   };
   if (plan.flags & kQuantises) {
     const float scale = *plan.in_scale;
-    const auto* row = rows.row(p);
+    const auto* table = tables.table(p);
     auto scaled = [=](float v) { return (v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f) * scale; };  // NaN: 0
     int32_t at[kPart];
     for (int64_t from = 0; from < count; from += kPart) {
       const int64_t to = std::min(from + kPart, count);
-      if (plan.flags & kNearest) {  // the rows flip
+      if (plan.flags & kNearest) {  // the tables flip
         for (int64_t k = from; k < to; ++k) {
           at[k - from] = static_cast<int32_t>(std::nearbyintf(scaled(In::load(get(k)))));
         }
@@ -91,7 +91,7 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const IntegerRo
         each(from, to, published_negative<In>,
              [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
       }
-      for (int64_t k = from; k < to; ++k) put(k, row[at[k - from]]);
+      for (int64_t k = from; k < to; ++k) put(k, table[at[k - from]]);
     }
   } else if constexpr (!kInteger<Out>) {  // to integers without quantising: refused before a kernel runs
     auto store = [&](auto&& value) {      // value(v) is what becomes of the flipped v

@@ -1,36 +1,35 @@
-// NEON (every 64-bit ARM): vectors of one lane, look-ups in four tables of 64 bytes.
+// NEON (every 64-bit ARM): vectors of one lane, a table lookup is four, in tables of 64 bytes.
 
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
 
-#include "../../values.h"
-#include "../kernels.h"
+#include "target.h"
 
 namespace blockenc {
 namespace {
 
 struct Vector {
   using type = uint8x16_t;
-  static constexpr int bytes = 16, most_piece = 16;
-  static constexpr bool streams = false, wide_lookups = true;
+  static constexpr int bytes = 16, max_part_bytes = 16;
+  static constexpr bool has_stream = false, has_fast_lookup = true;
   static type load(const void* from) { return vld1q_u8(static_cast<const uint8_t*>(from)); }
   static void store(void* to, type x) { vst1q_u8(static_cast<uint8_t*>(to), x); }
   template <int>
-  static type gather(const char* const* at, int64_t offset) {
-    return load(at[0] + offset);
+  static type load_parts(const char* const* parts, int64_t offset) {
+    return load(parts[0] + offset);
   }
   template <int>
-  static void scatter(char* const* to, int64_t offset, type x) {
-    store(to[0] + offset, x);
+  static void store_parts(char* const* parts, int64_t offset, type x) {
+    store(parts[0] + offset, x);
   }
-  static void stream(void* to, type x) { store(to, x); }  // no such intrinsic
+  static void stream(void* to, type x) { store(to, x); }  // NEON has no intrinsic for it
   static void fence() {}
   static void prefetch(const void*) {}
-  static type repeat(const void* lane) { return load(lane); }
-  static type within(type x, type from) { return vqtbl1q_u8(x, from); }
+  static type broadcast(const void* lane) { return load(lane); }
+  static type shuffle_bytes(type x, type from) { return vqtbl1q_u8(x, from); }
   template <int size>
-  static type low(type a, type b) {
+  static type interleave_lower(type a, type b) {
     if constexpr (size == 1) return vzip1q_u8(a, b);
     if constexpr (size == 2) {
       return vreinterpretq_u8_u16(vzip1q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
@@ -38,7 +37,7 @@ struct Vector {
     return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
   }
   template <int size>
-  static type high(type a, type b) {
+  static type interleave_upper(type a, type b) {
     if constexpr (size == 1) return vzip2q_u8(a, b);
     if constexpr (size == 2) {
       return vreinterpretq_u8_u16(vzip2q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
@@ -52,7 +51,7 @@ struct Vector {
       for (int k = 0; k < 4; ++k) quarter[k] = vld1q_u8_x4(bytes + 64 * k);
     }
   };
-  // An index beyond a table gives 0, and of the four only one is within.
+  // An index beyond its table gives 0, and an index is inside one of the four tables only.
   static type lookup(const Table& table, type x) {
     type sum = vqtbl4q_u8(table.quarter[0], x);
     for (int k = 1; k < 4; ++k) {
@@ -68,13 +67,6 @@ struct Vector {
 }  // namespace blockenc
 
 #include "columns-inl.h"
-
-namespace blockenc {
-
-std::unique_ptr<const Kernel> make_neon(const Plan& plan, Type in, Type out, Layout layout) {
-  return make_columns(plan, in, out, layout);
-}
-
-}  // namespace blockenc
+BLOCKENC_DEFINE_MAKE(neon)
 
 #endif

@@ -1,11 +1,15 @@
-// What happens to values, column by column: a column holds one position of many blocks, so that all its
-// items have the same flips, the same table and the same channel.
+// What happens to values between the transpositions of the vector kernel: ByteMap, WideMap and FloatMap. They
+// work on columns; a column holds one position of many blocks, so that all its values have the same flips,
+// the same substitution table and the same channel.
 //
-// A finish says how many `columns` it keeps beside those of the input, and makes them in `prepare`. Its
-// `reader` gives the output's columns, as `vectors` vectors, and `change` is what lines go through in the
-// end. `from` is where a column begins in the scratch memory of a group.
+// A map offers
+//   columns            how many columns it needs in scratch memory, beside those of the input
+//   prepare(scratch)   fills them, for some groups of blocks
+//   vectors            of an output column
+//   reader()           a function (index, group's scratch memory, vectors) that makes the output column
+//   `index` line_flip(line)    a function of a vector of the output line, applied just before it is stored
 //
-// Included by columns-inl.h, after chunks-inl.h.
+// Included by columns-inl.h, after row_tiling-inl.h.
 
 #include <cstdint>
 #include <cstring>
@@ -17,29 +21,31 @@
 namespace blockenc {
 namespace {
 
-// The group of blocks whose columns are made at once: as many as a vector has items, of the smaller type.
+// How many blocks are a group: as many as a vector has values of the smaller of the two types.
 constexpr int group_blocks(int in_item, int out_item) { return Vector::bytes / std::min(in_item, out_item); }
 
-// Scratch memory of groups of blocks, `bytes` bytes for each.
+// Scratch memory for some groups of blocks, `bytes` bytes for each.
 struct Scratch {
   char* memory;
   int64_t bytes, groups;
 };
 
-// Which block of a group the items of a column are, on one side; see spread in columns-inl.h.
-inline std::vector<int> blocks_of_column(const Side& side, int group) {
-  const int full = kLane / side.item, lanes = Vector::bytes / kLane;
+// Which block of its group each item of a column belongs to, in the columns of the input or of the output:
+// the inverse of what the transposition does.
+inline std::vector<int> blocks_of_column(const BlockLayout& layout, int group) {
+  const int lane_items = kLane / layout.item, lanes = Vector::bytes / kLane;
   std::vector<int> blocks(group);
   for (int n = 0; n < group; ++n) {
-    const int vector = n / (full * lanes), lane = n / full % lanes, in_lane = n % full;
-    const int tile = vector * side.columns + in_lane % side.columns;
-    blocks[n] = (tile * lanes + lane) * side.blocks + in_lane / side.columns;
+    const int vector = n / (lane_items * lanes), lane = n / lane_items % lanes, in_lane = n % lane_items;
+    // The vector of the line that the item was in before the transposition.
+    const int line_vector = vector * layout.columns + in_lane % layout.columns;
+    blocks[n] = (line_vector * lanes + lane) * layout.blocks + in_lane / layout.columns;
   }
   return blocks;
 }
 
-// For each item of an output column: which item of an input column is of the same block.
-inline std::vector<int> column_order(const Side& in, const Side& out) {
+// For each item of an output column, the item of an input column that belongs to the same block.
+inline std::vector<int> column_order(const BlockLayout& in, const BlockLayout& out) {
   const int group = group_blocks(in.item, out.item);
   const std::vector<int> in_block = blocks_of_column(in, group), out_block = blocks_of_column(out, group);
   std::vector<int> item_of(group), order(group);
@@ -48,61 +54,62 @@ inline std::vector<int> column_order(const Side& in, const Side& out) {
   return order;
 }
 
-// Calls f(index, p) for each column of the output, with the position it holds, or -1.
+// Calls f(index, p) for each column of the output; p is the position that it holds, -1 if none.
 template <class F>
-void each_column(const Side& out, F&& f) {
+void each_column(const BlockLayout& out, F&& f) {
   for (int line = 0, index = 0; line < out.lines; ++line) {
     for (int column = 0; column < out.columns; ++column, ++index) f(index, out.position(line, column));
   }
 }
 
-struct Keep {
+struct Identity {
   Vector::type operator()(Vector::type x) const { return x; }
 };
 
-// Bytes to bytes: columns that go through a table are looked up first; complements are for lines, at last.
-class ByteFinish {
+// Bytes to bytes. What has a substitution table is looked up column by column, in scratch memory. Complements
+// are an XOR with 0xff, of whole lines just before they are stored.
+class ByteMap {
  public:
   static constexpr int vectors = 1;
   int columns = 0;
 
-  ByteFinish(const Side& in, const Side& out, const Plan& plan)
-      : from_(out.lines * out.columns), after_(out.lines * kLane) {
-    const IntegerRows<U8> rows(plan);
+  ByteMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
+      : from_(out.lines * out.columns), xor_mask_(out.lines * kLane) {
+    const LookupTables<U8> tables(plan);
     const int in_columns = in.lines * in.columns;
-    std::vector<int> known(plan.length, -1);  // columns that were looked up, of each position
-    std::vector<int> readers(plan.length);    // of each input position
+    std::vector<int> looked_up(plan.length, -1);  // the column with the looked-up values, of each position
+    std::vector<int> readers(plan.length);        // how many output positions read an input position
     for (int p = 0; p < plan.length; ++p) ++readers[plan.source[p]];
     each_column(out, [&](int index, int p) {
       if (p < 0) return;
       bool complement;
-      const int table = table_of(rows.row(p), &complement);
+      const int table = table_of(tables.table(p), &complement);
       const int64_t source = int64_t{in.column_of(plan.source[p])} * Vector::bytes;
       if (table < 0) {
         from_[index] = source;
       } else {
-        if (known[p] < 0) {  // in place, unless another position needs what is there
-          known[p] = readers[plan.source[p]] == 1 ? in.column_of(plan.source[p]) : in_columns + columns++;
-          looks_[table].push_back({source, int64_t{known[p]} * Vector::bytes});
+        if (looked_up[p] < 0) {  // in place, unless another position reads the same column
+          looked_up[p] = readers[plan.source[p]] == 1 ? in.column_of(plan.source[p]) : in_columns + columns++;
+          lookups_[table].push_back({source, int64_t{looked_up[p]} * Vector::bytes});
         }
-        from_[index] = int64_t{known[p]} * Vector::bytes;
+        from_[index] = int64_t{looked_up[p]} * Vector::bytes;
       }
       const int line = index / out.columns, column = index % out.columns;
       for (int b = 0; complement && b < out.blocks; ++b) {
-        after_[line * kLane + b * out.items + column] = 0xff;
+        xor_mask_[line * kLane + b * out.items + column] = 0xff;
       }
     });
   }
 
   void prepare(const Scratch scratch) const {
-    for (size_t t = 0; t < looks_.size(); ++t) {
+    for (size_t t = 0; t < lookups_.size(); ++t) {
       const Vector::Table table(tables_.data() + t * kByteValues);
-      const Look* const end = looks_[t].data() + looks_[t].size();
+      const Lookup* const end = lookups_[t].data() + lookups_[t].size();
       char* at = scratch.memory;
       for (int64_t g = 0; g < scratch.groups; ++g, at += scratch.bytes) {
 #pragma GCC unroll 4
-        for (const Look* look = looks_[t].data(); look < end; ++look) {
-          Vector::store(at + look->to, Vector::lookup(table, Vector::load(at + look->from)));
+        for (const Lookup* lookup = lookups_[t].data(); lookup < end; ++lookup) {
+          Vector::store(at + lookup->to, Vector::lookup(table, Vector::load(at + lookup->from)));
         }
       }
     }
@@ -115,20 +122,21 @@ class ByteFinish {
     };
   }
 
-  auto change(int line) const {
-    return [after = Vector::repeat(after_.data() + line * kLane)](Vector::type x) {
-      return Vector::exclusive_or(x, after);
+  auto line_flip(int line) const {
+    return [mask = Vector::broadcast(xor_mask_.data() + line * kLane)](Vector::type x) {
+      return Vector::exclusive_or(x, mask);
     };
   }
 
  private:
-  struct Look {
+  struct Lookup {
     int64_t from, to;
   };
 
-  // Which table holds these values or their complements; made if there is none. -1 is the identity.
+  // The number of the table that holds these values or their complements, made if there is none; -1 for the
+  // identity, which needs no table.
   int table_of(const uint8_t* values, bool* complement) {
-    const int count = static_cast<int>(looks_.size());
+    const int count = static_cast<int>(lookups_.size());
     for (int t = -1; t < count; ++t) {
       auto same = [&](int mask) {
         for (int v = 0; v < kByteValues; ++v) {
@@ -140,42 +148,44 @@ class ByteFinish {
       if (*complement || same(0)) return t;
     }
     tables_.insert(tables_.end(), values, values + kByteValues);
-    looks_.emplace_back();
+    lookups_.emplace_back();
     return count;
   }
 
-  std::vector<int64_t> from_;
-  std::vector<uint8_t> after_;            // [line][kLane]: what a lane is XORed with
-  std::vector<uint8_t> tables_;           // [table][256]
-  std::vector<std::vector<Look>> looks_;  // of each table
+  std::vector<int64_t> from_;      // of each output column: where its values lie in a group's scratch memory
+  std::vector<uint8_t> xor_mask_;  // [line][kLane]
+  std::vector<uint8_t> tables_;    // [table][256]
+  std::vector<std::vector<Lookup>> lookups_;  // by each table
 };
 
-// Bytes to wider types: each byte of a result is a look-up of its own.
-template <class Out, class V>  // V is Vector, where that has what it takes
-class TableFinish {
+// Bytes to wider types. Each byte of a result is a table lookup of its own.
+template <class Out, class V>  // V is Vector; a parameter, so that one without `permute` compiles
+class WideMap {
  public:
   static constexpr int vectors = sizeof(typename Out::Storage);
   static constexpr int columns = 0;
 
-  TableFinish(const Side& in, const Side& out, const Plan& plan) : columns_(out.lines * out.columns) {
+  WideMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
+      : columns_(out.lines * out.columns) {
     const std::vector<int> order = column_order(in, out);
-    for (int n = 0; n < V::bytes; ++n) {  // in lanes of bytes: where they are interleaved from
-      const int full = kLane / vectors;
-      const int vector = n / (V::bytes / vectors), lane = n / full % (V::bytes / kLane), in_lane = n % full;
-      order_[lane * kLane + vector * full + in_lane] = static_cast<uint8_t>(order[n]);
+    // Interleaving gives result n from this place of the vectors of single bytes.
+    for (int n = 0; n < V::bytes; ++n) {
+      const int lane_results = kLane / vectors;
+      const int vector = n / (V::bytes / vectors), lane = n / lane_results % (V::bytes / kLane);
+      order_[lane * kLane + vector * lane_results + n % lane_results] = static_cast<uint8_t>(order[n]);
     }
-    const IntegerRows<Out> rows(plan);
+    const LookupTables<Out> tables(plan);
     std::vector<const typename Out::Storage*> known;
     each_column(out, [&](int index, int p) {
       if (p < 0) return;
       size_t t = 0;
-      while (t < known.size() && known[t] != rows.row(p)) ++t;
+      while (t < known.size() && known[t] != tables.table(p)) ++t;
       if (t == known.size()) {
-        known.push_back(rows.row(p));
+        known.push_back(tables.table(p));
         for (int b = 0; b < vectors; ++b) {
           for (int v = 0; v < kByteValues; ++v) {
             uint8_t bytes[vectors];
-            std::memcpy(bytes, rows.row(p) + v, vectors);
+            std::memcpy(bytes, tables.table(p) + v, vectors);
             tables_.push_back(bytes[b]);
           }
         }
@@ -186,7 +196,7 @@ class TableFinish {
   }
 
   void prepare(const Scratch&) const {}
-  Keep change(int) const { return {}; }
+  Identity line_flip(int) const { return {}; }
 
   auto reader() const {
     return
@@ -204,8 +214,8 @@ class TableFinish {
   }
 
   static void interleave(typename V::type (&x)[2]) {
-    const auto low = V::template low<1>(x[0], x[1]);
-    x[1] = V::template high<1>(x[0], x[1]);
+    const auto low = V::template interleave_lower<1>(x[0], x[1]);
+    x[1] = V::template interleave_upper<1>(x[0], x[1]);
     x[0] = low;
   }
   static void interleave(typename V::type (&x)[4]) {
@@ -213,8 +223,8 @@ class TableFinish {
     interleave(front);
     interleave(back);
     for (int k = 0; k < 2; ++k) {
-      x[2 * k] = V::template low<2>(front[k], back[k]);
-      x[2 * k + 1] = V::template high<2>(front[k], back[k]);
+      x[2 * k] = V::template interleave_lower<2>(front[k], back[k]);
+      x[2 * k + 1] = V::template interleave_upper<2>(front[k], back[k]);
     }
   }
 
@@ -226,17 +236,17 @@ class TableFinish {
   std::vector<uint8_t> tables_;  // [table][byte of the result][256]
 };
 
-// Floats, item by item.
+// Floats to anything, one after the other, in loops that the compiler vectorises.
 template <class In, class Out>
-class FloatFinish {
+class FloatMap {
  public:
   static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
   static constexpr int vectors = std::max(out_bytes / in_bytes, 1);
   static constexpr int columns = 0;
 
-  FloatFinish(const Side& in, const Side& out, const Plan& plan)
+  FloatMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
       : plan_(plan),
-        rows_(plan, plan.flags & kNearest),
+        tables_(plan, plan.flags & kNearest),
         negatives_(plan),
         columns_(out.lines * out.columns),
         order_(column_order(in, out)) {
@@ -247,20 +257,20 @@ class FloatFinish {
   }
 
   void prepare(const Scratch&) const {}
-  Keep change(int) const { return {}; }
+  Identity line_flip(int) const { return {}; }
 
   auto reader() const {
     return [this](int index, const char* scratch, Vector::type(&to)[vectors]) { read(index, scratch, to); };
   }
 
  private:
-  // In no case is the call what takes time, and there are many callers.
+  // Not inlined: it is long, there are many callers, and the call takes little of its time.
   __attribute__((noinline)) void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
     constexpr int group = group_blocks(in_bytes, out_bytes);
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
     typename Out::Storage out[group] = {};
     transform_floats<In, Out>(
-        plan_, rows_, negatives_, columns_[index].position, group,
+        plan_, tables_, negatives_, columns_[index].position, group,
         [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; },
         [&](int64_t n, auto v) { out[n] = v; });
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
@@ -271,7 +281,7 @@ class FloatFinish {
     int position;
   };
   const Plan& plan_;
-  IntegerRows<Out> rows_;
+  LookupTables<Out> tables_;
   Negatives<In> negatives_;
   std::vector<Column> columns_;
   std::vector<int> order_;

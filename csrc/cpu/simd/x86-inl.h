@@ -1,0 +1,31 @@
+// What AVX2 and AVX-512 have in common. Included by the files of both, after they have chosen their targets.
+
+#include <immintrin.h>
+
+namespace blockenc {
+namespace {
+
+struct X86 {
+  static constexpr int max_part_bytes = 32;
+  static constexpr bool has_stream = true;
+  static void fence() { _mm_sfence(); }
+  static void prefetch(const void* at) { _mm_prefetch(at, _MM_HINT_T1); }
+
+ protected:
+  static __m128i load_lane(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  static void store_lane(void* to, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(to), x); }
+  static __m256i load_two_lanes(const void* first, const void* second) {
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load_lane(first)), load_lane(second), 1);
+  }
+  // Reads the second address only after the first store: with both at hand, GCC adds the offset to each
+  // instead of leaving it to the store's addressing mode.
+  static void store_two_lanes(char* const* parts, int64_t offset, __m256i x) {
+    store_lane(parts[0] + offset, _mm256_castsi256_si128(x));
+    store_lane(parts[1] + offset, _mm256_extracti128_si256(x, 1));
+  }
+  static __m256i load_pair(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+  static void store_pair(void* to, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(to), x); }
+};
+
+}  // namespace
+}  // namespace blockenc
