@@ -11,8 +11,10 @@
 
 #ifdef __CUDACC__
 #define BLOCKENC_HOST_DEVICE __host__ __device__
+#define BLOCKENC_INLINE __host__ __device__ __forceinline__
 #else
 #define BLOCKENC_HOST_DEVICE
+#define BLOCKENC_INLINE inline __attribute__((always_inline))
 #endif
 
 namespace blockenc {

@@ -1,4 +1,4 @@
-// The value types, and what happens to one value between load and store.
+// What happens to one value between load and store, on host and device alike; the value types of the host.
 
 #pragma once
 
@@ -12,6 +12,68 @@
 #include "plan.h"
 
 namespace blockenc {
+
+// v, but at least 0 and at most 1; 0 if v is not a number. On the host fmaxf and fminf would be calls, which
+// keep a loop from becoming vector instructions.
+BLOCKENC_INLINE float clamp_unit(float v) {
+#ifdef __CUDA_ARCH__
+  return fminf(fmaxf(v, 0.0f), 1.0f);  // of NaN and a number, fmaxf gives the number
+#else
+  return v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;
+#endif
+}
+
+BLOCKENC_INLINE int flip_integer(int k, bool odd) {
+  return odd ? (k < kByteValues ? kByteValues - 1 - k : 0) : k;
+}
+
+// What np makes of a float as published. round(v) rounds a float to its value type.
+template <class Round>
+BLOCKENC_INLINE float published_negative(float v, Round round) {
+  return round(1.0f - v);
+}
+
+// The same with kNearest: a byte k / 255, rounded to the value type, becomes the byte (255 - k) / 255. It
+// computes both results and chooses, without branches, so that loops become vectors.
+template <class Round>
+BLOCKENC_INLINE float negative(float v, Round round) {
+  constexpr float kTop = kByteValues - 1;
+#ifdef __CUDA_ARCH__
+  const float k = rintf(clamp_unit(v) * kTop);
+#else  // as good, since halfway between two bytes v is neither; and an instruction where rintf may be a call
+  const float k = static_cast<float>(static_cast<int32_t>(clamp_unit(v) * kTop + 0.5f));
+#endif
+  const float of_byte = round((kTop - k) / kTop), other = published_negative(v, round);
+  return round(k / kTop) == v ? of_byte : other;
+}
+
+// The integer that a float becomes, still as a float and with a fraction that is to be cut off.
+BLOCKENC_INLINE float quantise(float v, float in_scale, bool nearest) {
+  const float scaled = clamp_unit(v) * in_scale;
+  return nearest ? nearbyintf(scaled) : scaled;
+}
+
+// k after substitution by a table; 0 is none. read(address) gives an element of the plan's arrays, which may
+// be in device memory, and may not be trusted there: table and result are checked.
+template <class Read>
+BLOCKENC_INLINE int substitute(const Plan& plan, int table, int k, Read read) {
+  if (table > 0 && table <= plan.table_count) k = read(plan.tables + (table - 1) * plan.in_values + k);
+  return k < plan.out_values ? k : plan.out_values - 1;
+}
+
+// The float that an integer k, after substitution, becomes in a channel.
+template <class Read>
+BLOCKENC_INLINE float float_output(const Plan& plan, int channel, int k, Read read) {
+  return read(plan.output + channel * plan.out_values + k);
+}
+
+// Reads a plan in the memory of the host.
+struct HostRead {
+  template <class T>
+  T operator()(const T* address) const {
+    return *address;
+  }
+};
 
 // The value types: how a number is loaded from memory and stored. Storage is its type in memory.
 struct U8 {
@@ -68,17 +130,20 @@ void with_types(Type in_type, Type out_type, F&& f) {
 template <class T>
 constexpr bool kInteger = std::is_same_v<T, U8> || std::is_same_v<T, U16>;
 
-inline int substitute(const Plan& plan, int table, int k) {
-  return table ? plan.tables[(table - 1) * plan.in_values + k] : std::min(k, plan.out_values - 1);
-}
+// Rounds a float to a value type.
+template <class T>
+struct RoundTo {
+  float operator()(float v) const { return T::load(T::store(v)); }
+};
 
-// What is stored for the integer k in this channel.
+// What is stored for an integer k in a channel, after substitution by a table.
 template <class Out>
-typename Out::Storage stored_integer(const Plan& plan, int channel, int k) {
+typename Out::Storage integer_output(const Plan& plan, int table, int channel, int k) {
+  k = substitute(plan, table, k, HostRead());
   if constexpr (kInteger<Out>) {
     return Out::store(k);
   } else {
-    return Out::store(plan.output[channel * plan.out_values + k]);
+    return Out::store(float_output(plan, channel, k, HostRead()));
   }
 }
 
@@ -100,8 +165,7 @@ class LookupTables {
       if (start < 0) {
         start = static_cast<int>(entries_.size());
         for (int v = 0; v < values_; ++v) {
-          const int k = flip ? std::max(kByteValues - 1 - v, 0) : v;
-          entries_.push_back(stored_integer<Out>(plan, channel, substitute(plan, plan.table_of[p], k)));
+          entries_.push_back(integer_output<Out>(plan, plan.table_of[p], channel, flip_integer(v, flip)));
         }
       }
       start_[p] = start;

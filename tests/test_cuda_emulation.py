@@ -147,18 +147,18 @@ def test_a_hostile_plan_stays_inside(
 
 
 def test_beyond_two_to_the_31() -> None:
-    """Where the periods of a batch of 6.4 G elements begin: by arithmetic, nothing is allocated."""
+    """Where the strips of a batch of 6.4 G elements begin: by arithmetic, nothing is allocated."""
     shape = (10_000, 3, 448, 480)
     n, c, h, w = shape
     stride = (c * h * w, h * w, w, 1)
     result = (ctypes.c_int64 * 4)()
     numbers = [cuda_emulation.integers(values, 1) for values in (shape, stride)]
     for index in (0, 1, 30, 12_345_678, -1):
-        call = cuda_emulation.library().emulated_period_base
+        call = cuda_emulation.library().emulated_strip_base
         cuda_emulation.check(call(*numbers, 4, ctypes.c_int64(index), result))
-        base_in, base_out, period, periods = result
-        assert (period, periods) == (16, n * (h // 4) * (w // 16))
-        row, column = divmod(index % periods, w // 16)
+        base_in, base_out, strip, strips = result
+        assert (strip, strips) == (16, n * (h // 4) * (w // 16))
+        row, column = divmod(index % strips, w // 16)
         image, y = divmod(row, h // 4)
         assert base_in == base_out == image * stride[0] + y * 4 * w + column * 16
     assert base_in > 2**32

@@ -1,67 +1,65 @@
-// The kernels: `tiles` through shared memory with 16-byte vectors, `elements` for whatever has no vectors.
+// The kernels: `tiles` moves images by 16-byte vectors, through shared memory; `elements` takes all other
+// jobs, one element at a time.
 //
-// A plan is in device memory and is not trusted: what indexes with it clamps it first. The including file
-// brings memory.cuh, or the emulation of it.
+// A plan is in device memory and is not trusted: every index from it is clamped before use. Before this file,
+// memory.cuh or its emulation is to be included.
 
 #pragma once
 
 #include "../half.h"
 #include "../plan.h"
+#include "../values.h"
 #include "tiling.h"
 
 namespace blockenc {
 
-// Values, as the comment on Plan (plan.h) defines them.
+// Values, as the comment on Plan (plan.h) defines them. values.h has what the host's kernels do alike.
 
-__device__ __forceinline__ float to_float(uint32_t bits, Type type) {
+BLOCKENC_INLINE float to_float(uint32_t bits, Type type) {
   if (type == Type::f32) return bits_float(bits);
   return type == Type::f16 ? f16_to_float(static_cast<uint16_t>(bits))
                            : bf16_to_float(static_cast<uint16_t>(bits));
 }
 
-__device__ __forceinline__ uint32_t from_float(float value, Type type) {
+BLOCKENC_INLINE uint32_t from_float(float value, Type type) {
   if (type == Type::f32) return float_bits(value);
   return type == Type::f16 ? float_to_f16(value) : float_to_bf16(value);
 }
 
-__device__ __forceinline__ int flip_integer(int k, bool odd) {
-  return odd ? (k < kByteValues ? kByteValues - 1 - k : 0) : k;
-}
+struct RoundToType {
+  Type type;
+  BLOCKENC_INLINE float operator()(float v) const { return to_float(from_float(v, type), type); }
+};
 
-__device__ __forceinline__ float round_to(float v, Type type) { return to_float(from_float(v, type), type); }
-
-// csrc/cpu/simd/floats-inl.h has the same.
-__device__ __forceinline__ float negative(float v, Type type) {
-  constexpr float kTop = kByteValues - 1;
-  const float k = rintf(fminf(fmaxf(v, 0.0f), 1.0f) * kTop);
-  return round_to(k / kTop, type) == v ? round_to((kTop - k) / kTop, type) : round_to(1.0f - v, type);
-}
+// Reads a plan in device memory.
+struct DeviceRead {
+  template <class T>
+  BLOCKENC_INLINE T operator()(const T* address) const {
+    return load_global<T>(address);
+  }
+};
 
 // Floats that become the nearest integers are flipped as integers, after that.
 __device__ __forceinline__ float flip_float(float v, int flips, Type type, int32_t flags) {
+  const RoundToType round{type};
   const bool nearest = flags & kNearest;
   if (nearest && flags & kQuantises) return v;
-  for (; flips > 0; --flips) v = nearest ? negative(v, type) : round_to(1.0f - v, type);
+  for (; flips > 0; --flips) v = nearest ? negative(v, round) : published_negative(v, round);
   return v;
 }
 
 // Below in_values whatever in_scale is, since a plan is not trusted. Of NaN and a number, fmaxf is the
 // number.
 __device__ __forceinline__ int quantise(float v, float in_scale, const Plan& plan) {
-  const float scaled = fminf(fmaxf(v, 0.0f), 1.0f) * in_scale;
-  const float whole = plan.flags & kNearest ? rintf(scaled) : scaled;
+  const float whole = quantise(v, in_scale, static_cast<bool>(plan.flags & kNearest));
   return static_cast<int>(fminf(fmaxf(whole, 0.0f), static_cast<float>(plan.in_values - 1)));
 }
 
 // Substitutes the integer k by a table (0: none), and gives the bits that are stored for it.
 __device__ __forceinline__ uint32_t integer_output(const Job& job, int table, int channel, int k) {
-  const Plan& plan = job.plan;
-  if (table > 0 && table <= plan.table_count) {
-    k = load_global<uint16_t>(plan.tables + (table - 1) * plan.in_values + k);
-  }
-  if (k >= plan.out_values) k = plan.out_values - 1;
+  k = substitute(job.plan, table, k, DeviceRead());
   if (is_integer(job.out_type)) return static_cast<uint32_t>(k);
-  return from_float(load_global<float>(plan.output + channel * plan.out_values + k), job.out_type);
+  return from_float(float_output(job.plan, channel, k, DeviceRead()), job.out_type);
 }
 
 __device__ __forceinline__ float normalise(const Plan& plan, int channel, float v) {
@@ -82,9 +80,9 @@ __device__ __forceinline__ int64_t divide(int64_t a, int64_t b) {
   return a / b;
 }
 
-// Where an element of a period is in memory that holds segments: its segment, and its place in that.
+// Where an element of a block is: its pixel row, and which element of that.
 struct Place {
-  int segment, offset;
+  int pixel_row, offset;
 };
 
 __device__ __forceinline__ Place place_of(const Plan& plan, const Tiling& t, int p) {
@@ -95,19 +93,20 @@ __device__ __forceinline__ Place place_of(const Plan& plan, const Tiling& t, int
 
 __device__ __forceinline__ int position_of(const Plan& plan, const Tiling& t, Place place) {
   const int m = plan.block_size, c = plan.channels;
-  if (t.channels_last) return place.segment * t.step + place.offset;
-  return (place.segment % m * m + place.offset) * c + place.segment / m;
+  if (t.channels_last) return place.pixel_row * t.step + place.offset;
+  return (place.pixel_row % m * m + place.offset) * c + place.pixel_row / m;
 }
 
-// An entry: bits 0-15 the byte of the tile where column 0 has the element, bits 16-31 the byte of the value
-// rows where its row starts (floats that are not quantised: its channel).
-constexpr int kEntryRow = 16;
-constexpr uint32_t kEntryByte = (1u << kEntryRow) - 1;
+// An entry says where an element of the output comes from. Bits 0-15: the byte of the tile where column 0 has
+// the element. Bits 16-31: the byte where its lookup table begins; its channel, for floats that are not
+// quantised.
+constexpr int kEntryLookup = 16;  // the first of the upper bits
+constexpr uint32_t kEntryByte = (1u << kEntryLookup) - 1;
 
-// Value rows: all that happens to an integer between load and store, for one (table, channel, parity of
-// flips). As many rows as fit share a word of every value.
-__device__ __forceinline__ int row_of(const Tiling& t, int table, int channel, int flips) {
-  return (table * t.row_channels + channel % t.row_channels) * t.parities + flips % t.parities;
+// A lookup table has what becomes of every integer, from load to store, for one (substitution table, channel,
+// parity of flips). As many lookup tables as fit share a word for every integer: a group.
+__device__ __forceinline__ int lookup_of(const Tiling& t, int table, int channel, int flips) {
+  return (table * t.lookup_channels + channel % t.lookup_channels) * t.parities + flips % t.parities;
 }
 
 template <class T>
@@ -116,40 +115,41 @@ constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
 template <class Out>
 __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
   const Plan& plan = job.plan;
-#pragma unroll 1  // little code matters more here
-  for (int e = threadIdx.x; e < t.segments * t.period; e += kThreads) {
-    const int y = e % t.period, block = y / t.step;
-    const int p = position_of(plan, t, {e / t.period, y % t.step});
+#pragma unroll 1  // done once: less code matters more
+  for (int e = threadIdx.x; e < t.pixel_rows * t.strip; e += kThreads) {
+    const int y = e % t.strip, block = y / t.step;
+    const int p = position_of(plan, t, {e / t.strip, y % t.step});
     const Place from = place_of(plan, t, index_below(plan.source + p, plan.length));
-    const int word = from.segment * t.period + block * t.step + from.offset;
+    const int word = from.pixel_row * t.strip + block * t.step + from.offset;
     const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
     int table = load_global<uint16_t>(plan.table_of + p);
     if (table > plan.table_count) table = 0;
-    const int row = row_of(t, table, channel, flips);
-    const int start =
-        t.groups ? row / kPerWord<Out> * t.group_bytes + row % kPerWord<Out> * static_cast<int>(sizeof(Out))
-                 : channel;
+    const int lookup = lookup_of(t, table, channel, flips);
+    const int start = t.groups ? lookup / kPerWord<Out> * t.group_bytes +
+                                     lookup % kPerWord<Out> * static_cast<int>(sizeof(Out))
+                               : channel;
     store_shared<uint32_t>(t.entries + 4 * e, static_cast<uint32_t>(word * t.pitch * 4) |
-                                                  static_cast<uint32_t>(start) << kEntryRow);
+                                                  static_cast<uint32_t>(start) << kEntryLookup);
     if (!is_integer(job.in_type)) store_shared<uint8_t>(t.flips + e, static_cast<uint8_t>(flips));
   }
 }
 
 template <class Out>
-__device__ __forceinline__ void make_rows(const Job& job, const Tiling& t) {
+__device__ __forceinline__ void make_lookups(const Job& job, const Tiling& t) {
   const int values = job.plan.in_values, copies = t.value_bytes / 4;
 #pragma unroll 1
   for (int i = threadIdx.x; i < t.groups * values; i += kThreads) {
     const int group = i / values, k = i % values;
     uint32_t word = 0;
 #pragma unroll 1
-    for (int slot = 0; slot < kPerWord<Out>; ++slot) {
-      const int row = group * kPerWord<Out> + slot;
-      const int table = row / t.parities / t.row_channels, channel = row / t.parities % t.row_channels;
-      const uint32_t bits = integer_output(job, table, channel, flip_integer(k, row % t.parities));
-      word |= bits << (slot * 8 * static_cast<int>(sizeof(Out))) % 32;
+    for (int part = 0; part < kPerWord<Out>; ++part) {
+      const int lookup = group * kPerWord<Out> + part;
+      const int table = lookup / t.parities / t.lookup_channels;
+      const int channel = lookup / t.parities % t.lookup_channels;
+      const uint32_t bits = integer_output(job, table, channel, flip_integer(k, lookup % t.parities));
+      word |= bits << (part * 8 * static_cast<int>(sizeof(Out))) % 32;
     }
-    const int begin = kValueRows + group * t.group_bytes + k * t.value_bytes;
+    const int begin = kLookups + group * t.group_bytes + k * t.value_bytes;
     if (copies < kBanks) {
       for (int copy = 0; copy < copies; ++copy) store_shared<uint32_t>(begin + 4 * copy, word);
     } else {
@@ -162,94 +162,97 @@ __device__ __forceinline__ void make_rows(const Job& job, const Tiling& t) {
   }
 }
 
-// Where the segments of a row of blocks begin, in bytes from where the row begins: {in, out}.
-__device__ __forceinline__ void make_segment_bases(const Job& job, const Tiling& t) {
+// Where each pixel row of a block row begins, in bytes from the beginning of the block row: {in, out}.
+__device__ __forceinline__ void make_row_bases(const Job& job, const Tiling& t) {
   const int m = job.plan.block_size;
 #pragma unroll 1
-  for (int s = threadIdx.x; s < t.segments; s += kThreads) {
+  for (int s = threadIdx.x; s < t.pixel_rows; s += kThreads) {
     const int channel = t.channels_last ? 0 : s / m, row = s % m;
     store_shared<longlong2>(
-        t.segment_bases + 16 * s,
+        t.row_bases + 16 * s,
         {(channel * job.in_stride[1] + row * job.in_stride[2]) * item_size(job.in_type),
          (channel * job.out_stride[1] + row * job.out_stride[2]) * item_size(job.out_type)});
   }
 }
 
-// Where period `index` of the batch begins, in bytes: {in, out}.
-__device__ __forceinline__ longlong2 period_base(const Job& job, const Tiling& t, int64_t index) {
-  const int64_t row = divide(index, t.periods_per_row), column = (index - row * t.periods_per_row) * t.period;
+// Where strip `index` of the batch begins, in bytes: {in, out}.
+__device__ __forceinline__ longlong2 strip_base(const Job& job, const Tiling& t, int64_t index) {
+  const int64_t row = divide(index, t.strips_per_row), column = (index - row * t.strips_per_row) * t.strip;
   const int64_t image = divide(row, t.block_rows), y = (row - image * t.block_rows) * job.plan.block_size;
   return {(image * job.in_stride[0] + y * job.in_stride[2] + column) * item_size(job.in_type),
           (image * job.out_stride[0] + y * job.out_stride[2] + column) * item_size(job.out_type)};
 }
 
-// How many periods a tile has: fewer than the others for the last, none for one beyond it.
-__device__ __forceinline__ int tile_periods(const Tiling& t, int64_t tile) {
-  const int64_t left = t.periods - (tile << t.log_periods);
-  return left <= 0 ? 0 : left < 1 << t.log_periods ? static_cast<int>(left) : 1 << t.log_periods;
+// How many strips a tile has: the last one may have fewer than the others, and a tile beyond the last has
+// none.
+__device__ __forceinline__ int tile_strips(const Tiling& t, int64_t tile) {
+  const int64_t left = t.strips - (tile << t.log_strips);
+  return left <= 0 ? 0 : left < 1 << t.log_strips ? static_cast<int>(left) : 1 << t.log_strips;
 }
 
-__device__ __forceinline__ void make_bases(const Job& job, const Tiling& t, int64_t tile, int slot) {
-  const int count = tile_periods(t, tile);
+__device__ __forceinline__ void make_strip_bases(const Job& job, const Tiling& t, int64_t tile, int slot) {
+  const int count = tile_strips(t, tile);
 #pragma unroll 1
   for (int r = threadIdx.x; r < count; r += kThreads) {
-    store_shared<longlong2>(t.bases + ((slot << t.log_periods) + r) * 16,
-                            period_base(job, t, (tile << t.log_periods) + r));
+    store_shared<longlong2>(t.strip_bases + ((slot << t.log_strips) + r) * 16,
+                            strip_base(job, t, (tile << t.log_strips) + r));
   }
 }
 
-// The vectors at one place, the `chunk`-th of a segment, of all periods of a column.
+// What a thread moves at once: one vector of a pixel row, of every strip of a column.
 struct Item {
-  int segment, column, chunk;
+  int pixel_row, column, vector;
 };
 
-__device__ __forceinline__ Item item_of(const Tiling& t, int i, int chunks) {
-  const int row = chunks == 1 ? i : static_cast<uint32_t>(i) / static_cast<uint32_t>(chunks);
-  return {row >> t.log_columns, row & ((1 << t.log_columns) - 1), i - row * chunks};
+__device__ __forceinline__ Item item_of(const Tiling& t, int i, int vectors_per_row) {
+  const int row =
+      vectors_per_row == 1 ? i : static_cast<uint32_t>(i) / static_cast<uint32_t>(vectors_per_row);
+  return {row >> t.log_columns, row & ((1 << t.log_columns) - 1), i - row * vectors_per_row};
 }
 
-// Where a period of the tile and a segment of it begin in memory, in bytes: {in, out}.
-__device__ __forceinline__ longlong2 period_begin(const Tiling& t, int slot, int r) {
-  return load_shared<longlong2>(t.bases + ((slot << t.log_periods) + r) * 16);
+// Where a strip of the tile and a pixel row of it begin in memory, in bytes: {in, out}.
+__device__ __forceinline__ longlong2 strip_begin(const Tiling& t, int slot, int r) {
+  return load_shared<longlong2>(t.strip_bases + ((slot << t.log_strips) + r) * 16);
 }
 
-__device__ __forceinline__ longlong2 segment_begin(const Tiling& t, int segment) {
-  return load_shared<longlong2>(t.segment_bases + 16 * segment);
+__device__ __forceinline__ longlong2 row_begin(const Tiling& t, int pixel_row) {
+  return load_shared<longlong2>(t.row_bases + 16 * pixel_row);
 }
 
-// Where a thread reads an item, in bytes from the input and from where its period begins, and where in the
-// tile it puts it. (Not a pointer: one that may be null is no longer known to be to global memory.)
-struct Source {
+// Where a thread loads an item from: bytes from the beginning of the input's strip. Where in the tile it puts
+// it. (Offsets, since the compiler would no longer know of a pointer that may be null that it is to global
+// memory.)
+struct ItemLoad {
   int64_t begin;
   int column;  // negative: there is no such item
   int byte;
 };
 
 template <class In>
-__device__ __forceinline__ Source source_of_item(const Tiling& t, int i) {
-  if (i >= (t.segments * t.in_chunks) << t.log_columns) return {0, -1, 0};
-  const Item item = item_of(t, i, t.in_chunks);
-  const int element = item.segment * t.period + item.chunk * (kVector / static_cast<int>(sizeof(In)));
-  return {segment_begin(t, item.segment).x + item.chunk * kVector, item.column,
+__device__ __forceinline__ ItemLoad load_of_item(const Tiling& t, int i) {
+  if (i >= (t.pixel_rows * t.in_vectors) << t.log_columns) return {0, -1, 0};
+  const Item item = item_of(t, i, t.in_vectors);
+  const int element = item.pixel_row * t.strip + item.vector * (kVector / static_cast<int>(sizeof(In)));
+  return {row_begin(t, item.pixel_row).x + item.vector * kVector, item.column,
           t.tile + (element * t.pitch + item.column) * 4};
 }
 
-// Global memory to registers. Beyond the batch there are zeros.
+// Global memory to registers. Strips beyond the batch are zeros.
 template <class In>
-__device__ __forceinline__ void load_item(const Job& job, const Tiling& t, const Source& source, int count,
+__device__ __forceinline__ void load_item(const Job& job, const Tiling& t, const ItemLoad& load, int count,
                                           int slot, uint4 (&vectors)[kPerWord<In>]) {
-  if (source.column < 0) return;
+  if (load.column < 0) return;
 #pragma unroll
   for (int u = 0; u < kPerWord<In>; ++u) {
-    const int r = source.column + (u << t.log_columns);
+    const int r = load.column + (u << t.log_columns);
     vectors[u] =
         r < count
-            ? load_global<uint4>(static_cast<const char*>(job.in) + source.begin + period_begin(t, slot, r).x)
+            ? load_global<uint4>(static_cast<const char*>(job.in) + load.begin + strip_begin(t, slot, r).x)
             : uint4{0, 0, 0, 0};
   }
 }
 
-// The words of a column's elements, given one word of each of its periods.
+// From one word of each strip of a column, the words that hold an element of every strip each.
 __device__ __forceinline__ void interleave(const uint32_t (&in)[1], uint32_t (&out)[1]) { out[0] = in[0]; }
 
 __device__ __forceinline__ void interleave(const uint32_t (&in)[2], uint32_t (&out)[2]) {
@@ -268,10 +271,10 @@ __device__ __forceinline__ void interleave(const uint32_t (&in)[4], uint32_t (&o
 
 // Registers to shared memory.
 template <class In>
-__device__ __forceinline__ void stage_item(const Tiling& t, const Source& source,
+__device__ __forceinline__ void stage_item(const Tiling& t, const ItemLoad& load,
                                            const uint4 (&vectors)[kPerWord<In>]) {
-  if (source.column < 0) return;
-  int byte = source.byte;
+  if (load.column < 0) return;
+  int byte = load.byte;
 #pragma unroll
   for (int word = 0; word < 4; ++word) {
     uint32_t in[kPerWord<In>], out[kPerWord<In>];
@@ -286,9 +289,10 @@ __device__ __forceinline__ void stage_item(const Tiling& t, const Source& source
   }
 }
 
-// The bits of one output element: `bits` came from its place in the tile, its value row begins at `row`.
+// The bits of one output element. bits: what its entry found in the tile. lookup: where its lookup table
+// begins, or its channel.
 template <class In, class Out, bool kFloat>
-__device__ __forceinline__ uint32_t substituted(const Job& job, const Tiling& t, uint32_t bits, int row,
+__device__ __forceinline__ uint32_t tile_output(const Job& job, const Tiling& t, uint32_t bits, int lookup,
                                                 int flips) {
   const Plan& plan = job.plan;
   int k;
@@ -296,17 +300,17 @@ __device__ __forceinline__ uint32_t substituted(const Job& job, const Tiling& t,
     const Type type = sizeof(In) == 4 ? Type::f32 : job.in_type;
     const float v = flip_float(to_float(bits, type), flips, type, plan.flags);
     if (!(plan.flags & kQuantises)) {
-      return from_float(normalise(plan, row, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
+      return from_float(normalise(plan, lookup, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
     }
     k = quantise(v, load_global<float>(plan.in_scale), plan);
   } else {
     k = static_cast<int>(bits);
     if constexpr (sizeof(In) > 1) k = k < plan.in_values ? k : plan.in_values - 1;
   }
-  return load_shared<Out>(kValueRows + k * t.value_bytes + row);
+  return load_shared<Out>(kLookups + k * t.value_bytes + lookup);
 }
 
-// The u-th value of a word of the tile.
+// The element of strip u in a word of the tile.
 template <class In>
 __device__ __forceinline__ uint32_t value_of(uint32_t word, int u) {
   if constexpr (sizeof(In) == 1) return byte_perm(word, 0, 0x4440 + u);
@@ -316,15 +320,15 @@ __device__ __forceinline__ uint32_t value_of(uint32_t word, int u) {
 
 // Shared to global memory: each thread makes the vectors of one item at a time.
 template <class In, class Out, bool kFloat>
-__device__ __forceinline__ void gather(const Job& job, const Tiling& t, int count, int slot) {
+__device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int count, int slot) {
   constexpr int kElements = kVector / sizeof(Out), kColumn = kPerWord<In>;
-  const int items = (t.segments * t.out_chunks) << t.log_columns;
-  // A row begins at a whole word's copies, so that its lane's copy can be set with an or: the compiler would
-  // take a sum apart, and add twice for every value.
+  const int items = (t.pixel_rows * t.out_vectors) << t.log_columns;
+  // Which of the copies of a lookup table this lane reads. A table begins at a multiple of all copies of a
+  // word, so an `or` selects the copy. The compiler would rearrange a sum, and add twice for every value.
   const uint32_t lane_byte = t.groups ? 4 * threadIdx.x & (t.value_bytes - 1) : 0;
   for (int i = threadIdx.x; i < items; i += kThreads) {
-    const Item item = item_of(t, i, t.out_chunks);
-    const int element = item.segment * t.period + item.chunk * kElements, tile = t.tile + 4 * item.column;
+    const Item item = item_of(t, i, t.out_vectors);
+    const int element = item.pixel_row * t.strip + item.vector * kElements, tile = t.tile + 4 * item.column;
     uint32_t words[kColumn][4];
 #pragma unroll
     for (int four = 0; four < kElements; four += 4) {
@@ -333,23 +337,23 @@ __device__ __forceinline__ void gather(const Job& job, const Tiling& t, int coun
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
         const uint32_t column = load_shared<uint32_t>(tile + static_cast<int>(entry[n] & kEntryByte));
-        const int row = static_cast<int>(entry[n] >> kEntryRow | lane_byte);
+        const int lookup = static_cast<int>(entry[n] >> kEntryLookup | lane_byte);
         const int flips = kFloat ? load_shared<uint8_t>(t.flips + element + four + n) : 0;
         const int word = (four + n) / kPerWord<Out>,
                   shift = (four + n) % kPerWord<Out> * 8 * static_cast<int>(sizeof(Out));
 #pragma unroll
         for (int u = 0; u < kColumn; ++u) {
-          const uint32_t bits = substituted<In, Out, kFloat>(job, t, value_of<In>(column, u), row, flips);
+          const uint32_t bits = tile_output<In, Out, kFloat>(job, t, value_of<In>(column, u), lookup, flips);
           words[u][word] = shift ? words[u][word] | bits << shift : bits;
         }
       }
     }
-    char* segment = static_cast<char*>(job.out) + segment_begin(t, item.segment).y + item.chunk * kVector;
+    char* pixel_row = static_cast<char*>(job.out) + row_begin(t, item.pixel_row).y + item.vector * kVector;
 #pragma unroll
     for (int u = 0; u < kColumn; ++u) {
       const int r = item.column + (u << t.log_columns);
       if (r < count) {
-        store_global<uint4>(segment + period_begin(t, slot, r).y,
+        store_global<uint4>(pixel_row + strip_begin(t, slot, r).y,
                             {words[u][0], words[u][1], words[u][2], words[u][3]});
       }
     }
@@ -361,39 +365,39 @@ template <class In, class Out, bool kFloat>
 __global__ void __launch_bounds__(kThreads, 3) tiles(const Job job, const Tiling t) {
   const int64_t stride = gridDim.x;
   int64_t tile = blockIdx.x;
-  make_segment_bases(job, t);
-  make_bases(job, t, tile, 0);
-  make_bases(job, t, tile + stride, 1);
+  make_row_bases(job, t);
+  make_strip_bases(job, t, tile, 0);
+  make_strip_bases(job, t, tile + stride, 1);
   __syncthreads();
   // What a thread has under way: kInFlight vectors, of as many items as that makes.
   constexpr int kItems = kInFlight / kPerWord<In>;
-  Source sources[kItems];
+  ItemLoad loads[kItems];
   uint4 vectors[kItems][kPerWord<In>];
 #pragma unroll
   for (int n = 0; n < kItems; ++n) {
-    sources[n] = source_of_item<In>(t, n * kThreads + threadIdx.x);
-    load_item<In>(job, t, sources[n], tile_periods(t, tile), 0, vectors[n]);
+    loads[n] = load_of_item<In>(t, n * kThreads + threadIdx.x);
+    load_item<In>(job, t, loads[n], tile_strips(t, tile), 0, vectors[n]);
   }
   make_entries<Out>(job, t);
-  make_rows<Out>(job, t);
-  const int items = (t.segments * t.in_chunks) << t.log_columns;
+  make_lookups<Out>(job, t);
+  const int items = (t.pixel_rows * t.in_vectors) << t.log_columns;
   for (int slot = 0, next = 1; tile < t.tiles; tile += stride) {
-    const int count = tile_periods(t, tile), next_count = tile_periods(t, tile + stride);
+    const int count = tile_strips(t, tile), next_count = tile_strips(t, tile + stride);
 #pragma unroll
-    for (int n = 0; n < kItems; ++n) stage_item<In>(t, sources[n], vectors[n]);
+    for (int n = 0; n < kItems; ++n) stage_item<In>(t, loads[n], vectors[n]);
 #pragma unroll 1
     for (int i = kItems * kThreads + threadIdx.x; i < items; i += kThreads) {
-      const Source source = source_of_item<In>(t, i);
-      load_item<In>(job, t, source, count, slot, vectors[0]);
-      stage_item<In>(t, source, vectors[0]);
+      const ItemLoad load = load_of_item<In>(t, i);
+      load_item<In>(job, t, load, count, slot, vectors[0]);
+      stage_item<In>(t, load, vectors[0]);
     }
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < kItems; ++n)
-      load_item<In>(job, t, sources[n], next_count, next, vectors[n]);  // meanwhile
+      load_item<In>(job, t, loads[n], next_count, next, vectors[n]);  // meanwhile
     const int after = 3 - slot - next;
-    make_bases(job, t, tile + 2 * stride, after);
-    gather<In, Out, kFloat>(job, t, count, slot);
+    make_strip_bases(job, t, tile + 2 * stride, after);
+    write_tile<In, Out, kFloat>(job, t, count, slot);
     __syncthreads();  // the tile is written out, and where the one after the next begins is known
     slot = next;
     next = after;

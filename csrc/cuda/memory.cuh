@@ -7,8 +7,9 @@
 
 namespace blockenc {
 
+// Also a host function, in name: functions that host and device share may call it.
 template <class T>
-__device__ __forceinline__ T load_global(const void* address) {
+__host__ __device__ __forceinline__ T load_global(const void* address) {
   return *static_cast<const T*>(address);
 }
 

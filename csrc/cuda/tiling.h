@@ -1,16 +1,16 @@
 // How a job is cut into tiles that fit shared memory. Plain C++, computed on the host.
 //
-// A row of blocks is a few *segments* of contiguous memory (channels first: one a channel and image row,
-// C*M of them; channels last: one an image row, M), along which the blocks follow each other every `step`
-// elements. A *period* is the shortest run of whole blocks that is also whole 16-byte vectors, in and out.
-// Periods are all alike, so where an element of a period is read, and what happens to it, is computed once
-// for every period of the batch (an *entry*). A tile is `periods` of them, next to each other in memory
-// where the image is wide enough, else in the following rows of blocks.
+// A *block row*, the blocks of M image rows, is made of *pixel rows* of contiguous memory: C * M of them if
+// the image is planar, one for each channel and image row, and M if its channels are interleaved. In a pixel
+// row a block begins every `step` elements. A *strip* is the least number of blocks side by side whose part
+// of a pixel row is a whole number of 16-byte vectors, in the input and in the output. All strips are alike:
+// from which element of a strip an output element is made, and how, is computed once for all (an *entry*). A
+// *tile* is many strips, which follow each other in a block row, and go on in the next one.
 //
-// Shared memory holds a tile by *columns*: as many periods as have their elements in one word (4 of bytes, 2
-// of 16 bits, 1 of 32). Element e of all columns, then the next element. A thread works on one place of a
-// column, so that one access gathers an element of all its periods; the lanes of a warp work on the same
-// place of consecutive columns, so they touch consecutive banks.
+// Shared memory holds a tile in *columns*. A column is the strips whose elements fit in one 32-bit word: 4
+// for bytes, 2 for 16 bits, 1 for 32. Element e of all columns comes before element e + 1 of any. A thread
+// works on one element of a column, so one access loads that element of all its strips. The lanes of a warp
+// work on the same element of consecutive columns, which are in consecutive banks.
 
 #pragma once
 
@@ -24,38 +24,39 @@ namespace blockenc {
 constexpr int kVector = 16;                // bytes of one access to global memory
 constexpr int kThreads = 256;              // of a block
 constexpr int kInFlight = 4;               // vectors a thread holds in registers while they are loaded
-constexpr int kMostPeriods = 256;          // of a tile
+constexpr int kMaxStrips = 256;            // of a tile
 constexpr int kTileBytes = 24 * 1024;      // wanted for bytes: several blocks are to share a multiprocessor
 constexpr int kWideTileBytes = 16 * 1024;  // wanted for wider types
-constexpr int kRowBytes = 32 * 1024;       // wanted for the value rows, copies included
-constexpr int kMostShared = 64 * 1024;
-constexpr int kMostTile = 32 * 1024;  // an entry has 16 bits for a place in the tile
+constexpr int kLookupBytes = 32 * 1024;    // wanted for the lookup tables, copies included
+constexpr int kMaxSharedBytes = 64 * 1024;
+constexpr int kMaxTileBytes = 32 * 1024;  // an entry has 16 bits for a place in the tile
 constexpr int kBanks = 32;
-constexpr int kValueRows = 0;  // where they begin in shared memory: a constant saves an addition a value
+constexpr int kLookups = 0;  // where they begin in shared memory: a constant saves an addition a value
 
 struct Tiling {
   int channels_last;
   int step;         // elements from one block to the next
-  int segments;     // of a row of blocks
-  int period;       // elements
-  int in_chunks;    // vectors of a period, in
-  int out_chunks;   // ... and out
-  int log_periods;  // periods of a tile
+  int pixel_rows;   // of a block row
+  int strip;        // elements of a pixel row
+  int in_vectors;   // vectors of a pixel row of a strip, in the input
+  int out_vectors;  // the same in the output
+  int log_strips;   // strips of a tile
   int log_columns;  // columns of a tile
   int pitch;        // words from one element of a tile to the next
-  // Value rows are for every table, channel of float output, and parity of flips of integers. As many
-  // as fit a word form a group, whose words are repeated side by side, so that lanes differ in banks.
-  int row_channels;
+  // There is a lookup table for every substitution table (and none), channel of a float output, and parity of
+  // an integer's flips. As many of them as fit in a word are a group: a word for every integer. There are
+  // copies of each word, side by side, so that lanes read from different banks.
+  int lookup_channels;
   int parities;
   int groups;
-  int group_bytes;          // copies included
-  int value_bytes;          // of all copies of a word
-  int64_t periods_per_row;  // of blocks
-  int64_t block_rows;       // of an image
-  int64_t periods;          // of the batch
+  int group_bytes;         // copies included
+  int value_bytes;         // of all copies of a word
+  int64_t strips_per_row;  // of a block row
+  int64_t block_rows;      // of an image
+  int64_t strips;          // of the batch
   int64_t tiles;
   // Where things lie in shared memory, in bytes.
-  int tile, entries, flips, bases, segment_bases, shared_bytes;  // (value rows: kValueRows)
+  int tile, entries, flips, strip_bases, row_bases, shared_bytes;  // (lookup tables: kLookups)
 };
 
 inline int64_t least_common_multiple(int64_t a, int64_t b) {
@@ -68,7 +69,7 @@ inline int64_t least_common_multiple(int64_t a, int64_t b) {
   return a / x * b;
 }
 
-// Whether one side of the job consists of 16-byte vectors along its segments.
+// Whether the input, or the output, consists of aligned 16-byte vectors along its pixel rows.
 inline bool is_vectors(const void* data, const int64_t* stride, Type type, int channels, bool channels_last) {
   const int item = item_size(type);
   if (reinterpret_cast<uintptr_t>(data) % kVector || stride[0] * item % kVector || stride[2] * item % kVector)
@@ -94,71 +95,70 @@ inline bool make_tiling(const Job& job, Tiling* t) {
     return false;
   }
   const int64_t step = t->channels_last ? int64_t{m} * c : m;
-  const int64_t segments = t->channels_last ? m : int64_t{m} * c;
+  const int64_t pixel_rows = t->channels_last ? m : int64_t{m} * c;
   const int in_item = item_size(job.in_type), out_item = item_size(job.out_type);
   const int smaller = in_item < out_item ? in_item : out_item;
-  const int64_t period = least_common_multiple(step, kVector / smaller);
+  const int64_t strip = least_common_multiple(step, kVector / smaller);
   const int64_t row = job.w * (t->channels_last ? c : 1);
-  if (row % period || segments * period > kMostTile) return false;
+  if (row % strip || pixel_rows * strip > kMaxTileBytes) return false;
   t->step = static_cast<int>(step);
-  t->segments = static_cast<int>(segments);
-  t->period = static_cast<int>(period);
-  t->in_chunks = static_cast<int>(period * in_item / kVector);
-  t->out_chunks = static_cast<int>(period * out_item / kVector);
-  t->periods_per_row = row / period;
+  t->pixel_rows = static_cast<int>(pixel_rows);
+  t->strip = static_cast<int>(strip);
+  t->in_vectors = static_cast<int>(strip * in_item / kVector);
+  t->out_vectors = static_cast<int>(strip * out_item / kVector);
+  t->strips_per_row = row / strip;
   t->block_rows = job.h / m;
-  t->periods = job.n * t->block_rows * t->periods_per_row;
+  t->strips = job.n * t->block_rows * t->strips_per_row;
 
   const int per_column = 4 / in_item;
-  const int64_t period_bytes = segments * period * in_item;
+  const int64_t strip_bytes = pixel_rows * strip * in_item;
   int log_column = 0;
   while (1 << log_column < per_column) ++log_column;
-  t->log_periods = log_column;
+  t->log_strips = log_column;
   const int wanted = in_item == 1 && out_item == 1 ? kTileBytes : kWideTileBytes;
-  while (2 << t->log_periods <= kMostPeriods && period_bytes << (t->log_periods + 1) <= wanted)
-    ++t->log_periods;
-  t->log_columns = t->log_periods - log_column;
-  // Lanes that work on several chunks of a period, or on several segments, keep apart best with these.
+  while (2 << t->log_strips <= kMaxStrips && strip_bytes << (t->log_strips + 1) <= wanted) ++t->log_strips;
+  t->log_columns = t->log_strips - log_column;
+  // Lanes that work on several chunks of a strip, or on several pixel rows, keep apart best with these.
   const int columns = 1 << t->log_columns;
-  t->pitch = columns < kBanks || t->in_chunks > 1 ? columns | 1 : columns + (t->out_chunks > 1 ? 2 : 0);
-  if (4 * segments * period * t->pitch > kMostTile) t->pitch = columns;
-  t->tiles = (t->periods + (1 << t->log_periods) - 1) >> t->log_periods;
+  t->pitch = columns < kBanks || t->in_vectors > 1 ? columns | 1 : columns + (t->out_vectors > 1 ? 2 : 0);
+  if (4 * pixel_rows * strip * t->pitch > kMaxTileBytes) t->pitch = columns;
+  t->tiles = (t->strips + (1 << t->log_strips) - 1) >> t->log_strips;
 
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;
-  t->row_channels = is_integer(job.out_type) ? 1 : c;
+  t->lookup_channels = is_integer(job.out_type) ? 1 : c;
   // No step flips before an encrypted image of the decimal profile is deciphered, so its floats need no row
   // of 1000 values more for each.
   const bool flips_integers = plan.flags & kNearest && !(plan.flags & kDecimalIn);
   t->parities = is_integer(job.in_type) || flips_integers ? 2 : 1;
-  const int rows = substitutes ? (plan.table_count + 1) * t->row_channels * t->parities : 0;
+  const int lookups = substitutes ? (plan.table_count + 1) * t->lookup_channels * t->parities : 0;
   const int per_word = 4 / out_item;
-  t->groups = (rows + per_word - 1) / per_word;
+  t->groups = (lookups + per_word - 1) / per_word;
   const int64_t word_bytes = int64_t{4} * t->groups * plan.in_values;
 
-  int64_t offset = 0;  // from the end of the value rows
+  int64_t offset = 0;  // from the end of the lookup tables
   auto section = [&](int64_t bytes) {
     const int64_t here = offset;
     offset += (bytes + kVector - 1) / kVector * kVector;
     return static_cast<int>(here);
   };
-  t->tile = section(4 * segments * period * t->pitch);
-  if (offset > kMostTile) return false;
-  t->entries = section(4 * segments * period);
-  t->flips = section(is_integer(job.in_type) ? 0 : segments * period);
-  t->bases = section(int64_t{3} * 16 << t->log_periods);
-  t->segment_bases = section(16 * segments);
-  // The value rows come before all that, in as many copies as still go in.
+  t->tile = section(4 * pixel_rows * strip * t->pitch);
+  if (offset > kMaxTileBytes) return false;
+  t->entries = section(4 * pixel_rows * strip);
+  t->flips = section(is_integer(job.in_type) ? 0 : pixel_rows * strip);
+  t->strip_bases = section(int64_t{3} * 16 << t->log_strips);
+  t->row_bases = section(16 * pixel_rows);
+  // The lookup tables come before all that, in as many copies as still go in.
   int copies = 1;
-  while (2 * copies <= kBanks && word_bytes * 2 * copies <= kRowBytes &&
-         offset + word_bytes * 2 * copies <= kMostShared)
+  while (2 * copies <= kBanks && word_bytes * 2 * copies <= kLookupBytes &&
+         offset + word_bytes * 2 * copies <= kMaxSharedBytes)
     copies *= 2;
   t->value_bytes = 4 * copies;
   t->group_bytes = t->value_bytes * plan.in_values;
-  const int64_t rows_end = kValueRows + word_bytes * copies;
-  offset += rows_end;
-  if (offset > kMostShared) return false;
-  for (int* place : {&t->tile, &t->entries, &t->flips, &t->bases, &t->segment_bases})
-    *place += static_cast<int>(rows_end);
+  const int64_t lookups_end = kLookups + word_bytes * copies;
+  offset += lookups_end;
+  if (offset > kMaxSharedBytes) return false;
+  for (int* place : {&t->tile, &t->entries, &t->flips, &t->strip_bases, &t->row_bases})
+    *place += static_cast<int>(lookups_end);
   t->shared_bytes = static_cast<int>(offset);
   return true;
 }

@@ -108,8 +108,8 @@ const char* emulated_message() { return message; }
 
 // Returns 1 if the job went through tiles, 0 if through elements, -1 for an error.
 int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
-                   const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
-                   int block_size, int tables, int flags, int grid) {
+                    const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
+                    int block_size, int tables, int flags, int grid) {
   return guarded([&] {
     auto four = [](const int64_t* values) { return std::vector<int64_t>(values, values + 4); };
     const Job job = make_job(in, out, in_type, out_type, four(shape), four(in_stride), four(out_stride), plan,
@@ -140,9 +140,9 @@ int emulated_fault(int fault) {
   });
 }
 
-// Byte offsets {in, out} of a period of a batch whose memory is never touched.
-int emulated_period_base(const int64_t* shape, const int64_t* stride, int block_size, int64_t index,
-                         int64_t* result) {
+// Byte offsets {in, out} of a strip of a batch whose memory is never touched.
+int emulated_strip_base(const int64_t* shape, const int64_t* stride, int block_size, int64_t index,
+                        int64_t* result) {
   return guarded([&] {
     alignas(16) static char nothing[16];
     Job job{};
@@ -153,8 +153,8 @@ int emulated_period_base(const int64_t* shape, const int64_t* stride, int block_
     unpack_plan(nothing, block_size, static_cast<int>(shape[1]), 0, 0, &job.plan);
     Tiling t;
     if (!make_tiling(job, &t)) throw std::invalid_argument("not for tiles");
-    const longlong2 base = period_base(job, t, index < 0 ? t.periods + index : index);
-    result[0] = base.x, result[1] = base.y, result[2] = t.period, result[3] = t.periods;
+    const longlong2 base = strip_base(job, t, index < 0 ? t.strips + index : index);
+    result[0] = base.x, result[1] = base.y, result[2] = t.strip, result[3] = t.strips;
     return 0;
   });
 }

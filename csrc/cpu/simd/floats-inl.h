@@ -15,23 +15,6 @@
 namespace blockenc {
 namespace {
 
-// What np makes of a float, as published.
-template <class T>
-float published_negative(float v) {
-  return T::load(T::store(1.0f - v));
-}
-
-// The same, but a byte, k / 255 rounded to the type, becomes the byte (255 - k) / 255 (kNearest). Without
-// branches, so that loops become vectors.
-template <class T>
-float negative(float v) {
-  constexpr float kTop = kByteValues - 1;
-  const float inside = v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f;  // of NaN, 0
-  const float k = static_cast<float>(static_cast<int32_t>(inside * kTop + 0.5f));
-  const float of_byte = T::load(T::store((kTop - k) / kTop)), other = published_negative<T>(v);
-  return T::load(T::store(k / kTop)) == v ? of_byte : other;
-}
-
 // What np makes of every float16 or bfloat16 that stays one, by its bits: converting takes ten times longer.
 // Empty where it is not asked for.
 template <class T>
@@ -43,7 +26,7 @@ class Negatives {
     of_.resize(1 << 16);
     for (size_t bits = 0; bits < of_.size(); ++bits) {
       const float v = static_cast<float>(T::load(static_cast<typename T::Storage>(bits)));
-      const float n = plan.flags & kNearest ? negative<T>(v) : published_negative<T>(v);
+      const float n = plan.flags & kNearest ? negative(v, RoundTo<T>()) : published_negative(v, RoundTo<T>());
       of_[bits] = T::store(n);
     }
   }
@@ -63,15 +46,17 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTab
   const int channel = static_cast<int>(p % plan.channels), flips = plan.flips[p];
   // Look-ups are no vector instructions on most processors: in a loop of their own they keep none back.
   constexpr int64_t kPart = 64;
-  auto each = [&](int64_t from, int64_t to, auto&& flip, auto&& value) {  // value(k, the flipped one)
+  auto flip = [](float v) { return negative(v, RoundTo<In>()); };
+  auto flip_as_published = [](float v) { return published_negative(v, RoundTo<In>()); };
+  auto each = [&](int64_t from, int64_t to, auto&& one_flip, auto&& value) {  // value(k, the flipped one)
     if (flips == 0) {
       for (int64_t k = from; k < to; ++k) value(k, In::load(get(k)));
     } else if (flips == 1) {
-      for (int64_t k = from; k < to; ++k) value(k, flip(In::load(get(k))));
+      for (int64_t k = from; k < to; ++k) value(k, one_flip(In::load(get(k))));
     } else {
       for (int64_t k = from; k < to; ++k) {
         float v = In::load(get(k));
-        for (int f = 0; f < flips; ++f) v = flip(v);
+        for (int f = 0; f < flips; ++f) v = one_flip(v);
         value(k, v);
       }
     }
@@ -79,17 +64,16 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTab
   if (plan.flags & kQuantises) {
     const float scale = *plan.in_scale;
     const auto* table = tables.table(p);
-    auto scaled = [=](float v) { return (v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f) * scale; };  // NaN: 0
     int32_t at[kPart];
     for (int64_t from = 0; from < count; from += kPart) {
       const int64_t to = std::min(from + kPart, count);
       if (plan.flags & kNearest) {  // the tables flip
         for (int64_t k = from; k < to; ++k) {
-          at[k - from] = static_cast<int32_t>(std::nearbyintf(scaled(In::load(get(k)))));
+          at[k - from] = static_cast<int32_t>(quantise(In::load(get(k)), scale, true));
         }
       } else {
-        each(from, to, published_negative<In>,
-             [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(scaled(v)); });
+        each(from, to, flip_as_published,
+             [&](int64_t k, float v) { at[k - from] = static_cast<int32_t>(quantise(v, scale, false)); });
       }
       for (int64_t k = from; k < to; ++k) put(k, table[at[k - from]]);
     }
@@ -108,9 +92,9 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTab
           for (int64_t k = 0; k < size; ++k) put_value(from + k, In::load(part[k]));
         }
       } else if (plan.flags & kNearest) {
-        each(0, count, negative<In>, put_value);
+        each(0, count, flip, put_value);
       } else {
-        each(0, count, published_negative<In>, put_value);
+        each(0, count, flip_as_published, put_value);
       }
     };
     if (plan.flags & kNormalises) {
