@@ -6,9 +6,11 @@ import re
 
 from xdist.scheduler import LoadScopeScheduling
 
+from blockenc.backends import NAMES
+
 # Modules with a fixture that trains or starts something for all of their tests.
 WHOLE_MODULES = ("test_accuracy", "test_fast", "test_ray")
-BACKEND = re.compile(r"(?<=[\[-])(native/\w+|numba|aten|cuda)(?=[\]-])")
+BACKEND = re.compile(rf"(?<=[\[-])({'|'.join(NAMES)})(/\w+)?(?=[\]-])")
 
 
 def unit(test: str) -> str:

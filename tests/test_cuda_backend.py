@@ -13,6 +13,7 @@ import torch
 import blockenc
 from blockenc.backends import Request, cuda
 from blockenc.backends.native import TYPES
+from blockenc.plan.packing import HEADER_BYTES, read_header
 
 
 class FakeLauncher:
@@ -37,7 +38,7 @@ def request_of_image(monkeypatch: pytest.MonkeyPatch) -> Request:
     x = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     plan = blockenc.Cipher(bytes(32)).plan()
     packed = torch.from_numpy(plan.packed.copy())
-    return Request(x, torch.empty(2, 3, 8, 8), packed, 4, len(plan.tables), plan.flags)
+    return Request(x, torch.empty(2, 3, 8, 8), packed, read_header(plan.packed[:HEADER_BYTES].tobytes()))
 
 
 def test_arguments_and_stream(monkeypatch: pytest.MonkeyPatch, request_of_image: Request) -> None:
@@ -49,7 +50,7 @@ def test_arguments_and_stream(monkeypatch: pytest.MonkeyPatch, request_of_image:
     assert call == (
         *(x.data_ptr(), out.data_ptr(), TYPES[torch.uint8], TYPES[torch.float32]),
         *((2, 3, 8, 8), (192, 1, 24, 3), (192, 64, 8, 1)),
-        *(plan.data_ptr(), plan.numel(), *request_of_image[3:], None, 1234),
+        *(plan.data_ptr(), plan.numel(), request_of_image.header.packed(), None, 1234),
     )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import types
 
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 import blockenc
 from blockenc.backends import cuda
-from tests import cuda_emulation, oracle
+from blockenc.plan.packing import HEADER_BYTES
+from tests import cuda_emulation, oracle, schemes, test_version2
 from tests.test_kinds import test_torch_layouts as test_torch_layouts
 from tests.test_oracle_grid import (
     MEAN,
@@ -133,17 +137,36 @@ def test_tiles_of_values(emulated: cuda_emulation.Emulated, ffx: str, block_size
 def test_a_hostile_plan_stays_inside(
     emulated: cuda_emulation.Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random bytes for a plan that nobody checked, as in the capture of a graph: nonsense comes out, and
-    nothing is touched outside the memory given."""
-    monkeypatch.setattr(cuda, "_check_plan", lambda request: None)
-    for seed in range(20):
-        cipher = blockenc.Cipher(oracle.KEY, ffx=("byte", "decimal")[seed % 2])
-        plan = cipher.plan()
-        noise = oracle.image((len(plan.packed),), seed=seed)
-        for x in (oracle.image((1, 3, 8, 32)), oracle.image((1, 3, 8, 12)), torch.rand(1, 3, 8, 32)):
-            arguments = (noise, plan.block_size, len(plan.tables), plan.flags, torch.float32, "cuda")
-            torch.ops.blockenc.apply(x, *arguments)
-    assert set(emulated.paths) == {"tiles", "elements"}
+    """Random numbers behind the header of a plan, as if somebody wrote to it after it was checked: nonsense comes
+    out, and nothing is touched outside the memory given."""
+    names = [name for name, case in schemes.NOTABLE.items() if not (case.decimal and case.ids)]
+    for seed, name in enumerate(names * 2):
+        case = schemes.NOTABLE[name]
+        cipher = blockenc.Cipher(
+            oracle.KEY, blockenc.Scheme.from_dict(case.scheme), per_image=case.ids is not None
+        )
+        x = oracle.image(case.shape)
+        (packed, *_) = cipher._passes(x, False, None, None, case.ids).packed
+        noise = oracle.image(tuple(packed.shape), seed=seed)
+        noise[:HEADER_BYTES] = packed[:HEADER_BYTES]
+        for images in (x, x / 255):
+            torch.ops.blockenc.apply(images, noise, torch.float32, "cuda")
+    assert "elements" in emulated.paths
+
+
+@pytest.mark.parametrize("name", schemes.NOTABLE)
+def test_version_2(emulated: cuda_emulation.Emulated, name: str) -> None:
+    for dtype in schemes.DTYPES:
+        for layout in ("contiguous", "sliced"):
+            test_version2.check(dataclasses.replace(schemes.NOTABLE[name], dtype=dtype), "cuda", layout)
+    assert emulated.paths
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(case=schemes.cases(), layout=st.sampled_from(("contiguous", "channels_last", "sliced")))
+def test_any_scheme(case: schemes.Case, layout: str) -> None:
+    assume(not (case.decimal and case.ids is not None))
+    test_version2.check(case, "cuda", layout)
 
 
 def test_beyond_two_to_the_31() -> None:

@@ -73,16 +73,14 @@ class Emulated:
         out_stride,
         plan,
         size,
-        m,
-        tables,
-        flags,
+        header,
         device,
         stream,
     ) -> None:
         wide = ctypes.c_int64
         strides = integers(stride, 0), integers(out_stride, 0)
         status = library().emulated_launch(
-            wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size), m,
-            tables, flags, self.grid
+            wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size),
+            header, self.grid
         )  # fmt: skip
         self.paths.append(("elements", "tiles")[check(status)])

@@ -108,12 +108,12 @@ const char* emulated_message() { return message; }
 
 // Returns 1 if the job went through tiles, 0 if through elements, -1 for an error.
 int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
-                    const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
-                    int block_size, int tables, int flags, int grid) {
+                   const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
+                   const char* header, int grid) {
   return guarded([&] {
     auto four = [](const int64_t* values) { return std::vector<int64_t>(values, values + 4); };
     const Job job = make_job(in, out, in_type, out_type, four(shape), four(in_stride), four(out_stride), plan,
-                             plan_bytes, block_size, tables, flags);
+                             plan_bytes, header);
     emulation::regions = {extent(job.in, job, job.in_stride, job.in_type, false),
                           extent(job.out, job, job.out_stride, job.out_type, true),
                           {plan, plan + plan_bytes, false}};
@@ -150,7 +150,11 @@ int emulated_strip_base(const int64_t* shape, const int64_t* stride, int block_s
     job.n = shape[0], job.h = shape[2], job.w = shape[3];
     std::memcpy(job.in_stride, stride, sizeof job.in_stride);
     std::memcpy(job.out_stride, stride, sizeof job.out_stride);
-    unpack_plan(nothing, block_size, static_cast<int>(shape[1]), 0, 0, &job.plan);
+    Header header{};
+    header.block_size = block_size;
+    header.channels = static_cast<int>(shape[1]);
+    header.variants = header.keys = 1;
+    unpack_plan(header, nothing, &job.plan);
     Tiling t;
     if (!make_tiling(job, &t)) throw std::invalid_argument("not for tiles");
     const longlong2 base = strip_base(job, t, index < 0 ? t.strips + index : index);

@@ -14,9 +14,12 @@ import torch
 
 import blockenc
 from blockenc.backends.native import TYPES
-from blockenc.keys.key import Key
-from blockenc.plan import Plan, compile_plan
-from tests import oracle
+from blockenc.plan import Plan
+from blockenc.plan.algebra import stacked
+from blockenc.plan.compilation import Compiler, compile_plan
+from blockenc.plan.packing import HEADER_BYTES
+from blockenc.reference import version2
+from tests import oracle, schemes
 
 BLOCK_SIZES = (1, 2, 3, 4, 5, 7, 8, 14, 16, 32, 64)
 MEAN, STD = (0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.25)
@@ -32,17 +35,6 @@ DECIMAL_ORDERS = (("shuffle", "np", "ffx"), ("ffx", "shuffle"), ("np", "ffx"))
 GUARD = 64  # bytes on either side of an output; a multiple of 16, so that its alignment is the memory's
 
 Shape = tuple[int, int, int, int]
-
-
-class _Key(Key):
-    """A key that remembers: most of the time to compile a plan would go into its schedule."""
-
-    permutation = functools.cache(Key.permutation)
-    mask = functools.cache(Key.mask)
-    ffx_table = functools.cache(Key.ffx_table)
-
-
-_KEY = _Key(oracle.KEY)
 
 
 def strides(layout: str, shape: Shape) -> tuple[int, ...]:
@@ -105,7 +97,6 @@ class Case:
     guard: int = GUARD
     refused: bool = False
     packed: np.ndarray | None = None  # in the place of the plan's own
-    numbers: dict[str, int] = dataclasses.field(default_factory=dict)  # in the place of the plan's own
     image: bool = False  # three numbers for a shape, where the batch is one
 
     def encoded(self) -> bytes:
@@ -116,9 +107,8 @@ class Case:
         before = np.where(mine, ~after, after)
         leading = 1 if self.image else 0
         packed = self.plan.packed if self.packed is None else self.packed
-        own = {"block_size": self.plan.block_size, "tables": len(self.plan.tables), "flags": self.plan.flags}
         types = TYPES[self.x.dtype], TYPES[self.want.dtype]
-        numbers = (self.refused, *types, *(own | self.numbers).values(), base, out_base)
+        numbers = (self.refused, *types, base, out_base)
         lists = [values[leading:] for values in (shape, stride, out_stride)]
         parts = [_bytes(f"{self.name}, {self.layout} to {self.out_layout}, {shape}".encode())]
         parts += [_numbers(numbers), *(_numbers((4 - leading, *values)) for values in lists)]
@@ -133,6 +123,11 @@ def _numbers(values: Sequence[int]) -> bytes:
 def _bytes(data: bytes | np.ndarray) -> bytes:
     content = data if isinstance(data, bytes) else data.tobytes()
     return _numbers((len(content),)) + content
+
+
+@functools.cache
+def _plan(scheme: blockenc.Scheme, decrypt: bool) -> Plan:
+    return compile_plan(scheme, oracle.KEY, decrypt=decrypt)
 
 
 def make(
@@ -165,7 +160,7 @@ def make(
     want = oracle.expected(
         x, secrets, block_size, decrypt=decrypt, ffx=ffx, dtype=result, mean=mean, std=std
     ).contiguous()
-    plan = compile_plan(scheme, _KEY, decrypt=decrypt)
+    plan = _plan(scheme, decrypt)
     if normalised:
         plan = plan.with_output(mean, std)
     types = f"{dtype} to {result}{' normalised' * normalised}".replace("torch.", "")
@@ -201,6 +196,7 @@ def small(most: int = 6000) -> Iterator[Case]:
                     guard=GUARD + draw.choice((0, 0, 1, 7)),
                 )
     yield from _value_types(draw, most)
+    yield from _version_2(draw)
     for block_size in (1, 4):  # an image alone; no image
         yield make((1, 3, 8, 16), "planar", "planar", block_size=block_size, image=True)
         yield make((1, 3, 8, 16), "interleaved", "interleaved", block_size=block_size, image=True)
@@ -238,8 +234,54 @@ def _value_types(draw: random.Random, most: int) -> Iterator[Case]:
         )
 
 
+def make_version_2(
+    case: schemes.Case, layout: str, out_layout: str, *, decrypt: bool, **fields
+) -> Case | None:
+    """A scheme of version 2 in these layouts; None where it takes several passes."""
+    scheme = blockenc.Scheme.from_dict(case.scheme)
+    dtype = getattr(torch, case.dtype)
+    x = oracle.image(case.shape, dtype, seed=len(case.scheme["steps"]))
+    size, ids = case.shape[2:], case.ids
+    if ids is None:
+        passes = Compiler(scheme, oracle.KEY).plans(*size)[decrypt]
+    else:
+        names = [version2.id_bytes(image) for image in ids]
+        different = list(dict.fromkeys(names))
+        of_key = [Compiler(scheme, oracle.KEY, image).plans(*size)[decrypt] for image in different]
+        key_of_image = np.array([different.index(name) for name in names])
+        passes = [stacked(plans, key_of_image) for plans in zip(*of_key)]
+    if len(passes) != 1:
+        return None
+    result = torch.uint16 if case.decimal and not dtype.is_floating_point and not decrypt else dtype
+    if decrypt and case.decimal and not dtype.is_floating_point:
+        x = (x.int() * 259 % 1000).to(torch.uint16)
+    want = oracle.expected_of_scheme(x, case.scheme, ids, decrypt=decrypt, dtype=result).contiguous()
+    kinds = "+".join(step["kind"] for step in case.scheme["steps"])
+    name = f"version 2 {'decrypt' if decrypt else 'encrypt'} {kinds}, {dtype}, {'keys of images' * bool(ids)}"
+    return Case(name, x, want, passes[0], layout, out_layout, **fields)
+
+
+def _version_2(draw: random.Random) -> Iterator[Case]:
+    """The schemes that everybody knows, in every layout and with every value type in turn."""
+    for n, case in enumerate(schemes.NOTABLE.values()):
+        if case.decimal and case.ids is not None:
+            continue
+        for m, dtype in enumerate(schemes.DTYPES):
+            for decrypt in (False, True):
+                layout = INPUT_LAYOUTS[(5 * n + 2 * m + decrypt) % 10]  # not "expanded": images differ
+                made = make_version_2(
+                    dataclasses.replace(case, dtype=dtype),
+                    layout,
+                    draw.choice(LAYOUTS),
+                    decrypt=decrypt,
+                    guard=GUARD + 4 * draw.choice((0, 0, 1)),
+                )
+                if made is not None:
+                    yield made
+
+
 def _refused() -> Iterator[Case]:
-    """Plans whose indices lie outside: nothing may be read or written through them."""
+    """Plans whose numbers lie outside: nothing may be read or written through them."""
     good = make((2, 3, 8, 16), "planar", "planar", block_size=4)
     plan = good.plan
     faults = {
@@ -251,20 +293,57 @@ def _refused() -> Iterator[Case]:
     for name, fields in faults.items():
         bad = dataclasses.replace(plan, **fields)
         yield dataclasses.replace(good, name=name, plan=bad, refused=True)
-    scale = np.array([255.5, np.inf, -1, np.nan], np.float32).view(np.uint8).reshape(4, 4)
-    floats = make((2, 3, 8, 16), "planar", "planar", block_size=4, dtype=torch.float32)
-    for number in scale:  # what indexes the tables that quantised floats are looked up in
-        packed = np.concatenate([number, plan.packed[4:]])
-        yield dataclasses.replace(floats, name="scale out of range", packed=packed, refused=True)
-    for name, numbers in {
-        "tables": {"tables": -1},
-        "flags": {"flags": 32},
-        "block": {"block_size": 1 << 16},
+    general = make_version_2(
+        dataclasses.replace(schemes.NOTABLE["ETC"], ids=None), "planar", "planar", decrypt=False
+    )
+    assert general is not None
+    moves, variant = general.plan.moves, general.plan.variant
+    for name, fields in {
+        "block too large": {"moves": np.where(moves == 1, moves.size, moves)},
+        "block negative": {"moves": moves - (moves == 0)},
+        "variant too large": {"variant": variant + (variant == variant.max())},
+        "variant negative": {"variant": variant - (variant == 0)},
+        "key too large": {"key_of_image": np.array([0, 1], np.int32)},
+        "key negative": {"key_of_image": np.array([-1, 0], np.int32)},
+        "keys for other images": {"key_of_image": np.zeros(3, np.int32)},
+        "another grid": {"grid": general.plan.grid[::-1]},
     }.items():
-        yield dataclasses.replace(good, name=f"{name} of no plan", numbers=numbers, refused=True)
+        bad = dataclasses.replace(general.plan, **fields)
+        yield dataclasses.replace(general, name=name, plan=bad, refused=True)
+
+    def written(packed: np.ndarray, offset: int, form: str, value: float) -> np.ndarray:
+        changed = packed.copy()
+        data = np.frombuffer(struct.pack(form, value), np.uint8)
+        changed[offset : offset + data.size] = data
+        return changed
+
+    floats = make((2, 3, 8, 16), "planar", "planar", block_size=4, dtype=torch.float32)
+    for scale in (255.5, float("inf"), -1.0, float("nan")):  # what indexes the tables of quantised floats
+        packed = written(plan.packed, HEADER_BYTES, "<f", scale)
+        yield dataclasses.replace(floats, name="scale out of range", packed=packed, refused=True)
+    fields = (
+        "block size",
+        "channels",
+        "flags",
+        "tables",
+        "variants",
+        "keys",
+        "rows",
+        "columns",
+        "images",
+        "0",
+    )
+    for n, field in enumerate(fields):
+        for value in (-1, 3 if field != "channels" else 4, 1 << 16, 2**31 - 1):
+            packed = written(plan.packed, 24 + 4 * n, "<i", value)
+            yield dataclasses.replace(good, name=f"{field} of no plan", packed=packed, refused=True)
+    for offset, form, value in ((0, "<q", 1), (8, "<i", 1), (12, "<i", 64), (16, "<q", 1 << 40)):
+        packed = written(plan.packed, offset, form, value)
+        yield dataclasses.replace(good, name=f"header of no plan at {offset}", packed=packed, refused=True)
     yield dataclasses.replace(good, name="plan too short", packed=plan.packed[:-64], refused=True)
-    odd = dataclasses.replace(plan, block_size=5)
-    yield dataclasses.replace(good, name="not whole blocks", plan=odd, packed=plan.packed, refused=True)
+    yield dataclasses.replace(good, name="hardly a plan", packed=plan.packed[:64], refused=True)
+    odd = compile_plan(blockenc.Scheme(block_size=5), oracle.KEY)
+    yield dataclasses.replace(good, name="not whole blocks", plan=odd, refused=True)
 
 
 def large() -> Iterator[Case]:

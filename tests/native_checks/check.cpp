@@ -46,7 +46,7 @@ using Bytes = std::vector<char>;
 struct Case {
   std::string name;
   bool refused;  // apply has to throw std::invalid_argument and to write nothing
-  int in_type, out_type, block_size, tables, flags;
+  int in_type, out_type;
   int64_t in_base, out_base;  // offsets in bytes of the first element
   std::vector<int64_t> shape, in_stride, out_stride;
   Bytes plan, in;       // `in` spans the elements, from the lowest to the highest, and no more
@@ -90,9 +90,6 @@ std::vector<Case> read_cases(const char* path) {
     c.refused = reader.number();
     c.in_type = reader.small();
     c.out_type = reader.small();
-    c.block_size = reader.small();
-    c.tables = reader.small();
-    c.flags = reader.small();
     c.in_base = reader.number();
     c.out_base = reader.number();
     c.shape = reader.numbers();
@@ -207,8 +204,6 @@ void commit_planted_fault(const Case& c, Place place, const Memory& in, const Me
   planted.clear();
 }
 
-blockenc::PlanCache cache;  // one for all: what it keeps of the last case must not pass for another's
-
 void run_case(const Case& c, int level, int threads, Place place, const char* part, bool quick = false) {
   int count;
   const char* const level_name = blockenc::levels(&count)[level].name;
@@ -221,11 +216,11 @@ void run_case(const Case& c, int level, int threads, Place place, const char* pa
     auto address = [](const Memory& memory, int64_t base) {
       return reinterpret_cast<uintptr_t>(memory.data()) + static_cast<uintptr_t>(base);
     };
-    const auto plan_bytes = static_cast<int64_t>(c.plan.size());
+    const uintptr_t packed = address(plan, 0);
     const blockenc::Job job = blockenc::make_job(
         address(in, c.in_base), address(out, c.out_base), c.in_type, c.out_type, c.shape, c.in_stride,
-        c.out_stride, address(plan, 0), plan_bytes, c.block_size, c.tables, c.flags);
-    cache.run(job, plan_bytes, threads, level);
+        c.out_stride, packed, static_cast<int64_t>(c.plan.size()), reinterpret_cast<const void*>(packed));
+    blockenc::run_job(job, threads, level);
   } catch (const std::invalid_argument& error) {
     refused = true;
     if (!c.refused) fail(error.what());
