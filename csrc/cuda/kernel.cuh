@@ -190,6 +190,7 @@ __device__ __forceinline__ int tile_strips(const Tiling& t, int64_t tile) {
   return left <= 0 ? 0 : left < 1 << t.log_strips ? static_cast<int>(left) : 1 << t.log_strips;
 }
 
+// Where each strip of a tile begins, into one of three slots: those of the tile in work and of the next two.
 __device__ __forceinline__ void make_strip_bases(const Job& job, const Tiling& t, int64_t tile, int slot) {
   const int count = tile_strips(t, tile);
 #pragma unroll 1

@@ -118,7 +118,8 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   const int wanted = in_item == 1 && out_item == 1 ? kTileBytes : kWideTileBytes;
   while (2 << t->log_strips <= kMaxStrips && strip_bytes << (t->log_strips + 1) <= wanted) ++t->log_strips;
   t->log_columns = t->log_strips - log_column;
-  // Lanes that work on several chunks of a strip, or on several pixel rows, keep apart best with these.
+  // With these, lanes that work on several vectors of a strip, or on several pixel rows, meet in the fewest
+  // banks.
   const int columns = 1 << t->log_columns;
   t->pitch = columns < kBanks || t->in_vectors > 1 ? columns | 1 : columns + (t->out_vectors > 1 ? 2 : 0);
   if (4 * pixel_rows * strip * t->pitch > kMaxTileBytes) t->pitch = columns;
