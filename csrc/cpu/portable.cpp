@@ -1,7 +1,6 @@
 // The kernel in standard C++: every value type, layout and size, one value at a time.
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "../values.h"
@@ -139,8 +138,7 @@ class PortableKernel : public Kernel {
     if constexpr (kInteger<In>) {
       return std::min(In::load(value), tables_.last_value());
     } else {
-      const float v = In::load(value), scaled = (v > 0.0f ? (v < 1.0f ? v : 1.0f) : 0.0f) * *plan_.in_scale;
-      return static_cast<int>(plan_.flags & kNearest ? std::nearbyintf(scaled) : scaled);
+      return static_cast<int>(quantise(In::load(value), *plan_.in_scale, plan_.flags & kNearest));
     }
   }
 
