@@ -66,7 +66,6 @@ def choose(device_type: str, name: str | None = None) -> Choice:
     )
 
 
-@functools.cache
 def _forced(device_type: str, forced: str, source: str) -> Choice:
     kind, _, level = forced.partition("/")
     backend = load(kind)

@@ -108,8 +108,8 @@ const char* emulated_message() { return message; }
 
 // Returns 1 if the job went through tiles, 0 if through elements, -1 for an error.
 int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
-                   const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
-                   const char* header, int grid) {
+                    const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
+                    const char* header, int grid) {
   return guarded([&] {
     auto four = [](const int64_t* values) { return std::vector<int64_t>(values, values + 4); };
     const Job job = make_job(in, out, in_type, out_type, four(shape), four(in_stride), four(out_stride), plan,

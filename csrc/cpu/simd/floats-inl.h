@@ -21,7 +21,8 @@ template <class T>
 class Negatives {
  public:
   explicit Negatives(const Plan& plan) {
-    const bool flips = std::any_of(plan.flips, plan.flips + plan.positions(), [](uint8_t f) { return f > 0; });
+    const bool flips =
+        std::any_of(plan.flips, plan.flips + plan.positions(), [](uint8_t f) { return f > 0; });
     if (sizeof(typename T::Storage) != 2 || kInteger<T> || plan.flags & kQuantises || !flips) return;
     of_.resize(1 << 16);
     for (size_t bits = 0; bits < of_.size(); ++bits) {
@@ -37,8 +38,8 @@ class Negatives {
   std::vector<typename T::Storage> of_;
 };
 
-// At position p (counted as in LookupTables): put(k, ...) of get(k) for each k below `count`. `tables` holds what becomes of quantised
-// values. What is the same for all of them is decided outside of the loop.
+// At position p (counted as in LookupTables): put(k, ...) of get(k) for each k below `count`. `tables` holds
+// what becomes of quantised values. What is the same for all of them is decided outside of the loop.
 template <class In, class Out, class Get, class Put>
 __attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTables<Out>& tables,
                                                const Negatives<In>& negatives, int64_t p, int64_t count,
