@@ -137,8 +137,8 @@ def test_tiles_of_values(emulated: cuda_emulation.Emulated, ffx: str, block_size
 def test_a_hostile_plan_stays_inside(
     emulated: cuda_emulation.Emulated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random numbers behind the header of a plan, as if somebody wrote to it after it was checked: nonsense comes
-    out, and nothing is touched outside the memory given."""
+    """Random numbers behind the header of a plan, as if somebody wrote to it after it was checked: nonsense
+    comes out, and nothing is touched outside the memory given."""
     names = [name for name, case in schemes.NOTABLE.items() if not (case.decimal and case.ids)]
     for seed, name in enumerate(names * 2):
         case = schemes.NOTABLE[name]
