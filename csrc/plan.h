@@ -71,9 +71,9 @@ constexpr uint32_t kLayout = 2;
 // 1. Flips, and floats to integers where kQuantises is set.
 //      integers              k = min(value, in_values - 1), then 255 - k if flips[v][p] is odd
 //      floats, kQuantises
-//        with kNearest       k = the nearest integer to clamp(value, 0, 1) * in_scale, then flipped as
-//        integers without             value = 1 - value, flips[v][p] times; k = trunc(clamp(value, 0, 1) *
-//        in_scale)
+//        with kNearest       k = the nearest integer to clamp(value, 0, 1) * in_scale, flipped as above
+//        without             value = 1 - value, flips[v][p] times;
+//                            k = trunc(clamp(value, 0, 1) * in_scale)
 //      floats that stay      negative(value), flips[v][p] times. With kNearest the negative of a byte k / 255
 //                            is (255 - k) / 255, and of any other float 1 - value; without, always 1 - value.
 //      kNibbles              source and flips are of 2 * L *cells*: cell q < L is the low half of the integer

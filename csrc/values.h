@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <unordered_map>
 #include <vector>
 
 #include "half.h"
@@ -157,18 +158,18 @@ class LookupTables {
   explicit LookupTables(const Plan& plan, bool flips = true)
       : values_(plan.in_values), start_(plan.positions()) {
     const int channels = kInteger<Out> ? 1 : plan.channels;  // integers are stored alike in all channels
-    std::vector<int> start_of((plan.table_count + 1) * 2 * channels, -1);
+    std::unordered_map<int64_t, int64_t> start_of;           // by flip, substitution table and channel
     for (int64_t p = 0; p < plan.positions(); ++p) {
       const int flip = flips ? plan.flips[p] & 1 : 0,
                 channel = static_cast<int>(p % plan.channels) % channels;
-      int& start = start_of[(plan.table_of[p] * 2 + flip) * channels + channel];
-      if (start < 0) {
-        start = static_cast<int>(entries_.size());
+      const int64_t chain = (int64_t{plan.table_of[p]} * 2 + flip) * channels + channel;
+      const auto [found, is_new] = start_of.try_emplace(chain, static_cast<int64_t>(entries_.size()));
+      if (is_new) {
         for (int v = 0; v < values_; ++v) {
           entries_.push_back(integer_output<Out>(plan, plan.table_of[p], channel, flip_integer(v, flip)));
         }
       }
-      start_[p] = start;
+      start_[p] = found->second;
     }
   }
 
@@ -177,7 +178,7 @@ class LookupTables {
 
  private:
   int values_;
-  std::vector<int> start_;  // of each position's table, in entries_
+  std::vector<int64_t> start_;  // of each position's table, in entries_
   std::vector<typename Out::Storage> entries_;
 };
 

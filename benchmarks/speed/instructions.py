@@ -58,7 +58,7 @@ for name, data in buffers.items():
     ctypes.memmove(start, data, len(data))
     memory[name] = raw, start, len(data)
 arguments = [memory[a[1]][1] if isinstance(a, tuple) and a[:1] == ("address",) else a for a in arguments]
-run = module.PlanCache().run
+run = module.run
 for _ in range(warm):
     run(*arguments)
 if traced == "1":
@@ -93,7 +93,7 @@ def record(images: int, block_size: int, level: str) -> tuple[list[Any], dict[st
     height, width = down * block_size, across * block_size
     x = torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8)
     out = torch.empty_like(x)
-    cipher = blockenc.Cipher(bytes(range(32)), block_size=block_size, backend="native")
+    cipher = blockenc.Cipher(bytes(range(32)), block_size=block_size, backend=f"native/{level}")
     requests: list[Request] = []
     calls: list[tuple[Any, ...]] = []
     apply = native.apply
@@ -101,15 +101,11 @@ def record(images: int, block_size: int, level: str) -> tuple[list[Any], dict[st
     def spy(request: Request) -> None:
         requests.append(request)
         one_thread = 1
-        calls.append((*native.arguments(request), one_thread, native.forced_level))
+        calls.append((*native.arguments(request), one_thread, native.level_number(request.level)))
         apply(request)
 
-    native.force_level(level)
-    try:
-        with mock.patch.object(native, "apply", spy):
-            cipher.encrypt(x, out=out)
-    finally:
-        native.force_level(None)
+    with mock.patch.object(native, "apply", spy):
+        cipher.encrypt(x, out=out)
     plan = requests[0].plan
     names = {x.data_ptr(): "x", out.data_ptr(): "out", plan.data_ptr(): "plan"}
     buffers = {"x": x.numpy().tobytes(), "out": bytes(out.numel()), "plan": plan.numpy().tobytes()}
@@ -135,7 +131,7 @@ def count(tool: str, images: int, block_size: int, level: str) -> tuple[float, i
 def callgrind(command: list[str], folder: str) -> int:
     """The instructions of a process inside the extension."""
     # Python's own instructions vary from run to run.
-    tool = ["valgrind", "--tool=callgrind", "--toggle-collect=blockenc::PlanCache::run*"]
+    tool = ["valgrind", "--tool=callgrind", "--toggle-collect=blockenc::run_job*"]
     tool += [f"--callgrind-out-file={folder}/callgrind"]
     done = subprocess.run([*tool, *command], capture_output=True, text=True)
     collected = re.search(r"Collected : (\d+)", done.stderr)

@@ -102,22 +102,7 @@ def make_call(name: str, case: Case) -> Call:
             if not torch.equal(call(), want):
                 raise RuntimeError(f"{name} gives other values than blockenc: {case.row.name}")
         return call
-    backend, _, level = name.partition("/")
-    encrypt = case.encrypt(case.cipher(backend))
-    return at_level(level, encrypt) if level else encrypt
-
-
-def at_level(level: str, call: Call) -> Call:
-    """The call with the native backend held to one instruction-set level."""
-
-    def held() -> torch.Tensor:
-        native.force_level(level)
-        try:
-            return call()
-        finally:
-            native.force_level(None)
-
-    return held
+    return case.encrypt(case.cipher(name))
 
 
 @contextmanager

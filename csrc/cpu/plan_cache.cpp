@@ -62,14 +62,17 @@ struct Entry {
 
   // Two threads that need a kernel at once may both make it; the first one's is kept.
   std::shared_ptr<const Kernel> kernel(const Job& job, const Level& level) {
-    const Key key{&level, job.in_type, job.out_type, layout_of(job)};
+    // Only uniform plans have kernels of several levels and layouts.
+    const bool uniform = plan.is_uniform();
+    const Layout layout = uniform ? layout_of(job) : Layout::any;
+    const Key key{uniform ? &level : nullptr, job.in_type, job.out_type, layout};
     {
       const std::lock_guard<std::mutex> lock(state_lock());
       const auto found = kernels.find(key);
       if (found != kernels.end()) return found->second;
     }
-    const auto make = plan.is_uniform() ? level.make : make_portable;
-    std::shared_ptr<const Kernel> made = make(plan, job.in_type, job.out_type, layout_of(job));
+    const auto make = uniform ? level.make : make_portable;
+    std::shared_ptr<const Kernel> made = make(plan, job.in_type, job.out_type, layout);
     const std::lock_guard<std::mutex> lock(state_lock());
     return kernels.emplace(key, std::move(made)).first->second;
   }
@@ -110,7 +113,7 @@ void keep(const std::shared_ptr<Entry>& entry) {
   kept.push_back(entry);
   int64_t bytes = 0;
   for (const auto& one : kept) bytes += one->bytes();
-  while (static_cast<int64_t>(kept.size()) > kMaxKeptPlans || (bytes > kMaxKeptBytes && kept.size() > 1)) {
+  while (static_cast<int64_t>(kept.size()) > kMaxKeptPlans || bytes > kMaxKeptBytes) {
     bytes -= kept.front()->bytes();
     take(kept.begin());
   }
@@ -123,8 +126,8 @@ void run_job(Job job, int threads, int level) {
   if (!entry || entry->bytes() != job.header.bytes ||
       std::memcmp(entry->packed.data(), job.packed, entry->packed.size()) != 0) {
     entry = std::make_shared<Entry>(job);
-    // Plans with keys of images are for one batch.
-    if (entry->plan.keys == 1) keep(entry);
+    // Plans with keys of images are for one batch. One that is too large would put out all others.
+    if (entry->plan.keys == 1 && entry->bytes() <= kMaxKeptBytes) keep(entry);
   }
   job.plan = entry->plan;
   run_kernel(*entry->kernel(job, choose_level(level)), job, threads);

@@ -1,7 +1,6 @@
 // The kernel in standard C++: every value type, layout and size, one value at a time.
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "../values.h"

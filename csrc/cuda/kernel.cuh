@@ -304,6 +304,7 @@ __device__ __forceinline__ uint32_t tile_output(const Job& job, const Tiling& t,
       return from_float(normalise(plan, lookup, v), sizeof(Out) == 4 ? Type::f32 : job.out_type);
     }
     k = quantise(v, load_global<float>(plan.in_scale), plan);
+    if (plan.flags & kNearest && t.parities == 1) k = flip_integer(k, flips & 1);
   } else {
     k = static_cast<int>(bits);
     if constexpr (sizeof(In) > 1) k = k < plan.in_values ? k : plan.in_values - 1;

@@ -127,14 +127,16 @@ inline bool make_tiling(const Job& job, Tiling* t) {
 
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;
   t->lookup_channels = is_integer(job.out_type) ? 1 : c;
-  // No step flips before an encrypted image of the decimal profile is deciphered, so its floats need no row
-  // of 1000 values more for each.
+  // Floats of the decimal profile have no lookup tables that flip, which would be of 1000 values each: they
+  // are flipped before the lookup (tile_output). Schemes never flip them.
   const bool flips_integers = plan.flags & kNearest && !(plan.flags & kDecimalIn);
   t->parities = is_integer(job.in_type) || flips_integers ? 2 : 1;
-  const int lookups = substitutes ? (plan.table_count + 1) * t->lookup_channels * t->parities : 0;
+  const int64_t lookups =
+      substitutes ? (int64_t{plan.table_count} + 1) * t->lookup_channels * t->parities : 0;
   const int per_word = 4 / out_item;
-  t->groups = (lookups + per_word - 1) / per_word;
-  const int64_t word_bytes = int64_t{4} * t->groups * plan.in_values;
+  const int64_t groups = (lookups + per_word - 1) / per_word, word_bytes = 4 * groups * plan.in_values;
+  if (word_bytes > kMaxSharedBytes) return false;  // also keeps the numbers below within 32 bits
+  t->groups = static_cast<int>(groups);
 
   int64_t offset = 0;  // from the end of the lookup tables
   auto section = [&](int64_t bytes) {

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 import blockenc
+from blockenc.backends import aten
 from blockenc.backends.native import TYPES
-from blockenc.plan import Plan
+from blockenc.plan import DECIMAL_VALUES, Plan
 from blockenc.plan.algebra import stacked
 from blockenc.plan.compilation import Compiler, compile_plan
 from blockenc.plan.packing import HEADER_BYTES
 from blockenc.reference import version2
-from tests import oracle, schemes
+from tests import oracle, plans, schemes
 
 BLOCK_SIZES = (1, 2, 3, 4, 5, 7, 8, 14, 16, 32, 64)
 MEAN, STD = (0.485, 0.456, 0.406, 0.5), (0.229, 0.224, 0.225, 0.25)
@@ -197,6 +198,7 @@ def small(most: int = 6000) -> Iterator[Case]:
                 )
     yield from _value_types(draw, most)
     yield from _version_2(draw)
+    yield from _drawn(draw)
     for block_size in (1, 4):  # an image alone; no image
         yield make((1, 3, 8, 16), "planar", "planar", block_size=block_size, image=True)
         yield make((1, 3, 8, 16), "interleaved", "interleaved", block_size=block_size, image=True)
@@ -280,6 +282,30 @@ def _version_2(draw: random.Random) -> Iterator[Case]:
                     yield made
 
 
+def make_drawn(
+    form: str, seed: int, layout: str, out_layout: str, *, result: torch.dtype, **sizes: int
+) -> Case:
+    """A plan built by hand, and what the aten backend makes of it, which is not given its packed form."""
+    plan, shape = plans.draw_plan(form, seed, **sizes)
+    integer_in = torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8
+    if not result.is_floating_point and plan.out_values == DECIMAL_VALUES:
+        result = torch.uint16
+    takes_floats = result.is_floating_point or plan.quantises
+    dtypes = (integer_in, *oracle.FLOATS) if takes_floats else (integer_in,)
+    dtype = dtypes[seed % len(dtypes)]
+    x = plans.images_for(plan, shape, dtype)
+    want = aten.transform(x, plan, result).contiguous()
+    return Case(f"drawn {form} {seed}, {dtype} to {result}", x, want, plan, layout, out_layout)
+
+
+def _drawn(draw: random.Random) -> Iterator[Case]:
+    for form in plans.FORMS:
+        for seed in range(12):
+            layout, out_layout = INPUT_LAYOUTS[seed % 10], draw.choice(LAYOUTS)
+            result = (torch.uint8, *oracle.FLOATS)[seed // 2 % 4]
+            yield make_drawn(form, seed, layout, out_layout, result=result)
+
+
 def _refused() -> Iterator[Case]:
     """Plans whose numbers lie outside: nothing may be read or written through them."""
     good = make((2, 3, 8, 16), "planar", "planar", block_size=4)
@@ -333,8 +359,9 @@ def _refused() -> Iterator[Case]:
         "images",
         "0",
     )
+    other = {"channels": 4, "flags": 64}  # the plan has 3 channels, and 3 are flags that it may have
     for n, field in enumerate(fields):
-        for value in (-1, {"channels": 4, "flags": 32}.get(field, 3), 1 << 16, 2**31 - 1):
+        for value in (-1, other.get(field, 3), 1 << 16, 2**31 - 1):
             packed = written(plan.packed, 24 + 4 * n, "<i", value)
             yield dataclasses.replace(good, name=f"{field} of no plan", packed=packed, refused=True)
     for offset, form, value in ((0, "<q", 1), (8, "<i", 1), (12, "<i", 64), (16, "<q", 1 << 40)):
@@ -358,6 +385,9 @@ def large() -> Iterator[Case]:
     yield make((1, 3, 1024, 800), "interleaved", "padded interleaved", block_size=2)
     yield make((3, 1, 513, 735), "planar", "planar", block_size=3, ffx="decimal", result=torch.uint16)
     yield make((5, 2, 320, 320), "planar", "planar", block_size=5, dtype=torch.float32, result=torch.float16)
+    for seed, form in enumerate(plans.FORMS[1:]):  # block rows in which threads share images, keys and moves
+        layout = LAYOUTS[seed % 4]
+        yield make_drawn(form, seed, layout, layout, result=torch.float32, images=5, rows=91, columns=67)
     yield make((57, 3, 224, 224), "planar", "planar", block_size=4)
     yield make((15, 3, 224, 224), "planar", "planar", block_size=8, result=torch.float32, normalised=True)
 
