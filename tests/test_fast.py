@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 import blockenc
-from benchmarks.accuracy import data, fast, fast_evaluate, fast_models, fast_study
+from benchmarks.accuracy import data, fast, fast_evaluate, fast_jpeg, fast_models, fast_study
 from benchmarks.accuracy.fast import Augmented, Config, Run, Stopped, train
 from benchmarks.accuracy.train import key_set
 
@@ -367,6 +367,27 @@ def test_rows_and_their_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert len(listed) == len(rows)
 
 
+def test_one_more_compression(stripes: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = stripes.test.x
+    moved, same = fast_jpeg.MOVED, fast_jpeg.SAME
+    once = fast_jpeg.compressed(x, 75, same, "4:2:0")
+    again = {at: fast_jpeg.psnr(once, fast_jpeg.compressed(once, 75, at, "4:2:0")) for at in (same, moved)}
+    assert again[same] > again[moved] + 5, "on its grid a JPEG stays as it is"
+    assert 15 < fast_jpeg.psnr(x, once) < fast_jpeg.psnr(x, fast_jpeg.compressed(x, 95, moved, "4:4:4"))
+
+    def loaded(*_: Any) -> data.Data:
+        return stripes
+
+    train(TINY, tmp_path, stripes, precision="float32", say=quiet)
+    monkeypatch.setattr(data, "load", loaded)
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), "--data", ".", "--device", "cpu"])
+    fast_jpeg.main()
+    rows = json.loads((tmp_path / "jpeg.json").read_text())["rows"]
+    assert len(rows) == 1 + len(fast_jpeg.SETTINGS)
+    assert rows[0]["accuracy"] > 0.9
+    assert 0.25 < rows[-1]["accuracy"] <= 1
+
+
 def test_signals_stop_a_run() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -390,7 +411,7 @@ def test_the_schedule_is_a_triangle() -> None:
 
 
 def test_the_scripts_explain_themselves(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    for script in (fast, fast_evaluate, fast_study):
+    for script in (fast, fast_evaluate, fast_jpeg, fast_study):
         monkeypatch.setattr(sys, "argv", ["x", "--help"])
         with pytest.raises(SystemExit, match="0"):
             script.main()
