@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 import blockenc
-from benchmarks.accuracy import data, fast, fast_evaluate, fast_models, fast_study
+from benchmarks.accuracy import data, fast, fast_evaluate, fast_jpeg, fast_models, fast_study
 from benchmarks.accuracy.fast import Augmented, Config, Run, Stopped, train
 from benchmarks.accuracy.train import key_set
 
@@ -81,14 +82,14 @@ def test_a_tiny_run_learns(
 
 
 @pytest.mark.parametrize("config", [
-    dataclasses.replace(TINY, epochs=3, small=0.5, small_size=8, steps=ALL),
-    dataclasses.replace(TINY, epochs=2, stem="embedding", steps=ALL),
+    dataclasses.replace(TINY, batch=25, epochs=2, small=0.5, small_size=8, steps=ALL),
+    dataclasses.replace(TINY, batch=25, epochs=1, stem="embedding", steps=ALL),
 ], ids=["conv", "embedding"])  # fmt: skip
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_resumed_run_is_the_whole_run(
     config: Config, precision: str, stripes: data.Data, tmp_path: Path
 ) -> None:
-    """Stopped in the middle of an epoch, of ten losses and of five steps between averages."""
+    """Stopped in the middle of an epoch, of ten losses and of two steps between averages."""
     if precision == "bfloat16" and not fast.native_bf16(CPU):
         pytest.skip("bfloat16 is emulated here")
     config = dataclasses.replace(config, stem_epochs=1)
@@ -132,18 +133,49 @@ def test_the_first_layer_whitens_what_the_network_sees(stripes: data.Data) -> No
 
 
 @pytest.mark.parametrize("kind", ["block", "embedding"])
-def test_block_stems_start_as_the_convolution_within_the_block(kind: str, stripes: data.Data) -> None:
+def test_block_stems_start_as_the_convolution_of_each_block(kind: str, stripes: data.Data) -> None:
     x = stripes.test.x[:5].permute(0, 3, 1, 2)
-    conv = fast.build(TINY, stripes).stem
-    want = conv(TINY.prepare(x, None))
+    blocks = functional.unfold(x.float(), 4, stride=4).transpose(1, 2).reshape(-1, 3, 4, 4).to(torch.uint8)
+    want = fast.build(TINY, stripes).stem(TINY.prepare(blocks, None))
+    want = functional.fold(want.reshape(5, 16, -1).transpose(1, 2), 16, 4, stride=4)
     config = dataclasses.replace(TINY, stem=kind, block_size=4)
     seen = fast.build(config, stripes).stem(config.prepare(x, None))
     assert seen.shape == want.shape
-    inside = torch.arange(16) % 4 != 3  # whose patch lies within the block
-    want, seen = (t[:, :, inside][:, :, :, inside] for t in (want, seen))
     if kind == "embedding":  # of differently scaled values, and so of the other sign where that was chosen
         want, seen = want[:, :12].abs(), seen[:, :12].abs()
     torch.testing.assert_close(seen, want, rtol=0.02, atol=0.02 if kind == "embedding" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", fast_models.STEMS)
+def test_a_plane_of_one_colour_has_no_edges(kind: str, stripes: data.Data) -> None:
+    """Neither at the edge of the image nor at those of blocks: zeros there would be steps of brightness."""
+    config = dataclasses.replace(TINY, stem=kind, block_size=4)
+    x = torch.tensor([240, 90, 20], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    seen = fast.build(config, stripes).stem(config.prepare(x, None))
+    torch.testing.assert_close(seen, seen[:, :, :1, :1].expand_as(seen), rtol=0, atol=1e-4)
+    assert seen.abs().max() > 0.5
+
+
+def test_the_stem_is_computed_in_float32(stripes: data.Data) -> None:
+    run = Run(TINY, stripes, CPU, bf16=True)
+    seen: list[torch.Tensor] = []
+    run.model.stem.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    run.model.body.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    x = TINY.prepare(stripes.test.x[:9].permute(0, 3, 1, 2), None)
+    with run.autocast():
+        run.model(x)
+    assert torch.equal(seen[0], run.model.stem(x))
+    assert seen[1].dtype == torch.bfloat16, "the rest is not"
+
+
+def test_the_average_moves_ten_times_an_epoch(stripes: data.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    monkeypatch.setattr(Run, "_look_ahead", lambda run: moved.append(run.step))
+    run = Run(dataclasses.replace(TINY, batch=12, epochs=0.6), stripes, CPU, bf16=False)
+    while run.step < run.total:
+        run.train_step()
+    assert run.stream.steps == 41
+    assert moved == [4, 8, 12, 16, 20, 24, 25], "every four steps, and in the end"
 
 
 @pytest.mark.parametrize("stem, steps", [("block", "shuffle,np"), ("embedding", ALL)])
@@ -335,6 +367,27 @@ def test_rows_and_their_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert len(listed) == len(rows)
 
 
+def test_one_more_compression(stripes: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = stripes.test.x
+    moved, same = fast_jpeg.MOVED, fast_jpeg.SAME
+    once = fast_jpeg.compressed(x, 75, same, "4:2:0")
+    again = {at: fast_jpeg.psnr(once, fast_jpeg.compressed(once, 75, at, "4:2:0")) for at in (same, moved)}
+    assert again[same] > again[moved] + 5, "on its grid a JPEG stays as it is"
+    assert 15 < fast_jpeg.psnr(x, once) < fast_jpeg.psnr(x, fast_jpeg.compressed(x, 95, moved, "4:4:4"))
+
+    def loaded(*_: Any) -> data.Data:
+        return stripes
+
+    train(TINY, tmp_path, stripes, precision="float32", say=quiet)
+    monkeypatch.setattr(data, "load", loaded)
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), "--data", ".", "--device", "cpu"])
+    fast_jpeg.main()
+    rows = json.loads((tmp_path / "jpeg.json").read_text())["rows"]
+    assert len(rows) == 1 + len(fast_jpeg.SETTINGS)
+    assert rows[0]["accuracy"] > 0.9
+    assert 0.25 < rows[-1]["accuracy"] <= 1
+
+
 def test_signals_stop_a_run() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     try:
@@ -358,7 +411,7 @@ def test_the_schedule_is_a_triangle() -> None:
 
 
 def test_the_scripts_explain_themselves(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    for script in (fast, fast_evaluate, fast_study):
+    for script in (fast, fast_evaluate, fast_jpeg, fast_study):
         monkeypatch.setattr(sys, "argv", ["x", "--help"])
         with pytest.raises(SystemExit, match="0"):
             script.main()

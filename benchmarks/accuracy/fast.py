@@ -43,6 +43,7 @@ from blockenc.nn.embedding import ramp
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES
 
 WHITENED_IMAGES = 5000  # the covariance of so many images is well known
+AVERAGES = 10  # moves of the average in an epoch, whatever the batch
 
 
 @dataclass
@@ -209,6 +210,7 @@ class Run:
         self.stream = Augmented(found.train, config, device)  # type: ignore[arg-type]
         self.total = max(round(config.epochs * self.stream.steps), 1)
         self.step = 0
+        self.average_steps = max(round(self.stream.steps / AVERAGES), 1)
         biases = [m.bias for m in self.model.modules() if isinstance(m, fast_models.Norm)]
         tables = [p for name, p in self.model.named_parameters() if name.endswith("table")]
         special = {id(p) for p in biases + tables}
@@ -296,7 +298,7 @@ class Run:
         self.optimizer.step()
         self.losses.append(loss.detach())
         self.step += 1
-        if self.step % 5 == 0 or self.step == self.total:
+        if self.step % self.average_steps == 0 or self.step == self.total:
             self._look_ahead()
         if self.step % 10 == 0 or self.step == self.total:
             self.record["losses"].append(round(float(torch.stack(self.losses).mean()), 5))

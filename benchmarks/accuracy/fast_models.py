@@ -7,7 +7,7 @@ far as they can, norms have no gain, and the logits are scaled down. Nothing her
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import nn
@@ -62,12 +62,19 @@ class FastNet(nn.Module):
         self.head = nn.Linear(widths[-1], classes, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.body(functional.gelu(self.stem(x)))
+        # Filters that whiten take neighbouring pixels from each other: bfloat16 would leave noise of a tenth.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.stem(x)
+        x = self.body(functional.gelu(x))
         return self.head(x.amax((2, 3))) / 9
 
 
 class WhiteningConv(nn.Conv2d):
-    """A frozen 2 x 2 convolution, and a bias that is learned; as many pixels come out as go in."""
+    """A frozen 2 x 2 convolution, and a bias that is learned; as many pixels come out as go in.
+
+    Beyond the edge the last pixel goes on. Zeros there would be steps of brightness, which the filters answer
+    to several times as strongly as to what is in the image.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, whitening_width(channels), PATCH)
@@ -75,7 +82,7 @@ class WhiteningConv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(functional.pad(x, (0, PATCH - 1, 0, PATCH - 1)))
+        return super().forward(functional.pad(x, (0, PATCH - 1, 0, PATCH - 1), mode="replicate"))
 
 
 def whitening_width(channels: int) -> int:
@@ -101,8 +108,8 @@ def whitening(x: torch.Tensor, eps: float = 5e-4) -> torch.Tensor:
 def whiten_(stem: nn.Module, filters: torch.Tensor) -> None:
     """Let a stem that `make_stem` made start with these filters of 2 x 2 pixels.
 
-    A block's stem has a token for every pixel of the block, and its token sees as much of the patch as
-    lies within the block.
+    A block's stem has a token for every pixel of the block. Where its patch goes beyond the block, the pixel
+    at the block's edge stands for those that are missing.
     """
     with torch.no_grad():
         if isinstance(stem, WhiteningConv):
@@ -114,9 +121,9 @@ def whiten_(stem: nn.Module, filters: torch.Tensor) -> None:
         start = torch.zeros(width, m, m, channels, m, m)  # filter, pixel of the token, pixel it looks at
         for i in range(m):
             for j in range(m):
-                inside = filters[:, :, : m - i, : m - j]
-                rows, columns = inside.shape[2:]
-                start[:, i, j, :, i : i + rows, j : j + columns] = inside
+                for down, right in product(range(PATCH), repeat=2):
+                    seen = (min(i + down, m - 1), min(j + right, m - 1))
+                    start[:, i, j, :, seen[0], seen[1]] += filters[:, :, down, right]
         start = start.view(width * m * m, channels, m, m)
         first.bias.zero_()
         if isinstance(first, nn.Conv2d):
