@@ -18,7 +18,7 @@ from blockenc.ops import check_no_derivative, check_size, has_values, header_of
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
 from blockenc.plan.algebra import stacked
 from blockenc.plan.compilation import Compiler, check_key
-from blockenc.plan.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES
+from blockenc.plan.packing import DECIMAL_IN, DECIMAL_OUT, QUANTISES
 from blockenc.scheme import Scheme
 from blockenc.steps import Step
 from blockenc.value_range import within_unit_range

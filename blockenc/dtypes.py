@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from blockenc.plan.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES
+from blockenc.plan.packing import DECIMAL_IN, DECIMAL_OUT, QUANTISES
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -16,7 +16,8 @@ from torch.autograd import forward_ad
 import blockenc
 from blockenc import _api
 from blockenc.cipher import MOST_KEPT
-from blockenc.plan.packing import HEADER_BYTES, unpack
+from blockenc.plan import Plan
+from blockenc.plan.packing import HEADER_BYTES
 from tests import oracle
 
 CIPHER = blockenc.Cipher(oracle.KEY)
@@ -296,7 +297,7 @@ def test_an_unpacked_plan_is_a_copy() -> None:
     """What was checked cannot be changed any more by whoever else holds the packed plan's memory."""
     plan = CIPHER.plan()
     packed = plan.packed.copy()
-    unpacked = unpack(packed)
+    unpacked = Plan.unpack(packed)
     packed[:] = 255
     assert np.array_equal(unpacked.source, plan.source)
     assert np.array_equal(unpacked.tables, plan.tables)

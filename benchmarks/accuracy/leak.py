@@ -56,7 +56,7 @@ def values(table: np.ndarray, plan: Plan) -> dict[str, float]:
 def places(features: np.ndarray, plan: Plan, unfold: int) -> dict[str, float]:
     """What the weights [D, L, rank] of encrypted positions tell of their places in the plain block."""
     M, C, length = plan.block_size, plan.channels, plan.length
-    row, column = plan.source // C // M, plan.source // C % M
+    row, column = plan.source[0] // C // M, plan.source[0] // C % M
     found: dict[str, float] = {}
     if unfold > 1:
         energy = (features.reshape(-1, unfold * unfold, length, features.shape[-1]) ** 2).sum((0, 3))

@@ -123,10 +123,10 @@ def fused(plan: Plan, dtype: torch.dtype = torch.uint8) -> tuple[torch.Tensor, t
     rows = []
     for p in range(plan.length):
         k = np.arange(256)
-        k = 255 - k if plan.flips[p] % 2 else k
-        k = plan.tables[plan.table_of[p] - 1][k] if plan.table_of[p] else k
+        k = 255 - k if plan.flips[0, p] % 2 else k
+        k = plan.tables[plan.table_of[0, p] - 1][k] if plan.table_of[0, p] else k
         rows.append(plan.output[p % plan.channels][k] if dtype.is_floating_point else k)
-    return torch.from_numpy(plan.source.astype("int64")), torch.from_numpy(np.stack(rows)).to(dtype)
+    return torch.from_numpy(plan.source[0].astype("int64")), torch.from_numpy(np.stack(rows)).to(dtype)
 
 
 def fused_of(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,10 +202,10 @@ def opencv(case: Case) -> Call:
 
     pixels = torch.arange(c * h * w)
     image = pixels.reshape(1, h, w, c).permute(0, 3, 1, 2) if last else pixels.reshape(1, c, h, w)
-    index = picture(to_blocks(image, m)[..., torch.from_numpy(plan.source).long()])
+    index = picture(to_blocks(image, m)[..., torch.from_numpy(plan.source[0]).long()])
     where = np.stack([index % size[1], index // size[1]], axis=-1).astype(np.int16)
-    flips = picture(everywhere(plan.flips % 2 * 255)).astype(np.uint8)
-    mask = picture(everywhere(plan.table_of)).astype(np.uint8)
+    flips = picture(everywhere(plan.flips[0] % 2 * 255)).astype(np.uint8)
+    mask = picture(everywhere(plan.table_of[0])).astype(np.uint8)
     table = plan.tables[0].astype(np.uint8) if len(plan.tables) else None
     out = torch.empty_like(case.x)
     pairs = [

@@ -16,7 +16,6 @@ import torch
 from blockenc import blocks
 from blockenc.backends import Request
 from blockenc.plan import BYTE_VALUES, Plan
-from blockenc.plan.packing import unpack
 
 DEVICES: tuple[str, ...] | None = None
 
@@ -52,7 +51,7 @@ def one_thread_if_forked() -> Iterator[None]:
 
 @one_thread_if_forked()
 def apply(request: Request) -> None:
-    plan = unpack(request.plan.cpu().numpy())
+    plan = Plan.unpack(request.plan.cpu().numpy())
     request.out.copy_(transform(request.x, plan, request.out.dtype))
 
 

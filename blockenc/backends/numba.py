@@ -19,7 +19,6 @@ import torch
 
 from blockenc.backends import Request, aten
 from blockenc.plan import Plan
-from blockenc.plan.packing import unpack
 
 DEVICES: tuple[str, ...] | None = ("cpu",)
 BYTES_PER_THREAD = 1 << 18  # below this a second thread costs more than it brings
@@ -37,7 +36,7 @@ def apply(request: Request) -> None:
         x, out = x[None], out[None]
     if x.numel() == 0:
         return
-    plan = unpack(request.plan.numpy())
+    plan = Plan.unpack(request.plan.numpy())
     m, (n, _, h, w) = plan.block_size, x.shape
     lookup, row_of = _lookup(plan, out.dtype)
     place = _coordinates(np.arange(plan.length), plan)

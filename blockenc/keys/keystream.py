@@ -11,10 +11,13 @@ import numpy as np
 
 from blockenc.hidden import hide, reveal
 
+try:
+    from blockenc import _native  # type: ignore[attr-defined]
+except ImportError:  # then Python does it, more slowly
+    _native = None  # type: ignore[assignment]
+
 KEY_BYTES = 32
 WORDS = 2**32  # what a word of the keystream can be
-# From so many short permutations on, they are drawn side by side.
-MANY = 16
 
 
 class Keystream(Protocol):
@@ -80,14 +83,12 @@ class AesKeystream:
         """Fisher-Yates from the last position down."""
         places = np.arange(length - 1, 0, -1)
         draws = self.uniforms(np.tile(places + 1, count)).reshape(count, len(places))
-        if count < MANY:
-            return np.array([_shuffled(row.tolist(), length) for row in draws], np.int64).reshape(
-                count, length
-            )
         a = np.tile(np.arange(length), (count, 1))
-        rows = np.arange(count)
-        for place, j in zip(places.tolist(), draws.T):
-            a[rows, j], a[:, place] = a[:, place].copy(), a[rows, j]
+        if _native is not None:
+            _native.shuffle(a.ctypes.data, draws.ctypes.data, count, length)
+            return a
+        for row, drawn in zip(a, draws):
+            row[:] = _shuffled(length, drawn.tolist())
         return a
 
     def mask(self, length: int) -> np.ndarray:
@@ -95,7 +96,7 @@ class AesKeystream:
         return np.asarray(self.permutations(1, length)[0] < length // 2)
 
 
-def _shuffled(draws: list[int], length: int) -> list[int]:
+def _shuffled(length: int, draws: list[int]) -> list[int]:
     """Plain Python: swaps depend on each other, and of lists they are faster than of arrays."""
     a = list(range(length))
     for place, j in zip(range(length - 1, 0, -1), draws):

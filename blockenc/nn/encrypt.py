@@ -15,8 +15,8 @@ from blockenc.dtypes import result_dtype
 from blockenc.images import as_tensor, fitted
 from blockenc.loading.collate import check_output
 from blockenc.ops import check_no_derivative, check_size
-from blockenc.plan.packing import unpack
-from blockenc.plan.plan import DECIMAL_IN, DECIMAL_OUT, QUANTISES
+from blockenc.plan import Plan
+from blockenc.plan.packing import DECIMAL_IN, DECIMAL_OUT, QUANTISES
 
 FORMS = ("op", "aten")
 
@@ -142,7 +142,7 @@ class Encrypt(torch.nn.Module):
 
     def _unpack(self) -> None:
         """What the layer computes with."""
-        self._plans = [unpack(np.frombuffer(packed, np.uint8)) for packed in self._bytes]
+        self._plans = [Plan.unpack(np.frombuffer(packed, np.uint8)) for packed in self._bytes]
         makes_integers = QUANTISES * any(plan.quantises for plan in self._plans)
         self._flags = self._plans[0].flags & DECIMAL_IN | self._plans[-1].flags & DECIMAL_OUT | makes_integers
         self._follow()

@@ -4,6 +4,7 @@ plan: the plan itself; algebra: plans put together and undone; compilation: from
 the form that enters graphs and GPUs. Backends know nothing of steps and keys.
 """
 
-from blockenc.plan.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
+from blockenc.plan.packing import BYTE_VALUES, DECIMAL_VALUES
+from blockenc.plan.plan import Plan
 
 __all__ = ["BYTE_VALUES", "DECIMAL_VALUES", "Plan"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from blockenc.plan.packing import MAX_ENTRIES, MAX_TABLES
-from blockenc.plan.plan import BYTE_VALUES, Plan
+from blockenc.plan.packing import BYTE_VALUES, MAX_ENTRIES, MAX_TABLES
+from blockenc.plan.plan import Plan
 
 MAX_FLIPS = 255  # a byte
 

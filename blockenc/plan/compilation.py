@@ -15,7 +15,8 @@ import numpy as np
 from blockenc.hidden import hide, reveal
 from blockenc.keys import AnyKey, ExplicitKey, as_key
 from blockenc.plan.algebra import compose, distinct, invert, lifted, refined
-from blockenc.plan.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
+from blockenc.plan.packing import BYTE_VALUES, DECIMAL_VALUES
+from blockenc.plan.plan import Plan
 from blockenc.scheme import Scheme
 from blockenc.steps import KINDS, Effect, Period, Step
 

@@ -11,23 +11,24 @@ import functools
 import hashlib
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from blockenc.plan.plan import (
-    ALL_FLAGS,
-    BYTE_VALUES,
-    DECIMAL_IN,
-    DECIMAL_OUT,
-    DECIMAL_VALUES,
-    NEAREST,
-    NIBBLES,
-    NORMALISES,
-    QUANTISES,
-    Plan,
-)
 from blockenc.steps.base import MAX_BLOCK_LENGTH
+
+BYTE_VALUES = 256
+DECIMAL_VALUES = 1000
+
+# Bits of `Plan.flags` (csrc/plan.h has the same list).
+QUANTISES = 1  # float input becomes integers
+NEAREST = 2  # floats k/255 are the bytes k; without it they are treated as published
+DECIMAL_IN = 4  # integers in are below 1000, not 256
+DECIMAL_OUT = 8  # integers out are below 1000, not 256
+NORMALISES = 16  # float output is (v - mean) / std
+NIBBLES = 32  # the halves of bytes are moved and flipped on their own
+ALL_FLAGS = 63
 
 MAGIC, LAYOUT = b"BLKENCPL", 2
 HEADER_BYTES = 128
@@ -93,18 +94,12 @@ class Header(NamedTuple):
         ]
 
 
-def pack(plan: Plan) -> np.ndarray:
-    floats = np.concatenate([np.array([plan.in_scale], np.float32), plan.normalisation().ravel()])
-    arrays: list[Any] = [floats, plan.source, plan.flips, plan.table_of, plan.tables, plan.output]
-    none = np.zeros(0, np.int32)
-    arrays += [none if part is None else part for part in (plan.moves, plan.variant, plan.key_of_image)]
-    sizes = (plan.block_size, plan.channels, plan.flags, len(plan.tables), plan.variants, plan.keys)
-    images = 0 if plan.key_of_image is None else len(plan.key_of_image)
-    counts = (*sizes, *(plan.grid or (0, 0)), images)
-    header = Header(0, *counts)
+def pack(header: Header, arrays: Sequence[np.ndarray | None]) -> np.ndarray:
+    """uint8 [size]: the header, whose size is filled in, and the arrays of `Header.sections` (None: none)."""
     body = []
     for array, (dtype, shape) in zip(arrays, header.sections()):
-        data = np.ascontiguousarray(array, dtype).reshape(shape).view(np.uint8).ravel()
+        whole = np.ascontiguousarray([] if array is None else array, dtype).reshape(shape)
+        data = whole.view(np.uint8).ravel()
         body += [data, np.zeros(-data.size % SECTION, np.uint8)]
     size = HEADER_BYTES + sum(part.size for part in body)
     start = np.frombuffer(header._replace(size=size).packed(), np.uint8)
@@ -149,8 +144,8 @@ def padded(size: int) -> int:
     return size + -size % SECTION
 
 
-def unpack(packed: np.ndarray) -> Plan:
-    """The plan in `packed`. The output stage is kept as mean and std.
+def unpack(packed: np.ndarray) -> tuple[Header, list[np.ndarray]]:
+    """The header of a packed plan, and its arrays as `Header.sections` has them.
 
     Raises ValueError unless every number in it lies inside what it indexes.
     """
@@ -165,7 +160,7 @@ def unpack(packed: np.ndarray) -> Plan:
         count = math.prod(shape) * np.dtype(dtype).itemsize
         arrays.append(packed[start : start + count].view(dtype).reshape(shape))
         start += padded(count)
-    floats, source, flips, table_of, tables, output, moves, variant, key_of_image = arrays
+    floats, source, _, table_of, tables, _, moves, variant, key_of_image = arrays
     if not 0 <= floats[0] <= header.in_values - 1:  # NaN fails
         raise ValueError("plan: the scale of its float input is out of range")
     blocks = header.rows * header.columns
@@ -180,25 +175,4 @@ def unpack(packed: np.ndarray) -> Plan:
             raise ValueError("plan: an index in it is out of range")
     if tables.size and tables.max() >= header.out_values:
         raise ValueError("plan: a table value in it is out of range")
-    flags, channels = header.flags, header.channels
-    plan = Plan(
-        block_size=header.block_size,
-        channels=channels,
-        source=source,
-        flips=flips,
-        table_of=table_of,
-        tables=tables,
-        grid=(header.rows, header.columns) if header.rows else None,
-        moves=moves if header.rows else None,
-        variant=variant if header.rows else None,
-        key_of_image=key_of_image if header.images else None,
-        in_values=header.in_values,
-        out_values=header.out_values,
-        quantises=bool(flags & QUANTISES),
-        nearest=bool(flags & NEAREST),
-        in_scale=int(floats[0]),
-        mean=tuple(floats[1 : 1 + channels].tolist()) if flags & NORMALISES else None,
-        std=tuple(floats[1 + channels :].tolist()) if flags & NORMALISES else None,
-    )
-    plan.__dict__["output"] = output  # as packed: out_scale need not be known
-    return plan
+    return header, arrays

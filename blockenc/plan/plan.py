@@ -23,17 +23,19 @@ from typing import Any
 
 import numpy as np
 
-BYTE_VALUES = 256
-DECIMAL_VALUES = 1000
-
-# Bits of `Plan.flags` (csrc/plan.h has the same list).
-QUANTISES = 1  # float input becomes integers
-NEAREST = 2  # floats k/255 are the bytes k; without it they are treated as published
-DECIMAL_IN = 4  # integers in are below 1000, not 256
-DECIMAL_OUT = 8  # integers out are below 1000, not 256
-NORMALISES = 16  # float output is (v - mean) / std
-NIBBLES = 32  # the halves of bytes are moved and flipped on their own
-ALL_FLAGS = 63
+from blockenc.plan.packing import (
+    BYTE_VALUES,
+    DECIMAL_IN,
+    DECIMAL_OUT,
+    DECIMAL_VALUES,
+    NEAREST,
+    NIBBLES,
+    NORMALISES,
+    QUANTISES,
+    Header,
+    pack,
+    unpack,
+)
 
 
 class _computed_once:  # noqa: N801 - used like functools.cached_property
@@ -147,11 +149,55 @@ class Plan:
 
     @_computed_once
     def packed(self) -> np.ndarray:
-        """The plan as one uint8 vector, the form in which it enters a graph or a GPU
-        (blockenc.plan.packing)."""
-        from blockenc.plan.packing import pack
+        """The plan as one uint8 vector, as it enters a graph or a GPU (blockenc.plan.packing)."""
+        floats = np.concatenate([np.array([self.in_scale], np.float32), self.normalisation().ravel()])
+        arrays = [floats, self.source, self.flips, self.table_of, self.tables, self.output]
+        images = 0 if self.key_of_image is None else len(self.key_of_image)
+        rows, columns = self.grid or (0, 0)
+        header = Header(
+            size=0,
+            block_size=self.block_size,
+            channels=self.channels,
+            flags=self.flags,
+            tables=len(self.tables),
+            variants=self.variants,
+            keys=self.keys,
+            rows=rows,
+            columns=columns,
+            images=images,
+        )
+        return pack(header, [*arrays, self.moves, self.variant, self.key_of_image])
 
-        return pack(self)
+    @classmethod
+    def unpack(cls, packed: np.ndarray) -> Plan:
+        """The plan in `packed`. The output stage is kept as mean and std.
+
+        Raises ValueError unless every number in it lies inside what it indexes.
+        """
+        header, arrays = unpack(packed)
+        floats, source, flips, table_of, tables, output, moves, variant, key_of_image = arrays
+        flags, channels = header.flags, header.channels
+        plan = cls(
+            block_size=header.block_size,
+            channels=channels,
+            source=source,
+            flips=flips,
+            table_of=table_of,
+            tables=tables,
+            grid=(header.rows, header.columns) if header.rows else None,
+            moves=moves if header.rows else None,
+            variant=variant if header.rows else None,
+            key_of_image=key_of_image if header.images else None,
+            in_values=header.in_values,
+            out_values=header.out_values,
+            quantises=bool(flags & QUANTISES),
+            nearest=bool(flags & NEAREST),
+            in_scale=int(floats[0]),
+            mean=tuple(floats[1 : 1 + channels].tolist()) if flags & NORMALISES else None,
+            std=tuple(floats[1 + channels :].tolist()) if flags & NORMALISES else None,
+        )
+        plan.__dict__["output"] = output  # as packed: out_scale need not be known
+        return plan
 
     def maps(self, blocks: int, images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """moves [K, G], variant [K, G] and key_of_image [N], where they are not kept because they say

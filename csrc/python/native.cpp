@@ -4,6 +4,8 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "../cpu/kernels.h"
@@ -30,6 +32,19 @@ py::tuple kept_plans() {
   return py::make_tuple(kept.plans, kept.bytes);
 }
 
+// Fisher-Yates from the last place down, for each of `count` arrays of `length` numbers: place k changes with
+// the place that was drawn for it. An array has length - 1 draws.
+void shuffle(uintptr_t arrays, uintptr_t draws, int64_t count, int64_t length) {
+  auto* array = reinterpret_cast<int64_t*>(arrays);
+  const auto* drawn = reinterpret_cast<const int64_t*>(draws);
+  for (int64_t n = 0; n < count; ++n, array += length) {
+    for (int64_t place = length - 1; place > 0; --place, ++drawn) {
+      if (*drawn < 0 || *drawn > place) throw std::invalid_argument("draws: expected places not yet taken");
+      std::swap(array[place], array[*drawn]);
+    }
+  }
+}
+
 py::list level_names() {
   py::list names;
   int count;
@@ -43,6 +58,7 @@ py::list level_names() {
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Kernels of blockenc on the CPU; use blockenc.encrypt and blockenc.decrypt.";
   module.def("run", &run, "Applies a plan to a batch, and keeps what it prepared for the next call.");
+  module.def("shuffle", &shuffle, "Permutes arrays by what was drawn from a keystream.");
   module.def("kept_plans", &kept_plans, "(number, bytes) of the plans that are kept");
   module.def("levels", &level_names, "(name, supported by this processor) of each level, fastest first");
 }
