@@ -76,10 +76,10 @@ def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
     """The published transforms: each cuts the images into blocks, indexes these, puts them together."""
     row, m = case.row, case.row.block_size
     plans = {step: case.cipher(steps=(step,)).plan() for step in row.steps}
-    permutation = torch.from_numpy(plans["shuffle"].source).long() if "shuffle" in plans else None
+    permutation = torch.from_numpy(plans["shuffle"].source[0]).long() if "shuffle" in plans else None
     # Positions, not masks of bools, whose number torch.compile does not know.
-    chosen = {"np": np.flatnonzero(plans["np"].flips) if "np" in plans else None}
-    chosen["ffx"] = np.flatnonzero(plans["ffx"].table_of) if "ffx" in plans else None
+    chosen = {"np": np.flatnonzero(plans["np"].flips[0]) if "np" in plans else None}
+    chosen["ffx"] = np.flatnonzero(plans["ffx"].table_of[0]) if "ffx" in plans else None
     masks = {name: torch.from_numpy(p) for name, p in chosen.items() if p is not None}
     table = torch.from_numpy(plans["ffx"].tables[0].astype("int64")) if "ffx" in plans else None
     scale = 255.0 if table is None or row.ffx == "byte" else float(table.max())
