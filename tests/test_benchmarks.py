@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,11 @@ from blockenc.backends import native
 def run_module(*args: str) -> str:
     command = [sys.executable, "-m", *args]
     root = Path(__file__).parents[1]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    # Within a worker of pytest-xdist, pytest-benchmark measures nothing; this process is its own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=root, env=environment
+    ).stdout
 
 
 QUICK = [name for name in PEERS if not name.startswith("compiled")]
