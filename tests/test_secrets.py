@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import pickle
+import secrets
 import subprocess
 import sys
 import traceback
@@ -416,11 +417,12 @@ def test_generated_and_derived_keys() -> None:
 
 
 def test_a_key_compiles_once() -> None:
-    key = Key(SECRET)
+    secret = secrets.token_bytes(32)  # no other test's: equal keys share what is kept
+    key = Key(secret)
     first = blockenc.encrypt(X, key)
     assert len(_api._ciphers[key]) == 1
     assert torch.equal(blockenc.encrypt(X, key), first)
-    assert torch.equal(blockenc.encrypt(X, SECRET), first)
+    assert torch.equal(blockenc.encrypt(X, secret), first)
     blockenc.encrypt(X, key, block_size=2)
     assert len(_api._ciphers[key]) == 2
     keys = blockenc.KeySet(shuffle=key, all=Key.generate())
