@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -45,6 +46,11 @@ def keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
     kept[key] = value
 
 
+# A call such as blockenc.encrypt(x, key, block_size=8) should not check its scheme anew. Typed, since 4 and
+# 4.0 are equal, and only one of them is a block size.
+_kept_scheme = functools.lru_cache(maxsize=MOST_KEPT, typed=True)(Scheme)
+
+
 def torch_operations() -> contextlib.AbstractContextManager[None]:
     """What torch's own operations, which may start threads, are done in. A trace cannot enter it."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else aten.one_thread_if_forked()
@@ -54,7 +60,10 @@ def scheme_of(scheme: Scheme | None, **fields: Any) -> Scheme:
     """The scheme given, or one of the fields given (None: not given). Raises TypeError for both."""
     given = {name: value for name, value in fields.items() if value is not None}
     if scheme is None:
-        return Scheme(**given)
+        if isinstance(given.get("steps"), list):
+            given["steps"] = tuple(given["steps"])
+        hashable = all(isinstance(value, Hashable) for value in given.values())
+        return _kept_scheme(**given) if hashable else Scheme(**given)
     if not isinstance(scheme, Scheme):
         raise TypeError(f"scheme: expected a Scheme, got {type(scheme).__name__}")
     if given:

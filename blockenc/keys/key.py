@@ -45,6 +45,8 @@ class AnySecret(NotPickled):
 
     def __eq__(self, other: object) -> bool:
         """Whether both encrypt alike, in constant time: a Key equals the KeySet of three times that key."""
+        if self is other:
+            return True
         if not isinstance(other, AnySecret):
             return NotImplemented
         mine, theirs = hide(self._contents()), hide(other._contents())
