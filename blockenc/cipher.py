@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Hashable, Sequence
+from operator import index
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -181,6 +182,9 @@ class Cipher:
             raise ValueError(
                 "per_image: goes with the byte profile of ffx only, and the scheme has the decimal one"
             )
+        integers, decimal = QUANTISES * self.scheme.makes_integers, self.scheme.is_decimal
+        self._flags = {False: integers | DECIMAL_OUT * decimal, True: integers | DECIMAL_IN * decimal}
+        self._side = self.scheme.side
         self.fingerprint = key.fingerprint
         self._key: KeySet | ExplicitKey | None = key
         self._plans: dict[tuple[int, int], dict[bool, list[Plan]]] = {}
@@ -261,9 +265,7 @@ class Cipher:
         self, x: torch.dtype, dtype: torch.dtype | None = None, *, decrypt: bool = False
     ) -> torch.dtype:
         """The dtype of the result for images of the dtype x, where `dtype` is asked for. Raises TypeError."""
-        decimal = self.scheme.is_decimal
-        flags = QUANTISES * self.scheme.makes_integers | (DECIMAL_IN if decrypt else DECIMAL_OUT) * decimal
-        return result_dtype(x, flags, dtype)
+        return result_dtype(x, self._flags[decrypt], dtype)
 
     def plan(self, *, decrypt: bool = False) -> Plan:
         """The compiled transform, for those who write backends or fold keys into weights.
@@ -341,8 +343,10 @@ class Cipher:
         if self.per_image or ids is not None:
             plans = self._plans_of_images(tensor, decrypt, ids)
             return Passes(plans, _pack(plans, mean, std, tensor.device))
-        size = ANY_SIZE if self._any_size else (int(tensor.shape[-2]), int(tensor.shape[-1]))
-        plans = self._plans_of_size(*size)[decrypt]
+        # operator.index, since a trace with dynamic shapes then takes the size for a constant; int() keeps a
+        # symbol, for which no plan can be compiled.
+        size = ANY_SIZE if self._any_size else (index(tensor.shape[-2]), index(tensor.shape[-1]))
+        plans = self.plans(*size, decrypt=decrypt)
         key = (size, decrypt, tensor.device, mean, std)
         packed = self._packed.get(key)
         if packed is None:
@@ -360,7 +364,10 @@ class Cipher:
     ) -> tuple[torch.Tensor, ...]:
         return _pack(self._plans_of_size(*size)[decrypt], mean, std, device)
 
-    # What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
+    # A graph is traced for a size of images, and its plans are constants of the graph: deriving and packing
+    # them is not traced. torch.compiler.assume_constant_result sets the same, but it would import
+    # torch._dynamo, which takes a second.
+    plans._dynamo_marked_constant = True  # type: ignore[attr-defined]
     _pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _plans_of_images(
@@ -397,7 +404,7 @@ class Cipher:
             raise TypeError(f"out: expected a torch tensor, got {type(out).__name__}")
         if out is not None and not isinstance(x, torch.Tensor):
             raise TypeError(f"out: goes with torch tensors only, x is {type(x).__name__}")
-        side = self.scheme.side
+        side = self._side
         tensor, back = as_tensor(x, self.scheme.channels)
         if not decrypt and self.fit != "error":
             with torch_operations():

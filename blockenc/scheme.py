@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -109,19 +108,19 @@ class Scheme:
         """L = M*M*C, the values of a block vector."""
         return self.block_size * self.block_size * self.channels
 
-    @functools.cached_property
+    @property
     def side(self) -> int:
         """What must divide the height and the width of images: the least common multiple of all block sizes
         and periods."""
         sizes = [(step.block_size, step.period) for step in self.bound_steps]
         return math.lcm(*(size for pair in sizes for size in pair if isinstance(size, int)))
 
-    @functools.cached_property
+    @property
     def is_decimal(self) -> bool:
         """Whether there is an ffx step of the decimal profile, after which values are up to 999."""
         return any(isinstance(step, Ffx) and step.profile == "decimal" for step in self.bound_steps)
 
-    @functools.cached_property
+    @property
     def makes_integers(self) -> bool:
         """Whether floats become integers on the way: where there is an ffx step, or one on nibbles."""
         return any(step.makes_integers for step in self.bound_steps)
