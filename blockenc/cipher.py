@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Hashable, Sequence
 from operator import index
@@ -18,7 +19,6 @@ from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
 from blockenc.ops import check_no_derivative, check_size, has_values, header_of
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
-from blockenc.plan.algebra import stacked
 from blockenc.plan.compilation import Compiler, check_key
 from blockenc.plan.packing import DECIMAL_IN, DECIMAL_OUT, QUANTISES
 from blockenc.scheme import Scheme
@@ -174,9 +174,10 @@ class Cipher:
         self.fit, self.fit_given = fit or "error", fit is not None
         key = as_key(key)
         check_key(self.scheme, key)
-        if per_image and isinstance(key, ExplicitKey):
+        if per_image and not key.derives:
             raise ValueError(
-                "per_image: keys of images are derived, and nothing is derived of an ExplicitKey"
+                "per_image: keys of images are derived, and nothing is derived of an ExplicitKey, or of the "
+                "published code's keys (KeySet.from_seed)"
             )
         if per_image and self.scheme.is_decimal:
             raise ValueError(
@@ -192,7 +193,7 @@ class Cipher:
         self._any_size = not self.scheme.depends_on_size
         if self._any_size:
             side = self.scheme.side
-            compiler = Compiler(self.scheme, key, b"" if per_image else None)
+            compiler = Compiler(self.scheme, key, [b""] if per_image else None)
             plans = compiler.plans(side, side)
             self._any_size = all(plan.grid is None for passes in plans.values() for plan in passes)
             if self._any_size and not per_image:
@@ -382,12 +383,12 @@ class Cipher:
         assert self._key is not None
         count = tensor.shape[0] if tensor.dim() == 4 else 1
         given = image_ids(ids, count)
-        distinct = list(dict.fromkeys(given)) or [b""]
+        number_of = {image: number for number, image in enumerate(dict.fromkeys(given))}
         h, w = (self.scheme.side,) * 2 if self._any_size else tensor.shape[-2:]
-        compilers = (Compiler(self.scheme, self._key, image) for image in distinct)
-        of_key = [compiler.plans(h, w, [decrypt])[decrypt] for compiler in compilers]
-        key_of_image = np.array([distinct.index(image) for image in given], np.int32)
-        return [stacked(plans, key_of_image) for plans in zip(*of_key)]
+        compiler = Compiler(self.scheme, self._key, list(number_of) or [b""])
+        key_of_image = np.array([number_of[image] for image in given], np.int32)
+        plans = compiler.plans(h, w, [decrypt])[decrypt]
+        return [dataclasses.replace(plan, key_of_image=key_of_image) for plan in plans]
 
     def _apply(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from blockenc.steps import IMAGE, KINDS, Ffx, Step
@@ -136,21 +136,23 @@ class Scheme:
         too."""
         return any(step.moves_geometry for step in self.bound_steps)
 
-    def infos(self, height: int, width: int, image: bytes | None = None) -> list[str]:
-        """What the key schedule binds the secret of each step to (docs/scheme.md, "Key schedule").
+    def infos(self, height: int, width: int, images: Sequence[bytes | None] = (None,)) -> list[list[str]]:
+        """What the key schedule binds the secrets to (docs/scheme.md, "Key schedule"): of each step, for each
+        image.
 
-        height, width: of the images, in pixels. image: the id of the image, where each has keys of its own.
+        height, width: of the images, in pixels. images: the ids of images that have keys of their own; None
+            stands for all images that have not.
         """
-        if self.version == 1 and image is None:
-            return [
-                f"blockenc/1/{kind}/{self.kinds[:n].count(kind)}/C={self.channels}/M={self.block_size}"
-                for n, kind in enumerate(self.kinds)
-            ]
+        if self.version == 1 and all(image is None for image in images):
+            ends = f"C={self.channels}/M={self.block_size}"
+            numbers = [self.kinds[:n].count(kind) for n, kind in enumerate(self.kinds)]
+            steps = zip(self.kinds, numbers)
+            return [[f"blockenc/1/{kind}/{number}/{ends}"] * len(images) for kind, number in steps]
         periods = [step.period_of(height, width, self.channels) for step in self.bound_steps]
         texts = [step.text(period) for step, period in zip(self.bound_steps, periods)]
         whole = ";".join([f"blockenc/2/C={self.channels}", *texts])
-        of_image = "" if image is None else f"/image={image.hex()}"
-        return [f"{whole}/{n}{of_image}" for n in range(len(texts))]
+        of_images = ["" if image is None else f"/image={image.hex()}" for image in images]
+        return [[f"{whole}/{n}{of_image}" for of_image in of_images] for n in range(len(texts))]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types; `from_dict` is the inverse."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -49,7 +50,7 @@ class Period(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a step does to the blocks of a period, with its secret in it.
+    """What a step does to the blocks of a period, with the secrets of K keys in it.
 
     There are V *variants* of what is done to a block; `cells` is l, or 2l where the step works on nibbles
     (cell q < l is the low half of value q, cell l + q its high half). None stands for "as it is".
@@ -57,11 +58,11 @@ class Effect(NamedTuple):
 
     source: np.ndarray | None = None  # integers [V, cells]: the cell that each cell of the result reads
     flips: np.ndarray | None = None  # bool [V, cells]: whether the cell read is replaced by its negative
-    selected: np.ndarray | None = None  # bool [V, l]: whether the value is looked up in `table`
-    table: np.ndarray | None = None  # uint16 [256]
-    decimal: bool = False  # whether the values of the table are below 1000, not 256
-    variant: np.ndarray | None = None  # integers [G]: the variant of each block; None: V is 1 or G
-    moves: np.ndarray | None = None  # integers [G]: the block that each block of the result comes from
+    selected: np.ndarray | None = None  # bool [K*G, l]: whether the value is looked up in a table
+    tables: np.ndarray | None = None  # uint16 [K, 256], one for each key
+    decimal: bool = False  # whether the values of the tables are below 1000, not 256
+    variant: np.ndarray | None = None  # integers [K, G]: the variant of each block; None: V is 1 or K*G
+    moves: np.ndarray | None = None  # integers [K, G]: the block that each block of the result comes from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,16 +167,17 @@ class Step(abc.ABC):
     # --- what a kind defines --------------------------------------------------------------------
 
     @abc.abstractmethod
-    def draw(self, secret: Secret, info: str, period: Period) -> Any:
-        """The step's secret for a period, drawn from the keystream that `secret` has for `info`."""
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> Any:
+        """The step's secrets for a period, one for each info: drawn from the keystreams that `secret` has for
+        them, in arrays whose first axis is K, the number of infos."""
 
     @abc.abstractmethod
     def checked(self, secret: Any, period: Period) -> Any:
-        """A secret that a user gave (ExplicitKey), in the form of `draw`; raises ValueError for no secret."""
+        """A secret that a user gave (ExplicitKey), in the form of `draw`, K = 1; ValueError for no secret."""
 
     @abc.abstractmethod
     def effect(self, secret: Any, period: Period) -> Effect:
-        """What the step does with this secret."""
+        """What the step does with these secrets, in the form of `draw`."""
 
 
 @functools.cache
@@ -187,13 +189,13 @@ def _choices(kind: type[Step]) -> dict[str, tuple[str, ...]]:
 
 
 def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:
-    """A secret that a user gave, as int64 of that shape with values in 0..below - 1; else ValueError."""
+    """A secret that a user gave, as int64 [1, *shape] with values in 0..below - 1; else ValueError."""
     array = np.asarray(value)
     if array.dtype.kind not in "biu" or array.size != np.prod(shape, dtype=np.int64):
         raise ValueError(
             f"secret: expected {what}, integers of shape {shape}, got {array.dtype} {array.shape}"
         )
-    array = array.reshape(shape).astype(np.int64)
+    array = array.reshape(1, *shape).astype(np.int64)
     if array.size and not (array.min() >= 0 and array.max() < below):
         raise ValueError(f"secret: expected {what}, values from 0 to {below - 1}")
     return array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -37,10 +38,10 @@ class Colour(Step):
     def takes_any_values(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
         shape = self._shape(period)
         orders = math.factorial(period.channels)
-        return secret.keystream(info).uniforms(np.full(math.prod(shape), orders)).reshape(shape)
+        return secret.keystreams(infos).uniforms(np.full(math.prod(shape), orders)).reshape(-1, *shape)
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_array(
@@ -53,10 +54,10 @@ class Colour(Step):
         orders = np.array([_order(int(number), c) for number in numbers]).reshape(-1, c)
         first = np.arange(pixels)[:, None] * c  # of each pixel
         if self.unit == "pixel":
-            of_pixel = orders[unit_order.reshape(period.blocks, pixels)]
-            return Effect(source=(first + of_pixel).reshape(period.blocks, -1))
+            of_pixel = orders[unit_order.reshape(-1, pixels)]
+            return Effect(source=(first + of_pixel).reshape(-1, period.length))
         source = (first + orders[:, None, :]).reshape(len(orders), -1)
-        return Effect(source=source, variant=unit_order.reshape(-1))
+        return Effect(source=source, variant=unit_order.reshape(secret.shape))
 
     def _shape(self, period: Period) -> tuple[int, ...]:
         pixels = period.block_size * period.block_size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from blockenc.feistel.ff1 import byte_table
-from blockenc.feistel.ffx_decimal import VALUES, decimal_table
-from blockenc.hidden import hide
+from blockenc.feistel.ff1 import byte_tables
+from blockenc.feistel.ffx_decimal import VALUES, decimal_tables
 from blockenc.keys.keystream import Secret
 from blockenc.steps.base import Effect, Period, Step, checked_array
 
@@ -34,10 +34,11 @@ class Ffx(Step):
     def makes_integers(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> tuple[np.ndarray, np.ndarray]:
-        make = {"byte": byte_table, "decimal": decimal_table}[self.profile]
-        mask = secret.keystream(info).mask(period.blocks * period.length)
-        return mask.reshape(period.blocks, -1), make(hide(secret.cipher_key(info + "/cipher", self.profile)))
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> tuple[np.ndarray, np.ndarray]:
+        make = {"byte": byte_tables, "decimal": decimal_tables}[self.profile]
+        masks = secret.keystreams(infos).masks(period.blocks * period.length)
+        keys = secret.cipher_keys([info + "/cipher" for info in infos], self.profile)
+        return masks.reshape(len(infos), period.blocks, -1), make(keys)
 
     def checked(self, secret: Any, period: Period) -> tuple[np.ndarray, np.ndarray]:
         if len(secret) != 2:
@@ -50,4 +51,6 @@ class Ffx(Step):
         return mask.astype(bool), table.astype(np.uint16)
 
     def effect(self, secret: tuple[np.ndarray, np.ndarray], period: Period) -> Effect:
-        return Effect(selected=secret[0], table=secret[1], decimal=self.profile == "decimal")
+        masks, tables = secret
+        selected = masks.reshape(-1, masks.shape[-1])
+        return Effect(selected=selected, tables=tables, decimal=self.profile == "decimal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,8 +30,8 @@ class Rotate(Step):
     def takes_any_values(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return secret.keystream(info).uniforms(np.full(period.blocks, POSES))
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        return secret.keystreams(infos).uniforms(np.full(period.blocks, POSES))
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_array(secret, (period.blocks,), POSES, "a pose for each block of a period")

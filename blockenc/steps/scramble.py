@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,8 +33,8 @@ class Scramble(Step):
     def takes_any_values(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return np.asarray(secret.keystream(info).permutations(1, period.blocks)[0])
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        return secret.keystreams(infos).permutations(1, period.blocks)[:, 0]
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_permutations(secret, (period.blocks,), "a permutation of the blocks of a period")

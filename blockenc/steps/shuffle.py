@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -34,14 +35,14 @@ class Shuffle(Step):
     def makes_integers(self) -> bool:
         return self.cells == "nibble"
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return secret.keystream(info).permutations(*self._shape(period))
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        return secret.keystreams(infos).permutations(*self._shape(period))
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_permutations(secret, self._shape(period), "a permutation for each block of a period")
 
     def effect(self, secret: np.ndarray, period: Period) -> Effect:
-        return Effect(source=secret)
+        return Effect(source=secret.reshape(-1, secret.shape[-1]))
 
     def _shape(self, period: Period) -> tuple[int, int]:
         return period.blocks, period.length * (2 if self.cells == "nibble" else 1)
