@@ -15,35 +15,22 @@ import sqlite3
 import sys
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
+from blockenc.cli.inspect import show
+from blockenc.cli.progress import report, tracked
 from blockenc.errors import UNFORESEEN, BlockencError
 from blockenc.text import printable
 
 if TYPE_CHECKING:
-    from blockenc.datasets.engine import Engine, Finished, Summary, Track
-    from blockenc.datasets.formats import Format
-    from blockenc.datasets.manifest import Manifest
+    from blockenc.datasets.engine import Engine
     from blockenc.datasets.units import Selection
     from blockenc.keys import Key, KeySet
     from blockenc.scheme import Scheme
@@ -324,13 +311,13 @@ def encrypt(
         shard=part,
         workers=workers,
         engine=_engine(engine, ray_address),
-        track=_progress("encrypting"),
+        track=tracked("encrypting"),
         selection=_selection(include, exclude, follow_links),
         skip_damaged=skip_damaged,
         again=again,
         warn=_warn,
     )
-    _report("encrypted", summary, time.perf_counter() - start, dst)
+    report("encrypted", summary, time.perf_counter() - start, dst)
 
 
 @app.command()
@@ -384,7 +371,7 @@ def decrypt(
         "force": force,
         "workers": workers,
         "engine": _engine(engine, ray_address),
-        "track": _progress("decrypting"),
+        "track": tracked("decrypting"),
         "selection": _selection(include, exclude, follow_links),
         "skip_damaged": skip_damaged,
         "warn": _warn,
@@ -393,7 +380,7 @@ def decrypt(
         summary = decrypt_files(src, dst, secret, **options)
     else:
         summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, mode=mode.value, **options)
-    _report("decrypted", summary, time.perf_counter() - start, dst)
+    report("decrypted", summary, time.perf_counter() - start, dst)
 
 
 def _scheme(block_size: int, steps: str, ffx: Ffx) -> Scheme:
@@ -448,24 +435,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Tell what PATH is, without any password; with no PATH, which backends this install has."""
-    if path is None:
-        from blockenc.backends import backends
-
-        return _table("backends", backends())
-    from blockenc.datasets import formats, manifest
-
-    if path.exists() and not path.is_dir() and not path.is_file():
-        raise ValueError(f"{path}: is neither a file nor a folder")
-    if path.is_dir():
-        return _table(str(path / manifest.MANIFEST), _manifest_rows(manifest.read_folder(path)))
-    kind = next((kind for kind in formats.FORMATS if kind.names(path.name)), None)
-    if kind is not None and (kind is formats.IMAGE or manifest.find_manifest(path)):
-        return _table(str(path), _file_rows(path, kind))
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
-        return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
-    return _table(str(path), _key_rows(path))
+    show(path)
 
 
 @app.command()
@@ -480,91 +450,6 @@ def demo(
     except ImportError as error:
         raise BlockencError(f"demo: {error}; try: pip install 'blockenc[demo]'") from None
     typer.echo(f"report: {printable(report)}")
-
-
-def _key_rows(path: Path) -> dict[str, str]:
-    from blockenc.keys import keyfile
-
-    header = keyfile.read_header(path)
-    kdf = header["kdf"]
-    rows = {
-        "kind": "key file" if header["format"] == keyfile.KEY.format else "key-set file",
-        "fingerprint": header["fingerprint"],
-        "format": f"{header['format']} version {header['version']}",
-        "kdf": f"{kdf['name']} (n={kdf['n']}, r={kdf['r']}, p={kdf['p']})",
-        "cipher": header["cipher"]["name"],
-    }
-    mode = path.stat().st_mode & 0o777
-    if os.name == "posix" and mode & 0o077:
-        rows["warning"] = f"others may read or change this file (mode {mode:03o}): chmod 600 it"
-    return rows
-
-
-def _manifest_rows(manifest: Manifest) -> dict[str, str]:
-    sizes, kinds = Counter[tuple[int, int, int]](), Counter[str]()
-    for item in manifest.items():
-        kinds[item.format] += 1
-        sizes.update(picture[:3] for picture in item.images)
-    shown = [f"{n} of {w} x {h} x {c}" for (w, h, c), n in sizes.most_common(5)]
-    return {
-        "kind": "encrypted images",
-        "fingerprint": manifest.fingerprint,
-        **_scheme_rows(manifest),
-        "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
-        "images": str(sizes.total()),
-        "authenticated": _authentication(manifest),
-        "sizes": ", ".join(shown) + (", ..." if len(sizes) > len(shown) else ""),
-    }
-
-
-def _authentication(manifest: Manifest) -> str:
-    from blockenc.datasets.manifest import UNTAGGED
-
-    if manifest.version == UNTAGGED:
-        return f"no: version {UNTAGGED} has no tag, and anyone may have changed it"
-    return "with the key only: decrypt checks it, inspect cannot"
-
-
-def _scheme_rows(manifest: Manifest) -> dict[str, str]:
-    scheme = manifest.scheme
-    return {
-        "block size": str(scheme.block_size),
-        "steps": ", ".join(str(step) for step in scheme.steps),
-        "ffx": scheme.ffx,
-        "fit": manifest.fit,
-    }
-
-
-def _file_rows(path: Path, kind: Format) -> dict[str, str]:
-    from blockenc.datasets import manifest, pictures
-
-    rows = {"kind": kind.name}
-    if kind.name == "image":
-        size, mode = pictures.image_header(path)
-        rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
-    found = manifest.find_manifest(path)
-    if found is None:
-        return {**rows, "encrypted": "not known: no manifest beside it"}
-    owner, item = found
-    if item is None:
-        return {**rows, "encrypted": f"not listed in {owner.paths[0]}"}
-    many = len(item.images) != 1
-    original = f"{len(item.images)} images" if many else "{} x {}".format(*next(iter(item.images)))
-    return {
-        **rows,
-        "encrypted": f"yes, by {owner.paths[0]}",
-        "authenticated": _authentication(owner),
-        "fingerprint": owner.fingerprint,
-        **_scheme_rows(owner),
-        "original": f"{item.source}, {original}",
-    }
-
-
-def _table(title: str, rows: dict[str, str]) -> None:
-    table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(printable(value), overflow="fold"))
-    Console().print(table)
 
 
 def _at_terminal() -> bool:
@@ -593,53 +478,6 @@ def _load_key(path: Path, password_file: Path | None) -> Key | KeySet:
 
     keyfile.read_header(path)  # a wrong path is told before a password is asked for
     return load_key(path, _password(password_file))
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        images = task.fields["images"]
-        rate = images / task.elapsed if task.elapsed else 0.0
-        return Text(f"{images} images, {rate:.1f}/s", style="progress.data.speed")
-
-
-def _progress(label: str) -> Track:
-    """A progress bar on stderr, if that is a terminal: bytes of the sources, images, rate, time left."""
-
-    def track(done: Iterable[Finished], total: int) -> Iterable[Finished]:
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            _RateColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(label, total=total, images=0)
-            images = 0
-            for unit in done:
-                images += unit.images
-                progress.update(task, advance=unit.size, images=images)
-                yield unit
-
-    return track
-
-
-def _report(verb: str, summary: Summary, seconds: float, dst: str) -> None:
-    """What was done, in one line; then a line for each kind of file that was left out."""
-    from blockenc.datasets.units import described
-
-    images = f"{summary.images} image{'s' * (summary.images != 1)}"
-    resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
-    copied = f"; {summary.without} files without images copied" if summary.without else ""
-    if summary.copied:
-        copied += f"; {summary.copied} copied unencrypted (--copy)"
-    if summary.metadata:
-        copied += f"; metadata (EXIF, colour profile, text) of {summary.metadata} left out"
-    size = f"{summary.pixels / 1e6:.2f} megapixels"
-    lines = [f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{copied}"]
-    for line in lines + described(summary.left_out):
-        typer.echo(printable(line))
 
 
 def main(args: Sequence[str] | None = None) -> None:
