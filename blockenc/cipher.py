@@ -189,7 +189,7 @@ class Cipher:
         self.fingerprint = key.fingerprint
         self._key: KeySet | ExplicitKey | None = key
         self._plans: dict[tuple[int, int], dict[bool, list[Plan]]] = {}
-        self._packed: dict[tuple, tuple[torch.Tensor, ...]] = {}
+        self._compiled: dict[tuple, tuple[torch.Tensor, ...]] = {}
         self._any_size = not self.scheme.depends_on_size
         if self._any_size:
             side = self.scheme.side
@@ -310,7 +310,7 @@ class Cipher:
                 "a Cipher with per_image=True is not pickled: it holds the key; make one in each process "
                 "(a DataLoader's worker_init_fn), or start workers by fork"
             )
-        return {**self.__dict__, "_packed": {}, "_key": None}
+        return {**self.__dict__, "_compiled": {}, "_key": None}
 
     def _plans_of_size(self, height: int, width: int) -> dict[bool, list[Plan]]:
         size = ANY_SIZE if self._any_size else (int(height), int(width))
@@ -349,10 +349,10 @@ class Cipher:
         size = ANY_SIZE if self._any_size else (index(tensor.shape[-2]), index(tensor.shape[-1]))
         plans = self.plans(*size, decrypt=decrypt)
         key = (size, decrypt, tensor.device, mean, std)
-        packed = self._packed.get(key)
+        packed = self._compiled.get(key)
         if packed is None:
             packed = self._pack(*key)
-            keep(self._packed, key, packed)
+            keep(self._compiled, key, packed)
         return Passes(plans, packed)
 
     def _pack(

@@ -151,7 +151,7 @@ def test_images_of_several_sizes() -> None:
     from blockenc.cipher import MOST_KEPT
 
     assert len(cipher._plans) <= MOST_KEPT
-    assert len(cipher._packed) <= MOST_KEPT
+    assert len(cipher._compiled) <= MOST_KEPT
 
 
 def test_schemes_that_are_wrong() -> None:
