@@ -10,8 +10,8 @@ import numpy as np
 from blockenc.feistel.ff1 import byte_table
 from blockenc.feistel.ffx_decimal import VALUES, decimal_table
 from blockenc.hidden import hide
-from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_array
+from blockenc.keys.keystream import KEY_BYTES, Secret
+from blockenc.steps.base import Effect, Period, Step, checked_array, log2_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Ffx(Step):
         make = {"byte": byte_table, "decimal": decimal_table}[self.profile]
         mask = secret.keystream(info).mask(period.blocks * period.length)
         return mask.reshape(period.blocks, -1), make(hide(secret.cipher_key(info + "/cipher", self.profile)))
+
+    def key_space_bits(self, period: Period) -> float:
+        """Of the mask and, 256 bits, of the cipher's key: there are more tables, but no more keys."""
+        return log2_masks(period.blocks * period.length) + 8 * KEY_BYTES
 
     def checked(self, secret: Any, period: Period) -> tuple[np.ndarray, np.ndarray]:
         if len(secret) != 2:

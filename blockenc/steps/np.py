@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_array
+from blockenc.steps.base import Effect, Period, Step, checked_array, log2_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Np(Step):
 
     def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
         return secret.keystream(info).mask(int(np.prod(self._shape(period)))).reshape(self._shape(period))
+
+    def key_space_bits(self, period: Period) -> float:
+        return log2_masks(int(np.prod(self._shape(period))))
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_array(secret, self._shape(period), 2, "a mask of the units of a period").astype(bool)

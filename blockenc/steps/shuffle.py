@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_permutations
+from blockenc.steps.base import Effect, Period, Step, checked_permutations, log2_factorial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Shuffle(Step):
 
     def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
         return secret.keystream(info).permutations(*self._shape(period))
+
+    def key_space_bits(self, period: Period) -> float:
+        count, length = self._shape(period)
+        return count * log2_factorial(length)
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_permutations(secret, self._shape(period), "a permutation for each block of a period")
