@@ -8,7 +8,7 @@ assert (blockenc.decrypt(y, key) == x).all()
 from typing import TYPE_CHECKING, Any
 
 from blockenc import ops as _ops  # registers torch.ops.blockenc
-from blockenc import steps
+from blockenc import schemes, steps
 from blockenc._api import decrypt, encrypt
 from blockenc.backends import backends
 from blockenc.cipher import Cipher
@@ -41,6 +41,7 @@ __all__ = [
     "encrypt",
     "nn",
     "protect",
+    "schemes",
     "steps",
     "unprotect",
 ]

@@ -154,6 +154,33 @@ class Scheme:
         of_images = ["" if image is None else f"/image={image.hex()}" for image in images]
         return [[f"{whole}/{n}{of_image}" for of_image in of_images] for n in range(len(texts))]
 
+    def key_space_bits(self, height: int | None = None, width: int | None = None) -> float:
+        """log2 of the number of different secrets that the steps can have together.
+
+        height, width: of the images, in pixels; needed only where a step has the whole image as its period.
+            Raises ValueError if they are then missing, or if a block size or period does not divide them.
+
+        The number is that of the papers: it counts the secrets there are, each step's on its own, whichever
+        of them do the same in the end. It is no claim of security: what an attack has to try may be far
+        less, and a `Key` gives at most 2^256 of them, so that the effective key space has at most 256 bits.
+
+        >>> Scheme(4, ["shuffle"]).key_space_bits()  # 48!
+        202.9...
+        >>> from blockenc.schemes import ETC
+        >>> ETC().key_space_bits(224, 224)
+        2501.3...
+        """
+        sizes = {"height": height, "width": width}
+        if self.depends_on_size:
+            for name, size in sizes.items():
+                if size is None:
+                    raise ValueError(f'{name}: expected a number of pixels, as a period is "image"; got None')
+        for name, size in sizes.items():
+            if size is not None and positive_int(size, name) % self.side:
+                raise ValueError(f"{name}: expected a multiple of {self.side}, got {size}")
+        periods = (step.period_of(height or 0, width or 0, self.channels) for step in self.bound_steps)
+        return sum(step.key_space_bits(period) for step, period in zip(self.bound_steps, periods))
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types; `from_dict` is the inverse."""
         if self.version == 1:

@@ -6,14 +6,15 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
 from blockenc.keys.keystream import Secret
 
-IMAGE = "image"  # the period that is the whole image
+IMAGE: Final = "image"  # the period that is the whole image
 # A block vector beyond this is a mistake (a 512 x 512 block of RGB is below it).
 MAX_BLOCK_LENGTH = 1 << 20
 
@@ -172,6 +173,10 @@ class Step(abc.ABC):
         them, in arrays whose first axis is K, the number of infos."""
 
     @abc.abstractmethod
+    def key_space_bits(self, period: Period) -> float:
+        """log2 of the number of different secrets of a period."""
+
+    @abc.abstractmethod
     def checked(self, secret: Any, period: Period) -> Any:
         """A secret that a user gave (ExplicitKey), in the form of `draw`, K = 1; ValueError for no secret."""
 
@@ -186,6 +191,16 @@ def _choices(kind: type[Step]) -> dict[str, tuple[str, ...]]:
     common, hints = {field.name for field in dataclasses.fields(Step)}, get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.name not in common]
     return {name: get_args(hints[name]) for name in names}
+
+
+def log2_factorial(n: int) -> float:
+    """log2 n!"""
+    return math.lgamma(n + 1) / math.log(2)
+
+
+def log2_masks(n: int) -> float:
+    """log2 of the number of masks that select floor(n/2) of n units."""
+    return log2_factorial(n) - log2_factorial(n // 2) - log2_factorial(n - n // 2)
 
 
 def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:

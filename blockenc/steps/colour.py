@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_array
+from blockenc.steps.base import Effect, Period, Step, checked_array, log2_factorial
 
 MOST_CHANNELS = 12  # 13! orders are more than a 32-bit word of the keystream tells apart
 
@@ -42,6 +42,9 @@ class Colour(Step):
         shape = self._shape(period)
         orders = math.factorial(period.channels)
         return secret.keystreams(infos).uniforms(np.full(math.prod(shape), orders)).reshape(-1, *shape)
+
+    def key_space_bits(self, period: Period) -> float:
+        return math.prod(self._shape(period)) * log2_factorial(period.channels)
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_array(

@@ -10,8 +10,8 @@ import numpy as np
 
 from blockenc.feistel.ff1 import byte_tables
 from blockenc.feistel.ffx_decimal import VALUES, decimal_tables
-from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_array
+from blockenc.keys.keystream import KEY_BYTES, Secret
+from blockenc.steps.base import Effect, Period, Step, checked_array, log2_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Ffx(Step):
         masks = secret.keystreams(infos).masks(period.blocks * period.length)
         keys = secret.cipher_keys([info + "/cipher" for info in infos], self.profile)
         return masks.reshape(len(infos), period.blocks, -1), make(keys)
+
+    def key_space_bits(self, period: Period) -> float:
+        """Of the mask and, 256 bits, of the cipher's key: there are more tables, but no more keys."""
+        return log2_masks(period.blocks * period.length) + 8 * KEY_BYTES
 
     def checked(self, secret: Any, period: Period) -> tuple[np.ndarray, np.ndarray]:
         if len(secret) != 2:

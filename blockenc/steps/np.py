@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_array
+from blockenc.steps.base import Effect, Period, Step, checked_array, log2_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Np(Step):
     def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
         shape = self._shape(period)
         return secret.keystreams(infos).masks(math.prod(shape)).reshape(len(infos), *shape)
+
+    def key_space_bits(self, period: Period) -> float:
+        return log2_masks(int(np.prod(self._shape(period))))
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_array(secret, self._shape(period), 2, "a mask of the units of a period").astype(bool)

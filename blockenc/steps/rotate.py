@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -32,6 +33,9 @@ class Rotate(Step):
 
     def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
         return secret.keystreams(infos).uniforms(np.full(period.blocks, POSES))
+
+    def key_space_bits(self, period: Period) -> float:
+        return period.blocks * math.log2(POSES)
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_array(secret, (period.blocks,), POSES, "a pose for each block of a period")

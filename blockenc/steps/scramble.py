@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_permutations
+from blockenc.steps.base import Effect, Period, Step, checked_permutations, log2_factorial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Scramble(Step):
 
     def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
         return secret.keystreams(infos).permutations(1, period.blocks)[:, 0]
+
+    def key_space_bits(self, period: Period) -> float:
+        return log2_factorial(period.blocks)
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_permutations(secret, (period.blocks,), "a permutation of the blocks of a period")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from blockenc.keys.keystream import Secret
-from blockenc.steps.base import Effect, Period, Step, checked_permutations
+from blockenc.steps.base import Effect, Period, Step, checked_permutations, log2_factorial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Shuffle(Step):
 
     def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
         return secret.keystreams(infos).permutations(*self._shape(period))
+
+    def key_space_bits(self, period: Period) -> float:
+        count, length = self._shape(period)
+        return count * log2_factorial(length)
 
     def checked(self, secret: Any, period: Period) -> np.ndarray:
         return checked_permutations(secret, self._shape(period), "a permutation for each block of a period")
