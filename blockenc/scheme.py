@@ -205,7 +205,7 @@ class Scheme:
             raise ValueError(f"scheme: expected fields out of {', '.join(sorted(known))}, got {fields!r}")
         rest = {name: value for name, value in fields.items() if name != "version"}
         if version == 2 and isinstance(rest.get("steps"), (list, tuple)):
-            rest["steps"] = [_from_fields(step, n) for n, step in enumerate(rest["steps"])]
+            rest["steps"] = [step_from(step, n) for n, step in enumerate(rest["steps"])]
         return cls(**rest)
 
     @classmethod
@@ -245,7 +245,8 @@ def _named(step: Step) -> str | Step:
     return step.kind if step == KINDS[step.kind]() else step
 
 
-def _from_fields(fields: Any, n: int) -> Step:
+def step_from(fields: Any, n: int) -> Step:
+    """Step number n of a scheme, from its fields as in JSON. Raises ValueError or TypeError naming it."""
     if not isinstance(fields, Mapping) or fields.get("kind") not in list(KINDS):
         raise ValueError(
             f"steps[{n}]: expected an object with a kind out of {', '.join(KINDS)}, got {fields!r}"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from blockenc.datasets.units import Selection
     from blockenc.keys import Key, KeySet
     from blockenc.scheme import Scheme
+    from blockenc.steps import Step
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
 _password_given: ContextVar[str] = ContextVar("password", default="")  # that of the variable
@@ -54,6 +55,16 @@ class Fit(str, enum.Enum):
 class Mode(str, enum.Enum):
     rgb = "rgb"
     keep = "keep"
+
+
+class Coding(str, enum.Enum):
+    png = "png"
+    jpeg = "jpeg"
+
+
+class Subsampling(str, enum.Enum):
+    none = "444"
+    half = "420"
 
 
 class Verify(str, enum.Enum):
@@ -121,6 +132,11 @@ def _describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
 
+
+STEPS_HELP = (
+    "Transforms in order, with commas; what a step has of its own after colons, such as "
+    "scramble:period=image,np:unit=block:period=image."
+)
 
 app = typer.Typer(
     name="blockenc",
@@ -229,7 +245,7 @@ def encrypt(
     dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
     block_size: Annotated[int, typer.Option(help="M: images are cut into M x M blocks.")] = 4,
-    steps: Annotated[str, typer.Option(help="Transforms in order, with commas.")] = "shuffle,np,ffx",
+    steps: Annotated[str, typer.Option(help=STEPS_HELP)] = "shuffle,np,ffx",
     ffx: Annotated[Ffx, typer.Option(help="Profile of the ffx step.")] = Ffx.byte,
     fit: Annotated[
         Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
@@ -241,6 +257,17 @@ def encrypt(
     convert: Annotated[
         bool, typer.Option("--convert", help="Accept what 8-bit RGB loses: 16 bits, CMYK, further frames.")
     ] = False,
+    format: Annotated[
+        Coding, typer.Option(help="Pictures as PNG, or as JPEG, which keeps steps on whole blocks only.")
+    ] = Coding.png,
+    quality: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Of JPEG, 1 to 100; default: 90."),
+    ] = None,
+    subsampling: Annotated[
+        Optional[Subsampling],  # noqa: UP045
+        typer.Option(help="Of JPEG: 444 (blocks of 8) or 420 (of 16); default: 444."),
+    ] = None,
     resize: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="N|WxH", help="Resize pictures first: the shorter side to N, or to W x H."),
@@ -278,11 +305,12 @@ def encrypt(
         bool, typer.Option("--again", help="Encrypt what is encrypted already once more.")
     ] = False,
 ) -> None:
-    """Encrypt SRC into DST: the same tree, images as PNG, with a manifest (blockenc.json).
+    """Encrypt SRC into DST: the same tree, images as PNG (or JPEG), with a manifest (blockenc.json).
 
     SRC holds images, CIFAR python batches, webdataset tar shards, .npy and .npz arrays, and Parquet or
     Arrow tables. A run that was cut off goes on when it is repeated.
     """
+    from blockenc.datasets.coding import coding_from
     from blockenc.datasets.engine import encrypt_files
     from blockenc.datasets.reading import Reading, parse_edges
 
@@ -295,6 +323,7 @@ def encrypt(
         crop=parse_edges("crop", crop),
         copy=tuple(copy or ()),
         max_bytes=max_memory << 20,
+        coding=coding_from(format.value, quality, subsampling and subsampling.value),
     )
     secret = _load_key(key, password_file)
     start = time.perf_counter()
@@ -345,6 +374,13 @@ def decrypt(
         typer.Option(help="Without a manifest: steps of the encryption, as they were given there."),
     ] = None,
     mode: Annotated[Mode, typer.Option(help="Without a manifest: --mode of the encryption.")] = Mode.rgb,
+    format: Annotated[
+        Coding, typer.Option(help="Without a manifest: --format of the encryption.")
+    ] = Coding.png,
+    subsampling: Annotated[
+        Optional[Subsampling],  # noqa: UP045
+        typer.Option(help="Without a manifest: --subsampling of the encryption."),
+    ] = None,
     size: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="WxH", help="Without a manifest: size before padding; default: all of it."),
@@ -355,12 +391,13 @@ def decrypt(
     Where the manifest (blockenc.json) is lost, --block-size and --steps stand in for it; then nothing tells
     whether they, and the key, are right.
     """
+    from blockenc.datasets.coding import PNG, coding_from
     from blockenc.datasets.engine import decrypt_files, decrypt_unlisted
 
-    scheme = None
+    scheme, coding = None, coding_from(format.value, None, subsampling and subsampling.value)
     if block_size is not None and steps is not None:
         scheme = _scheme(block_size, steps, Ffx.byte)
-    elif block_size is not None or steps is not None or size is not None:
+    elif block_size is not None or steps is not None or size is not None or coding != PNG:
         raise ValueError("decrypting without a manifest: expected both --block-size and --steps")
     wanted_size = _size(size)
     secret = _load_key(key, password_file)
@@ -379,15 +416,35 @@ def decrypt(
     if scheme is None:
         summary = decrypt_files(src, dst, secret, **options)
     else:
-        summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, mode=mode.value, **options)
+        summary = decrypt_unlisted(
+            src, dst, secret, scheme, size=wanted_size, mode=mode.value, coding=coding, **options
+        )
     report("decrypted", summary, time.perf_counter() - start, dst)
 
 
 def _scheme(block_size: int, steps: str, ffx: Ffx) -> Scheme:
     from blockenc.scheme import Scheme
 
-    names = tuple(step.strip() for step in steps.split(",") if step.strip())
-    return Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
+    given = tuple(_step(text.strip(), n) for n, text in enumerate(steps.split(",")) if text.strip())
+    return Scheme(block_size=block_size, steps=given, channels=1, ffx=ffx.value)
+
+
+def _step(text: str, n: int) -> str | Step:
+    """`KIND`, or `KIND:NAME=VALUE:...` with fields of the step as its JSON has them. Raises ValueError."""
+    from blockenc.scheme import step_from
+
+    kind, *pairs = text.split(":")
+    if not pairs:
+        return kind
+    fields: dict[str, str | int] = {"kind": kind}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not value or name in fields:
+            raise ValueError(
+                f"steps[{n}]: expected NAME=VALUE, each name once, such as period=image, got {text!r}"
+            )
+        fields[name] = int(value) if value.isdecimal() else value
+    return step_from(fields, n)
 
 
 def _selection(include: list[str] | None, exclude: list[str] | None, follow_links: bool) -> Selection:

@@ -90,6 +90,7 @@ def _scheme_rows(manifest: Manifest) -> dict[str, str]:
         "steps": ", ".join(str(step) for step in scheme.steps),
         "ffx": scheme.ffx,
         "fit": manifest.fit,
+        "pictures": str(manifest.reading.coding),
     }
 
 

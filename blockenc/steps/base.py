@@ -92,6 +92,16 @@ class Step(abc.ABC):
         return False
 
     @property
+    def within_blocks(self) -> str:
+        """What it does to the values inside of a block, in words that follow its name; "" where blocks stay
+        whole.
+
+        A block is whole if it is moved, turned, negated or has its channels in another order, as one. Codecs
+        that transform blocks, as JPEG does, keep these, and nothing else.
+        """
+        return "changes values"
+
+    @property
     def makes_integers(self) -> bool:
         """Whether floats have to become integers for it."""
         return False

@@ -35,6 +35,10 @@ class Colour(Step):
             raise ValueError(f"channels: colour orders at most {MOST_CHANNELS} channels, got {channels}")
 
     @property
+    def within_blocks(self) -> str:
+        return "" if self.unit == "block" else "orders the channels pixel by pixel"
+
+    @property
     def takes_any_values(self) -> bool:
         return True
 

@@ -31,6 +31,10 @@ class Ffx(Step):
     kind: ClassVar[str] = "ffx"
 
     @property
+    def within_blocks(self) -> str:
+        return "enciphers values"
+
+    @property
     def makes_integers(self) -> bool:
         return True
 

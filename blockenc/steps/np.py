@@ -35,6 +35,10 @@ class Np(Step):
         return self.unit == "block" and self.period == self.block_size
 
     @property
+    def within_blocks(self) -> str:
+        return "" if self.unit == "block" else "negates single values"
+
+    @property
     def makes_integers(self) -> bool:
         return self.cells == "nibble"
 

@@ -28,6 +28,10 @@ class Rotate(Step):
     moves_geometry: ClassVar[bool] = True
 
     @property
+    def within_blocks(self) -> str:
+        return ""
+
+    @property
     def takes_any_values(self) -> bool:
         return True
 

@@ -30,6 +30,10 @@ class Scramble(Step):
         return self.period == self.block_size
 
     @property
+    def within_blocks(self) -> str:
+        return ""
+
+    @property
     def takes_any_values(self) -> bool:
         return True
 

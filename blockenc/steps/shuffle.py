@@ -28,6 +28,10 @@ class Shuffle(Step):
     mixes_values: ClassVar[bool] = True
 
     @property
+    def within_blocks(self) -> str:
+        return "moves values"
+
+    @property
     def takes_any_values(self) -> bool:
         return self.cells == "byte"
 
