@@ -72,8 +72,8 @@ class EncryptCollate:
         img, pixel_values, png or jpg; and what else, at any depth, is an image without doubt: torchvision's,
         colour PIL images, what has a usual name, equal ones in a list (`fields.image_paths` has the rule).
     keep: fields that come out as a list, one entry a sample, untouched: boxes, masks of many sizes.
-    plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest.
-        They stay as they are even where the scheme moves what an image shows (`Scheme.moves_geometry`).
+    plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest. Not
+        with schemes that move what an image shows (`Scheme.moves_geometry`), which masks would no longer fit.
     ids: the field that holds the id of each sample's images, where every image has keys of its own
         (`Cipher(per_image=True)`); it is collated as the rest.
     dtype, mean, std: the output stage of `Cipher.encrypt`, in the same pass: it replaces
@@ -120,6 +120,11 @@ class EncryptCollate:
         if both := set(self.images or ()) & {*self.keep, *self.plain}:
             name = "keep" if both & set(self.keep) else "plain"
             raise ValueError(f"{name}: {', '.join(map(repr, both))} cannot be in it, it is in images")
+        if self.plain and cipher.scheme.moves_geometry:
+            raise ValueError(
+                f"plain: {', '.join(map(repr, self.plain))} would no longer fit the images, whose parts the "
+                "scheme moves (scramble, rotate); name it in keep= if its places do not matter"
+            )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
             raise ValueError(
                 f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
