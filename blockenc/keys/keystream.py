@@ -1,8 +1,7 @@
 """What a key offers to the steps: a keystream for an *info*, and the numbers drawn from it.
 
 Where images have keys of their own, there is an info for each image, and the keystreams of all are read
-together, a row for each: K rows, mostly one. Nothing here, nor anywhere in this package, knows the kinds of
-steps.
+together, a row for each: K rows, mostly one. Nothing here knows the kinds of steps.
 """
 
 from __future__ import annotations
