@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Hashable, Sequence
+from operator import index
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +19,6 @@ from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
 from blockenc.ops import check_no_derivative, check_size, has_values, header_of
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
-from blockenc.plan.algebra import stacked
 from blockenc.plan.compilation import Compiler, check_key
 from blockenc.plan.packing import DECIMAL_IN, DECIMAL_OUT, QUANTISES
 from blockenc.scheme import Scheme
@@ -173,22 +174,26 @@ class Cipher:
         self.fit, self.fit_given = fit or "error", fit is not None
         key = as_key(key)
         check_key(self.scheme, key)
-        if per_image and isinstance(key, ExplicitKey):
+        if per_image and not key.derives:
             raise ValueError(
-                "per_image: keys of images are derived, and nothing is derived of an ExplicitKey"
+                "per_image: keys of images are derived, and nothing is derived of an ExplicitKey, or of the "
+                "published code's keys (KeySet.from_seed)"
             )
         if per_image and self.scheme.is_decimal:
             raise ValueError(
                 "per_image: goes with the byte profile of ffx only, and the scheme has the decimal one"
             )
+        integers, decimal = QUANTISES * self.scheme.makes_integers, self.scheme.is_decimal
+        self._flags = {False: integers | DECIMAL_OUT * decimal, True: integers | DECIMAL_IN * decimal}
+        self._side = self.scheme.side
         self.fingerprint = key.fingerprint
         self._key: KeySet | ExplicitKey | None = key
         self._plans: dict[tuple[int, int], dict[bool, list[Plan]]] = {}
-        self._packed: dict[tuple, tuple[torch.Tensor, ...]] = {}
+        self._compiled: dict[tuple, tuple[torch.Tensor, ...]] = {}
         self._any_size = not self.scheme.depends_on_size
         if self._any_size:
             side = self.scheme.side
-            compiler = Compiler(self.scheme, key, b"" if per_image else None)
+            compiler = Compiler(self.scheme, key, [b""] if per_image else None)
             plans = compiler.plans(side, side)
             self._any_size = all(plan.grid is None for passes in plans.values() for plan in passes)
             if self._any_size and not per_image:
@@ -261,9 +266,7 @@ class Cipher:
         self, x: torch.dtype, dtype: torch.dtype | None = None, *, decrypt: bool = False
     ) -> torch.dtype:
         """The dtype of the result for images of the dtype x, where `dtype` is asked for. Raises TypeError."""
-        decimal = self.scheme.is_decimal
-        flags = QUANTISES * self.scheme.makes_integers | (DECIMAL_IN if decrypt else DECIMAL_OUT) * decimal
-        return result_dtype(x, flags, dtype)
+        return result_dtype(x, self._flags[decrypt], dtype)
 
     def plan(self, *, decrypt: bool = False) -> Plan:
         """The compiled transform, for those who write backends or fold keys into weights.
@@ -307,7 +310,7 @@ class Cipher:
                 "a Cipher with per_image=True is not pickled: it holds the key; make one in each process "
                 "(a DataLoader's worker_init_fn), or start workers by fork"
             )
-        return {**self.__dict__, "_packed": {}, "_key": None}
+        return {**self.__dict__, "_compiled": {}, "_key": None}
 
     def _plans_of_size(self, height: int, width: int) -> dict[bool, list[Plan]]:
         size = ANY_SIZE if self._any_size else (int(height), int(width))
@@ -341,13 +344,15 @@ class Cipher:
         if self.per_image or ids is not None:
             plans = self._plans_of_images(tensor, decrypt, ids)
             return Passes(plans, _pack(plans, mean, std, tensor.device))
-        size = ANY_SIZE if self._any_size else (int(tensor.shape[-2]), int(tensor.shape[-1]))
-        plans = self._plans_of_size(*size)[decrypt]
+        # operator.index, since a trace with dynamic shapes then takes the size for a constant; int() keeps a
+        # symbol, for which no plan can be compiled.
+        size = ANY_SIZE if self._any_size else (index(tensor.shape[-2]), index(tensor.shape[-1]))
+        plans = self.plans(*size, decrypt=decrypt)
         key = (size, decrypt, tensor.device, mean, std)
-        packed = self._packed.get(key)
+        packed = self._compiled.get(key)
         if packed is None:
             packed = self._pack(*key)
-            keep(self._packed, key, packed)
+            keep(self._compiled, key, packed)
         return Passes(plans, packed)
 
     def _pack(
@@ -360,7 +365,10 @@ class Cipher:
     ) -> tuple[torch.Tensor, ...]:
         return _pack(self._plans_of_size(*size)[decrypt], mean, std, device)
 
-    # What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, for a second.
+    # A graph is traced for a size of images, and its plans are constants of the graph: deriving and packing
+    # them is not traced. torch.compiler.assume_constant_result sets the same, but it would import
+    # torch._dynamo, which takes a second.
+    plans._dynamo_marked_constant = True  # type: ignore[attr-defined]
     _pack._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _plans_of_images(
@@ -375,12 +383,12 @@ class Cipher:
         assert self._key is not None
         count = tensor.shape[0] if tensor.dim() == 4 else 1
         given = image_ids(ids, count)
-        distinct = list(dict.fromkeys(given)) or [b""]
+        number_of = {image: number for number, image in enumerate(dict.fromkeys(given))}
         h, w = (self.scheme.side,) * 2 if self._any_size else tensor.shape[-2:]
-        compilers = (Compiler(self.scheme, self._key, image) for image in distinct)
-        of_key = [compiler.plans(h, w, [decrypt])[decrypt] for compiler in compilers]
-        key_of_image = np.array([distinct.index(image) for image in given], np.int32)
-        return [stacked(plans, key_of_image) for plans in zip(*of_key)]
+        compiler = Compiler(self.scheme, self._key, list(number_of) or [b""])
+        key_of_image = np.array([number_of[image] for image in given], np.int32)
+        plans = compiler.plans(h, w, [decrypt])[decrypt]
+        return [dataclasses.replace(plan, key_of_image=key_of_image) for plan in plans]
 
     def _apply(
         self,
@@ -397,7 +405,7 @@ class Cipher:
             raise TypeError(f"out: expected a torch tensor, got {type(out).__name__}")
         if out is not None and not isinstance(x, torch.Tensor):
             raise TypeError(f"out: goes with torch tensors only, x is {type(x).__name__}")
-        side = self.scheme.side
+        side = self._side
         tensor, back = as_tensor(x, self.scheme.channels)
         if not decrypt and self.fit != "error":
             with torch_operations():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -221,6 +222,14 @@ def atomic_write(
     target = Path(path)
     with Folder(target.parent).atomic_file(target.name, mode=mode, overwrite=overwrite) as file:
         file.write(data)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The digest of what is left to read of a file."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from blockenc.steps import IMAGE, KINDS, Ffx, Step
@@ -109,19 +108,19 @@ class Scheme:
         """L = M*M*C, the values of a block vector."""
         return self.block_size * self.block_size * self.channels
 
-    @functools.cached_property
+    @property
     def side(self) -> int:
         """What must divide the height and the width of images: the least common multiple of all block sizes
         and periods."""
         sizes = [(step.block_size, step.period) for step in self.bound_steps]
         return math.lcm(*(size for pair in sizes for size in pair if isinstance(size, int)))
 
-    @functools.cached_property
+    @property
     def is_decimal(self) -> bool:
         """Whether there is an ffx step of the decimal profile, after which values are up to 999."""
         return any(isinstance(step, Ffx) and step.profile == "decimal" for step in self.bound_steps)
 
-    @functools.cached_property
+    @property
     def makes_integers(self) -> bool:
         """Whether floats become integers on the way: where there is an ffx step, or one on nibbles."""
         return any(step.makes_integers for step in self.bound_steps)
@@ -137,21 +136,23 @@ class Scheme:
         too."""
         return any(step.moves_geometry for step in self.bound_steps)
 
-    def infos(self, height: int, width: int, image: bytes | None = None) -> list[str]:
-        """What the key schedule binds the secret of each step to (docs/scheme.md, "Key schedule").
+    def infos(self, height: int, width: int, images: Sequence[bytes | None] = (None,)) -> list[list[str]]:
+        """What the key schedule binds the secrets to (docs/scheme.md, "Key schedule"): of each step, for each
+        image.
 
-        height, width: of the images, in pixels. image: the id of the image, where each has keys of its own.
+        height, width: of the images, in pixels. images: the ids of images that have keys of their own; None
+            stands for all images that have not.
         """
-        if self.version == 1 and image is None:
-            return [
-                f"blockenc/1/{kind}/{self.kinds[:n].count(kind)}/C={self.channels}/M={self.block_size}"
-                for n, kind in enumerate(self.kinds)
-            ]
+        if self.version == 1 and all(image is None for image in images):
+            ends = f"C={self.channels}/M={self.block_size}"
+            numbers = [self.kinds[:n].count(kind) for n, kind in enumerate(self.kinds)]
+            steps = zip(self.kinds, numbers)
+            return [[f"blockenc/1/{kind}/{number}/{ends}"] * len(images) for kind, number in steps]
         periods = [step.period_of(height, width, self.channels) for step in self.bound_steps]
         texts = [step.text(period) for step, period in zip(self.bound_steps, periods)]
         whole = ";".join([f"blockenc/2/C={self.channels}", *texts])
-        of_image = "" if image is None else f"/image={image.hex()}"
-        return [f"{whole}/{n}{of_image}" for n in range(len(texts))]
+        of_images = ["" if image is None else f"/image={image.hex()}" for image in images]
+        return [[f"{whole}/{n}{of_image}" for of_image in of_images] for n in range(len(texts))]
 
     def key_space_bits(self, height: int | None = None, width: int | None = None) -> float:
         """log2 of the number of different secrets that the steps can have together.
@@ -204,7 +205,7 @@ class Scheme:
             raise ValueError(f"scheme: expected fields out of {', '.join(sorted(known))}, got {fields!r}")
         rest = {name: value for name, value in fields.items() if name != "version"}
         if version == 2 and isinstance(rest.get("steps"), (list, tuple)):
-            rest["steps"] = [_from_fields(step, n) for n, step in enumerate(rest["steps"])]
+            rest["steps"] = [step_from(step, n) for n, step in enumerate(rest["steps"])]
         return cls(**rest)
 
     @classmethod
@@ -244,7 +245,8 @@ def _named(step: Step) -> str | Step:
     return step.kind if step == KINDS[step.kind]() else step
 
 
-def _from_fields(fields: Any, n: int) -> Step:
+def step_from(fields: Any, n: int) -> Step:
+    """Step number n of a scheme, from its fields as in JSON. Raises ValueError or TypeError naming it."""
     if not isinstance(fields, Mapping) or fields.get("kind") not in list(KINDS):
         raise ValueError(
             f"steps[{n}]: expected an object with a kind out of {', '.join(KINDS)}, got {fields!r}"

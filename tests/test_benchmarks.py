@@ -152,3 +152,20 @@ def test_data() -> None:
 def test_kill() -> None:
     said = run_module("benchmarks.data.kill", "--photos", "8", "--kills", "1")
     assert said.count("identical") == 2
+
+
+def test_speed_against_itself(tmp_path: Path) -> None:
+    """Two processes take turns; a row that does not exist and a folder without the code are refused."""
+    options = ["--rows", "CIFAR", "--rounds", "2", "--json", str(tmp_path / "medians.json")]
+    said = run_module("benchmarks.speed.against", ".", *options)
+    medians = json.loads((tmp_path / "medians.json").read_text())
+    assert list(medians) == ["CIFAR 128, M = 4, allocating"]
+    assert all(seconds > 0 for seconds in medians["CIFAR 128, M = 4, allocating"].values())
+    assert "CIFAR 128" in said
+    for arguments, message in (
+        ((".", "--rows", "none"), "rows: none that both have"),
+        ((str(tmp_path),), "checkout: expected a folder"),
+    ):
+        with pytest.raises(subprocess.CalledProcessError) as error:
+            run_module("benchmarks.speed.against", *arguments)
+        assert message in error.value.stderr

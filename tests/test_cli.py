@@ -549,14 +549,14 @@ def test_control_c_is_quiet(photos: Path, tmp_path: Path, keys: Path, monkeypatc
         next(iter(done))
         raise KeyboardInterrupt
 
-    progress = cli._progress
-    monkeypatch.setattr(cli, "_progress", lambda label: interrupted)
+    progress = cli.tracked
+    monkeypatch.setattr(cli, "tracked", lambda label: interrupted)
     args = ["encrypt", str(photos), str(tmp_path / "enc"), "--key", str(keys / "good.key")]
     result = CliRunner().invoke(cli.app, args)
     assert (result.exit_code, result.output) == (130, "")
     assert not (tmp_path / "enc/blockenc.json").exists()
     refused("decrypt", tmp_path / "enc", tmp_path / "dec", *args[3:], says="not finished")
-    monkeypatch.setattr(cli, "_progress", progress)
+    monkeypatch.setattr(cli, "tracked", progress)
     assert "were done before" in run(*args)
     run("decrypt", tmp_path / "enc", tmp_path / "dec", *args[3:])
 

@@ -51,7 +51,7 @@ def test_every_section_is_known() -> None:
 
 def test_commands_exist() -> None:
     """Every option that a command line shown here uses is one that the command has."""
-    lines = re.findall(r"^    blockenc (\w+) (.*?)(?:  +#.*)?$", TEXT, re.MULTILINE)
+    lines = re.findall(r"^    blockenc (\w+) (.*?)(?:  +#.*)?$", TEXT.replace("\\\n", ""), re.MULTILINE)
     assert len(lines) >= 5
     for command, rest in lines:
         offered = CliRunner().invoke(cli.app, [command, "--help"], terminal_width=200).output

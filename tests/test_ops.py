@@ -18,6 +18,7 @@ from blockenc import _api
 from blockenc.cipher import MOST_KEPT
 from blockenc.plan import Plan
 from blockenc.plan.packing import HEADER_BYTES
+from blockenc.steps import Ffx, Np, Scramble, Shuffle, Step
 from tests import oracle
 
 CIPHER = blockenc.Cipher(oracle.KEY)
@@ -78,6 +79,34 @@ def test_export() -> None:
     for n in (1, 7):
         x = oracle.image((n, 3, 16, 24))
         assert torch.equal(program.module()(x), Model()(x))
+
+
+SIZED = {
+    "a plan of its own for each size": [Shuffle(), Np(), Scramble(period="image")],
+    "several passes": [Scramble(block_size=8, period="image"), Shuffle(block_size=16), Ffx()],
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("steps", SIZED.values(), ids=SIZED)
+def test_compile_and_export_where_plans_depend_on_the_size(steps: list[Step], dynamic: bool) -> None:
+    """A graph is for one size, and others are traced anew; the number of images may change."""
+    torch._dynamo.reset()  # the cases of this test share a code object, of which a few graphs are kept
+    cipher, fresh = (blockenc.Cipher(oracle.KEY, block_size=4, steps=steps) for _ in range(2))
+    compiled = torch.compile(lambda x: fresh.encrypt(x), fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for shape in ((2, 3, 16, 32), (3, 3, 16, 32), (1, 3, 32, 32)):
+        x = oracle.image(shape)
+        assert torch.equal(compiled(x), cipher.encrypt(x))
+
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return fresh.decrypt(x, dtype=torch.float32)
+
+    x = oracle.image((2, 3, 16, 32))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(Model(), (x,), dynamic_shapes={"x": {0: batch if dynamic else None}})
+    many = torch.cat([x, x]) if dynamic else x
+    assert torch.equal(program.module()(many), cipher.decrypt(many, dtype=torch.float32))
 
 
 def test_requires_grad_is_refused() -> None:
@@ -248,7 +277,7 @@ def test_caches_are_bounded() -> None:
         want = (cipher.encrypt(x, dtype=torch.float32) - mean[0]) / 0.5
         assert torch.allclose(got, want)
         blockenc.encrypt(x, key, steps=("np",) * (n + 1))
-    assert len(cipher._packed) <= MOST_KEPT
+    assert len(cipher._compiled) <= MOST_KEPT
     assert len(_api._ciphers[key]) <= MOST_KEPT
 
 

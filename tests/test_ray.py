@@ -15,6 +15,7 @@ import blockenc
 from blockenc.datasets import work
 from blockenc.datasets.engine import decrypt_files, encrypt_files
 from blockenc.datasets.manifest import HELD
+from blockenc.errors import BlockencError
 from tests import oracle
 from tests.test_datasets import contents, encoded, make_cifar, make_images, make_npy, make_tar, noise
 
@@ -104,3 +105,14 @@ def test_errors_of_the_work_are_raised_as_they_are(cluster: Path, tmp_path: Path
     with pytest.raises(ImageFileError, match=r"a\.tar: not a tar file"):
         encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, SCHEME, engine=in_ray())
     assert not (tmp_path / "enc").exists()
+
+
+def test_a_scheme_that_needs_the_key_for_each_size_is_refused(cluster: Path, tmp_path: Path) -> None:
+    """A worker could not derive the secrets; it has no key."""
+    from blockenc.datasets.on_ray import in_ray
+
+    make_images(tmp_path / "src")
+    scheme = blockenc.Scheme(steps=[blockenc.steps.Scramble(period="image")], channels=1)
+    with pytest.raises(BlockencError, match=r"^--engine ray: .*each size of image"):
+        encrypt_files(tmp_path / "src", tmp_path / "enc", KEY, scheme, engine=in_ray())
+    assert not contents(tmp_path / "enc")

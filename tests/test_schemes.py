@@ -191,7 +191,7 @@ def test_infos_of_fixed_positions() -> None:
         "scramble,fixed=147,b=16,P=224x224;shuffle,cells=byte,fixed=576,b=16,P=16x16;"
         "shuffle,cells=nibble,b=16,P=16x16"
     )
-    assert scheme.infos(224, 224) == [f"blockenc/2/C=3;{texts}/{n}" for n in range(3)]
+    assert scheme.infos(224, 224) == [[f"blockenc/2/C=3;{texts}/{n}"] for n in range(3)]
     assert scheme.to_dict()["steps"] == [
         {"kind": "scramble", "period": "image", "fixed": 147},
         {"kind": "shuffle", "fixed": 576},
@@ -223,14 +223,14 @@ def test_fixed_positions_that_are_wrong() -> None:
         (lambda: Scramble(fixed="3"), TypeError, r"^fixed: expected an integer, got '3'"),
         (lambda: Shuffle(fixed=True), TypeError, r"^fixed: expected an integer, got True"),
         (
-            lambda: Scheme(4, [Shuffle(fixed=47)]),
+            lambda: Cipher(oracle.KEY, Scheme(4, [Shuffle(fixed=47)])),
             ValueError,
             r"^fixed: expected 0, or at most 46 of 48 positions, got 47",
         ),
         (
-            lambda: Scheme(4, ["np", Scramble(period=8, fixed=3)]),
+            lambda: Scheme(4, ["np", Scramble(period=8, fixed=3)]).key_space_bits(),
             ValueError,
-            r"^steps\[1\]: fixed: expected 0, or at most 2 of 4 positions, got 3",
+            r"^fixed: expected 0, or at most 2 of 4 positions, got 3",
         ),
         (
             lambda: Scheme.from_dict({"version": 2, "steps": [{"kind": "shuffle", "fixed": 1.5}]}),

@@ -198,7 +198,7 @@ def test_no_frame_holds_a_secret(tmp_path: Path, quick_scrypt: None) -> None:
         finally:
             sys.setprofile(None)
     assert found == set()
-    assert {"hkdf", "permutations", "uniforms", "byte_table", "scrypt", "_unseal", "save"} <= seen
+    assert {"hkdf", "permutations", "uniforms", "byte_tables", "scrypt", "_unseal", "save"} <= seen
 
 
 def test_tracebacks_with_local_variables(tmp_path: Path, quick_scrypt: None) -> None:

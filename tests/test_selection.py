@@ -441,7 +441,7 @@ def test_names_that_blockenc_writes_itself_are_not_outputs(tmp_path: Path) -> No
         with contextlib.closing(units.Units(tmp_path)) as some:
             some.add(name, BY_NAME["metadata"], name)
             with pytest.raises(ValueError, match=f"{name}: is a name that blockenc writes itself"):
-                some._check_names(tmp_path)
+                some._check_names(tmp_path, Reading())
 
 
 # --- decryption without a manifest ---

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import blockenc
-from blockenc.feistel.ff1 import byte_table
-from blockenc.feistel.ffx_decimal import decimal_table
+from blockenc.feistel.ff1 import byte_tables
+from blockenc.feistel.ffx_decimal import decimal_tables
 from blockenc.keys import Key
 from tests import make_vectors
 
@@ -45,12 +45,13 @@ def test_specified_facts() -> None:
 def test_key_schedule() -> None:
     key, schedule = Key.from_bytes(bytes.fromhex(VECTORS["key"])), VECTORS["schedule"]
     scheme = blockenc.Scheme(block_size=2)
-    shuffle, np_, ffx = scheme.infos(4, 4)
-    assert key.keystream(shuffle).permutations(1, scheme.length)[0].tolist() == schedule["permutation"]
-    assert key.keystream(np_).mask(scheme.length).astype(int).tolist() == schedule["np_mask"]
-    assert key.keystream(ffx).mask(scheme.length).astype(int).tolist() == schedule["ffx_mask"]
-    assert byte_table(key.cipher_key(ffx + "/cipher", "byte")).tolist() == schedule["ffx_table"]
-    assert decimal_table(b"password").tolist() == VECTORS["decimal_password_table"]
+    (shuffle,), (np_,), (ffx,) = scheme.infos(4, 4)
+    assert key.keystreams([shuffle]).permutations(1, scheme.length)[0, 0].tolist() == schedule["permutation"]
+    assert key.keystreams([np_]).masks(scheme.length)[0].astype(int).tolist() == schedule["np_mask"]
+    assert key.keystreams([ffx]).masks(scheme.length)[0].astype(int).tolist() == schedule["ffx_mask"]
+    cipher_keys = key.cipher_keys([ffx + "/cipher"], "byte")
+    assert byte_tables(cipher_keys)[0].tolist() == schedule["ffx_table"]
+    assert decimal_tables([b"password"])[0].tolist() == VECTORS["decimal_password_table"]
 
 
 @pytest.mark.parametrize("case", VECTORS["cases"], ids=lambda case: case["sha256"][:8])

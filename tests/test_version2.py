@@ -134,6 +134,9 @@ def test_ids_that_are_wrong() -> None:
         Cipher(oracle.KEY).encrypt(x, ids=[1, 2])
     with pytest.raises(ValueError, match=r"^per_image: "):
         Cipher(oracle.KEY, ffx="decimal", per_image=True)
+    for key in (blockenc.ExplicitKey([range(48)]), blockenc.KeySet.from_seed(7, "password")):
+        with pytest.raises(ValueError, match=r"^per_image: .*nothing is derived"):
+            Cipher(key, steps=["shuffle"], per_image=True)
     assert cipher.encrypt(x[:0], ids=[]).shape == (0, 3, 8, 8)
     assert torch.equal(cipher.encrypt(x[0], ids=5), cipher.encrypt(x[:1], ids=["5"])[0])
 
@@ -148,7 +151,7 @@ def test_images_of_several_sizes() -> None:
     from blockenc.cipher import MOST_KEPT
 
     assert len(cipher._plans) <= MOST_KEPT
-    assert len(cipher._packed) <= MOST_KEPT
+    assert len(cipher._compiled) <= MOST_KEPT
 
 
 def test_schemes_that_are_wrong() -> None:

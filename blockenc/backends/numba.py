@@ -74,20 +74,17 @@ def _coordinates(positions: np.ndarray, plan: Plan) -> np.ndarray:
 
 def _lookup(plan: Plan, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     """The whole value chain as one table: rows [R, in_values] as bits of `dtype`, and int64 [V, L], the row
-    of
-    each position. (Nibbles are flipped before.)"""
+    of each position. (Nibbles are flipped before.)"""
     channels = plan.channels if dtype.is_floating_point else 1
     channel = np.arange(plan.length) % plan.channels % channels
     flips = np.zeros_like(plan.table_of) if plan.nibbles else plan.flips % 2
     chains = (plan.table_of.astype(np.int64) * 2 + flips) * channels + channel
     distinct, row_of = np.unique(chains, return_inverse=True)
-    rows = []
-    for chain in distinct.tolist():
-        rest, c = divmod(chain, channels)
-        k = plan.substitution(rest % 2, rest // 2)
-        result = torch.from_numpy(plan.output[c][k] if dtype.is_floating_point else k.astype(np.int64))
-        rows.append(_bits(result.to(dtype)))
-    return np.stack(rows), row_of.reshape(chains.shape)
+    rest, c = np.divmod(distinct, channels)
+    rows = plan.substitution(rest % 2, rest // 2)
+    if dtype.is_floating_point:
+        rows = plan.output[c[:, None], rows]
+    return _bits(torch.from_numpy(rows).to(dtype)), row_of.reshape(chains.shape)
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:

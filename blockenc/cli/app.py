@@ -15,38 +15,26 @@ import sqlite3
 import sys
 import time
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
+from blockenc.cli.inspect import show
+from blockenc.cli.progress import report, tracked
 from blockenc.errors import UNFORESEEN, BlockencError
 from blockenc.text import printable
 
 if TYPE_CHECKING:
-    from blockenc.datasets.engine import Engine, Finished, Summary, Track
-    from blockenc.datasets.formats import Format
-    from blockenc.datasets.manifest import Manifest
+    from blockenc.datasets.engine import Engine
     from blockenc.datasets.units import Selection
     from blockenc.keys import Key, KeySet
     from blockenc.scheme import Scheme
+    from blockenc.steps import Step
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
 _password_given: ContextVar[str] = ContextVar("password", default="")  # that of the variable
@@ -67,6 +55,16 @@ class Fit(str, enum.Enum):
 class Mode(str, enum.Enum):
     rgb = "rgb"
     keep = "keep"
+
+
+class Coding(str, enum.Enum):
+    png = "png"
+    jpeg = "jpeg"
+
+
+class Subsampling(str, enum.Enum):
+    none = "444"
+    half = "420"
 
 
 class Verify(str, enum.Enum):
@@ -134,6 +132,11 @@ def _describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
 
+
+STEPS_HELP = (
+    "Transforms in order, with commas; what a step has of its own after colons, such as "
+    "scramble:period=image,np:unit=block:period=image."
+)
 
 app = typer.Typer(
     name="blockenc",
@@ -242,7 +245,7 @@ def encrypt(
     dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
     block_size: Annotated[int, typer.Option(help="M: images are cut into M x M blocks.")] = 4,
-    steps: Annotated[str, typer.Option(help="Transforms in order, with commas.")] = "shuffle,np,ffx",
+    steps: Annotated[str, typer.Option(help=STEPS_HELP)] = "shuffle,np,ffx",
     ffx: Annotated[Ffx, typer.Option(help="Profile of the ffx step.")] = Ffx.byte,
     fit: Annotated[
         Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
@@ -254,6 +257,17 @@ def encrypt(
     convert: Annotated[
         bool, typer.Option("--convert", help="Accept what 8-bit RGB loses: 16 bits, CMYK, further frames.")
     ] = False,
+    format: Annotated[
+        Coding, typer.Option(help="Pictures as PNG, or as JPEG, which keeps steps on whole blocks only.")
+    ] = Coding.png,
+    quality: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Of JPEG, 1 to 100; default: 90."),
+    ] = None,
+    subsampling: Annotated[
+        Optional[Subsampling],  # noqa: UP045
+        typer.Option(help="Of JPEG: 444 (blocks of 8) or 420 (of 16); default: 444."),
+    ] = None,
     resize: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="N|WxH", help="Resize pictures first: the shorter side to N, or to W x H."),
@@ -291,11 +305,12 @@ def encrypt(
         bool, typer.Option("--again", help="Encrypt what is encrypted already once more.")
     ] = False,
 ) -> None:
-    """Encrypt SRC into DST: the same tree, images as PNG, with a manifest (blockenc.json).
+    """Encrypt SRC into DST: the same tree, images as PNG (or JPEG), with a manifest (blockenc.json).
 
     SRC holds images, CIFAR python batches, webdataset tar shards, .npy and .npz arrays, and Parquet or
     Arrow tables. A run that was cut off goes on when it is repeated.
     """
+    from blockenc.datasets.coding import coding_from
     from blockenc.datasets.engine import encrypt_files
     from blockenc.datasets.reading import Reading, parse_edges
 
@@ -308,6 +323,7 @@ def encrypt(
         crop=parse_edges("crop", crop),
         copy=tuple(copy or ()),
         max_bytes=max_memory << 20,
+        coding=coding_from(format.value, quality, subsampling and subsampling.value),
     )
     secret = _load_key(key, password_file)
     start = time.perf_counter()
@@ -324,13 +340,13 @@ def encrypt(
         shard=part,
         workers=workers,
         engine=_engine(engine, ray_address),
-        track=_progress("encrypting"),
+        track=tracked("encrypting"),
         selection=_selection(include, exclude, follow_links),
         skip_damaged=skip_damaged,
         again=again,
         warn=_warn,
     )
-    _report("encrypted", summary, time.perf_counter() - start, dst)
+    report("encrypted", summary, time.perf_counter() - start, dst)
 
 
 @app.command()
@@ -358,6 +374,13 @@ def decrypt(
         typer.Option(help="Without a manifest: steps of the encryption, as they were given there."),
     ] = None,
     mode: Annotated[Mode, typer.Option(help="Without a manifest: --mode of the encryption.")] = Mode.rgb,
+    format: Annotated[
+        Coding, typer.Option(help="Without a manifest: --format of the encryption.")
+    ] = Coding.png,
+    subsampling: Annotated[
+        Optional[Subsampling],  # noqa: UP045
+        typer.Option(help="Without a manifest: --subsampling of the encryption."),
+    ] = None,
     size: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="WxH", help="Without a manifest: size before padding; default: all of it."),
@@ -368,12 +391,13 @@ def decrypt(
     Where the manifest (blockenc.json) is lost, --block-size and --steps stand in for it; then nothing tells
     whether they, and the key, are right.
     """
+    from blockenc.datasets.coding import PNG, coding_from
     from blockenc.datasets.engine import decrypt_files, decrypt_unlisted
 
-    scheme = None
+    scheme, coding = None, coding_from(format.value, None, subsampling and subsampling.value)
     if block_size is not None and steps is not None:
         scheme = _scheme(block_size, steps, Ffx.byte)
-    elif block_size is not None or steps is not None or size is not None:
+    elif block_size is not None or steps is not None or size is not None or coding != PNG:
         raise ValueError("decrypting without a manifest: expected both --block-size and --steps")
     wanted_size = _size(size)
     secret = _load_key(key, password_file)
@@ -384,7 +408,7 @@ def decrypt(
         "force": force,
         "workers": workers,
         "engine": _engine(engine, ray_address),
-        "track": _progress("decrypting"),
+        "track": tracked("decrypting"),
         "selection": _selection(include, exclude, follow_links),
         "skip_damaged": skip_damaged,
         "warn": _warn,
@@ -392,15 +416,35 @@ def decrypt(
     if scheme is None:
         summary = decrypt_files(src, dst, secret, **options)
     else:
-        summary = decrypt_unlisted(src, dst, secret, scheme, size=wanted_size, mode=mode.value, **options)
-    _report("decrypted", summary, time.perf_counter() - start, dst)
+        summary = decrypt_unlisted(
+            src, dst, secret, scheme, size=wanted_size, mode=mode.value, coding=coding, **options
+        )
+    report("decrypted", summary, time.perf_counter() - start, dst)
 
 
 def _scheme(block_size: int, steps: str, ffx: Ffx) -> Scheme:
     from blockenc.scheme import Scheme
 
-    names = tuple(step.strip() for step in steps.split(",") if step.strip())
-    return Scheme(block_size=block_size, steps=names, channels=1, ffx=ffx.value)
+    given = tuple(_step(text.strip(), n) for n, text in enumerate(steps.split(",")) if text.strip())
+    return Scheme(block_size=block_size, steps=given, channels=1, ffx=ffx.value)
+
+
+def _step(text: str, n: int) -> str | Step:
+    """`KIND`, or `KIND:NAME=VALUE:...` with fields of the step as its JSON has them. Raises ValueError."""
+    from blockenc.scheme import step_from
+
+    kind, *pairs = text.split(":")
+    if not pairs:
+        return kind
+    fields: dict[str, str | int] = {"kind": kind}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not value or name in fields:
+            raise ValueError(
+                f"steps[{n}]: expected NAME=VALUE, each name once, such as period=image, got {text!r}"
+            )
+        fields[name] = int(value) if value.isdecimal() else value
+    return step_from(fields, n)
 
 
 def _selection(include: list[str] | None, exclude: list[str] | None, follow_links: bool) -> Selection:
@@ -448,24 +492,7 @@ def inspect(
     ] = None,
 ) -> None:
     """Tell what PATH is, without any password; with no PATH, which backends this install has."""
-    if path is None:
-        from blockenc.backends import backends
-
-        return _table("backends", backends())
-    from blockenc.datasets import formats, manifest
-
-    if path.exists() and not path.is_dir() and not path.is_file():
-        raise ValueError(f"{path}: is neither a file nor a folder")
-    if path.is_dir():
-        return _table(str(path / manifest.MANIFEST), _manifest_rows(manifest.read_folder(path)))
-    kind = next((kind for kind in formats.FORMATS if kind.names(path.name)), None)
-    if kind is not None and (kind is formats.IMAGE or manifest.find_manifest(path)):
-        return _table(str(path), _file_rows(path, kind))
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
-        return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
-    return _table(str(path), _key_rows(path))
+    show(path)
 
 
 @app.command()
@@ -480,91 +507,6 @@ def demo(
     except ImportError as error:
         raise BlockencError(f"demo: {error}; try: pip install 'blockenc[demo]'") from None
     typer.echo(f"report: {printable(report)}")
-
-
-def _key_rows(path: Path) -> dict[str, str]:
-    from blockenc.keys import keyfile
-
-    header = keyfile.read_header(path)
-    kdf = header["kdf"]
-    rows = {
-        "kind": "key file" if header["format"] == keyfile.KEY.format else "key-set file",
-        "fingerprint": header["fingerprint"],
-        "format": f"{header['format']} version {header['version']}",
-        "kdf": f"{kdf['name']} (n={kdf['n']}, r={kdf['r']}, p={kdf['p']})",
-        "cipher": header["cipher"]["name"],
-    }
-    mode = path.stat().st_mode & 0o777
-    if os.name == "posix" and mode & 0o077:
-        rows["warning"] = f"others may read or change this file (mode {mode:03o}): chmod 600 it"
-    return rows
-
-
-def _manifest_rows(manifest: Manifest) -> dict[str, str]:
-    sizes, kinds = Counter[tuple[int, int, int]](), Counter[str]()
-    for item in manifest.items():
-        kinds[item.format] += 1
-        sizes.update(picture[:3] for picture in item.images)
-    shown = [f"{n} of {w} x {h} x {c}" for (w, h, c), n in sizes.most_common(5)]
-    return {
-        "kind": "encrypted images",
-        "fingerprint": manifest.fingerprint,
-        **_scheme_rows(manifest),
-        "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
-        "images": str(sizes.total()),
-        "authenticated": _authentication(manifest),
-        "sizes": ", ".join(shown) + (", ..." if len(sizes) > len(shown) else ""),
-    }
-
-
-def _authentication(manifest: Manifest) -> str:
-    from blockenc.datasets.manifest import UNTAGGED
-
-    if manifest.version == UNTAGGED:
-        return f"no: version {UNTAGGED} has no tag, and anyone may have changed it"
-    return "with the key only: decrypt checks it, inspect cannot"
-
-
-def _scheme_rows(manifest: Manifest) -> dict[str, str]:
-    scheme = manifest.scheme
-    return {
-        "block size": str(scheme.block_size),
-        "steps": ", ".join(str(step) for step in scheme.steps),
-        "ffx": scheme.ffx,
-        "fit": manifest.fit,
-    }
-
-
-def _file_rows(path: Path, kind: Format) -> dict[str, str]:
-    from blockenc.datasets import manifest, pictures
-
-    rows = {"kind": kind.name}
-    if kind.name == "image":
-        size, mode = pictures.image_header(path)
-        rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
-    found = manifest.find_manifest(path)
-    if found is None:
-        return {**rows, "encrypted": "not known: no manifest beside it"}
-    owner, item = found
-    if item is None:
-        return {**rows, "encrypted": f"not listed in {owner.paths[0]}"}
-    many = len(item.images) != 1
-    original = f"{len(item.images)} images" if many else "{} x {}".format(*next(iter(item.images)))
-    return {
-        **rows,
-        "encrypted": f"yes, by {owner.paths[0]}",
-        "authenticated": _authentication(owner),
-        "fingerprint": owner.fingerprint,
-        **_scheme_rows(owner),
-        "original": f"{item.source}, {original}",
-    }
-
-
-def _table(title: str, rows: dict[str, str]) -> None:
-    table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
-    for name, value in rows.items():
-        table.add_row(Text(name), Text(printable(value), overflow="fold"))
-    Console().print(table)
 
 
 def _at_terminal() -> bool:
@@ -593,53 +535,6 @@ def _load_key(path: Path, password_file: Path | None) -> Key | KeySet:
 
     keyfile.read_header(path)  # a wrong path is told before a password is asked for
     return load_key(path, _password(password_file))
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        images = task.fields["images"]
-        rate = images / task.elapsed if task.elapsed else 0.0
-        return Text(f"{images} images, {rate:.1f}/s", style="progress.data.speed")
-
-
-def _progress(label: str) -> Track:
-    """A progress bar on stderr, if that is a terminal: bytes of the sources, images, rate, time left."""
-
-    def track(done: Iterable[Finished], total: int) -> Iterable[Finished]:
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            _RateColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(label, total=total, images=0)
-            images = 0
-            for unit in done:
-                images += unit.images
-                progress.update(task, advance=unit.size, images=images)
-                yield unit
-
-    return track
-
-
-def _report(verb: str, summary: Summary, seconds: float, dst: str) -> None:
-    """What was done, in one line; then a line for each kind of file that was left out."""
-    from blockenc.datasets.units import described
-
-    images = f"{summary.images} image{'s' * (summary.images != 1)}"
-    resumed = f"; {summary.resumed} were done before" if summary.resumed else ""
-    copied = f"; {summary.without} files without images copied" if summary.without else ""
-    if summary.copied:
-        copied += f"; {summary.copied} copied unencrypted (--copy)"
-    if summary.metadata:
-        copied += f"; metadata (EXIF, colour profile, text) of {summary.metadata} left out"
-    size = f"{summary.pixels / 1e6:.2f} megapixels"
-    lines = [f"{verb} {images} ({size}) in {seconds:.2f} s to {dst}{resumed}{copied}"]
-    for line in lines + described(summary.left_out):
-        typer.echo(printable(line))
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -28,8 +28,9 @@ import torch
 
 from blockenc.backends import choose
 from blockenc.cipher import Cipher
-from blockenc.datasets import journal
-from blockenc.datasets.formats import BY_NAME, COPIED, Format, format_of
+from blockenc.datasets import journal, pictures
+from blockenc.datasets.coding import PNG, Coding
+from blockenc.datasets.formats import BY_NAME, COPIED, IMAGE, Format, format_of
 from blockenc.datasets.manifest import (
     MANIFEST,
     Item,
@@ -221,7 +222,8 @@ def encrypt_files(
     scheme: its channels are not used; grey, RGB and RGBA images are encrypted with 1, 3 and 4.
     fit: what becomes of an image that the block size does not divide: an error; cropped at the right and
         bottom; or padded there by repeating the edge, which decryption undoes.
-    reading: how picture files are read, and what is copied as it is (blockenc.datasets.reading.Reading).
+    reading: how picture files are read and written, and what is copied as it is
+        (blockenc.datasets.reading.Reading). JPEG goes with schemes that leave whole blocks of 8 or 16 only.
     force: overwrite files in dst that no manifest there lists.
     verify: decrypt what was written and compare it with the source: of no file, of up to SAMPLE files
         picked at random, or of all. A file that fails is not put in place. One of them that an earlier run,
@@ -244,6 +246,11 @@ def encrypt_files(
         raise ValueError(
             "ffx: PNG files hold bytes and the decimal profile's values do not fit; "
             "use the byte profile here, or blockenc.Cipher from Python"
+        )
+    reading.coding.check_scheme(scheme)
+    if verify != "none" and not reading.coding.exact:
+        raise ValueError(
+            f"verify: compares to the pixel, and {reading.coding.name} files do not keep pixels exactly"
         )
     choose("cpu", backend)  # raises if there is no such backend
     _check_tree_options(src, selection, skip_damaged)
@@ -337,15 +344,17 @@ def decrypt_files(
     skip_damaged: bool = False,
     warn: Warn = _warn,
 ) -> Summary:
-    """Decrypt what `encrypt_files` wrote, a folder or one file of it; images come out as PNG, to the pixel.
+    """Decrypt what `encrypt_files` wrote, a folder or one file of it; images come out as PNG, to the pixel
+    unless they were encrypted as JPEG.
 
     max_bytes: the most that one picture, row, member or batch may take (blockenc.datasets.reading.Reading).
     selection, skip_damaged: as with `encrypt_files`, of the files that the manifest lists; an altered file
     counts as damaged. A manifest too old to be authenticated is told to `warn`.
 
     Raises WrongKeyError if the manifest names another key; ManifestError if there is none, or if it was
-    altered; ImageFileError for an image that is not as it was encrypted; OSError. As with `encrypt_files`,
-    a run that was cut off is taken up.
+    altered; ImageFileError for an image that is not as it was encrypted (for a JPEG file of another
+    subsampling before anything is written); OSError. As with `encrypt_files`, a run that was cut off is taken
+    up.
     """
     _check_tree_options(src, selection, skip_damaged)
     if src.is_dir():
@@ -370,9 +379,11 @@ def decrypt_files(
         manifest, only = found
         if only is None:
             raise ManifestError(f"{manifest.paths[0]}: does not list {src.name}")
-        folder, name = single_target(src, Path(dst), BY_NAME[only.format], _ends_in_slash(dst))
+        kind, output = BY_NAME[only.format], manifest.reading.of_output()
+        folder, name = single_target(src, Path(dst), kind, output, _ends_in_slash(dst))
         root = src.parent
     manifest.authenticate(key, warn)
+    reading = dataclasses.replace(manifest.reading.of_output(), max_bytes=max_bytes)
     place, real, left_out, permissions = Folder(folder), root.resolve(), LeftOut(), Permissions(root)
     if not only:
         note_unlisted(src, manifest, left_out)
@@ -386,7 +397,8 @@ def decrypt_files(
                 file = root / item.name
                 if not file.is_file():
                     raise FileNotFoundError(errno.ENOENT, "listed in the manifest, and missing", str(file))
-                yield Unit(item.name, item.name, item.format, stamp_of(file), item, replace=force)
+                target = BY_NAME[item.format].target(item.name, reading)
+                yield Unit(item.name, target, item.format, stamp_of(file), item, replace=force)
 
     work = journal.work_folder(folder, name)
     resuming = place.is_file(f"{work.name}/journal")
@@ -403,6 +415,8 @@ def decrypt_files(
         if not only and not selection.follow_links:
             _check_inside(real, root / unit.source)
         check_target(place, unit, resuming)
+        if unit.format == IMAGE.name and not reading.coding.exact and not skip_damaged:
+            pictures.check_encrypted(root / unit.source, root / unit.source, reading)
         permissions.add(unit.source)
     job = Job(
         decrypt=True,
@@ -412,7 +426,7 @@ def decrypt_files(
         ciphers=_ciphers(key, manifest.scheme, channels, backend),
         block_size=manifest.scheme.side,
         fit=manifest.fit,
-        reading=Reading(max_bytes=max_bytes),
+        reading=reading,
         skip_damaged=skip_damaged,
     )
     head = {"job": "decrypt", **manifest.head()}
@@ -442,6 +456,7 @@ def decrypt_unlisted(
     *,
     size: tuple[int, int] | None = None,
     mode: str = "rgb",
+    coding: Coding = PNG,
     max_bytes: int = MAX_BYTES,
     backend: str | None = None,
     force: bool = False,
@@ -456,17 +471,19 @@ def decrypt_unlisted(
 
     Nothing tells whether key and scheme are those of the encryption: with others, noise comes out, without
     an error. `warn` is told so. size: width and height that every image had before it was padded; default:
-    images come out as large as they are. mode: that of the encryption (blockenc.datasets.reading.Reading).
-    The other arguments are those of `decrypt_files`.
+    images come out as large as they are. mode, coding: those of the encryption
+    (blockenc.datasets.reading.Reading). The other arguments are those of `decrypt_files`.
 
-    Raises ValueError for JPEG files, which do not keep encrypted pixels, for an image that the block size
-    does not divide or that is smaller than `size`, and if a manifest is there; ImageFileError; OSError.
+    Raises ValueError for JPEG files unless `coding` is theirs and the scheme leaves blocks whole, for an
+    image that the block size does not divide or that is smaller than `size`, and if a manifest is there;
+    ImageFileError; OSError.
     """
     _check_tree_options(src, selection, skip_damaged)
     if listed := manifest_of(src):
         whole = f"decrypt {listed.parent}" if src.is_dir() else "decrypt it"
         raise ValueError(f"{src}: listed in {listed}, which tells the scheme and sizes; {whole} without them")
-    reading = Reading(mode=mode, max_bytes=max_bytes).of_output()
+    coding.check_scheme(scheme)
+    reading = Reading(mode=mode, max_bytes=max_bytes, coding=coding).of_output()
     folder, manifest_name, single = _destination(src, dst, None, reading)
     root = src if single is None else src.parent
     name = manifest_name.removesuffix(".json")
@@ -482,8 +499,14 @@ def decrypt_unlisted(
         resuming = place.is_file(f"{work.name}/journal")
         for unit in units:
             check_target(place, unit._replace(replace=force), resuming)
-            if unit.source.lower().endswith((".jpg", ".jpeg")):
-                raise ValueError(f"{root / unit.source}: JPEG files do not keep encrypted pixels")
+            path = root / unit.source
+            if unit.source.lower().endswith((".jpg", ".jpeg")) and coding.exact:
+                raise ValueError(
+                    f"{path}: JPEG files do not keep encrypted pixels, unless they were encrypted for it; "
+                    "give the format jpeg (--format) if it was"
+                )
+            if unit.format == IMAGE.name and not coding.exact:
+                pictures.check_encrypted(path, path, reading)
         warn(
             f"{src}: no manifest, so that nothing tells whether the key, the block size and the steps "
             "are those of the encryption; look at what comes out"
@@ -688,7 +711,7 @@ def _destination(
     kind = format_of(src, reading.at(src.name))
     if kind is None:
         raise ImageFileError(f"{src}: not an image, or data set file, that can be encrypted")
-    folder, name = single_target(src, dst, kind, slash)
+    folder, name = single_target(src, dst, kind, reading, slash)
     return folder, MANIFEST if folder == dst else f"{name}.json", (kind, name)
 
 

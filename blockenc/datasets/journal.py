@@ -13,7 +13,6 @@ and only files with names of our own making are deleted.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import json
 import os
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 from blockenc.datasets.manifest import MAX_LINE, Item, ManifestError, Picture, Pictures
 from blockenc.datasets.work import Result, Unit
 from blockenc.errors import BlockencError, WrongKeyError
-from blockenc.files import TEMPORARY, Folder, make_folders, sync_folder
+from blockenc.files import TEMPORARY, Folder, make_folders, sha256_of, sync_folder
 from blockenc.hidden import hide, reveal
 from blockenc.keys import Key, KeySet
 
@@ -186,11 +185,8 @@ class Journal:
         self._dst.sweep(self._name, keep=spilled.__contains__)
 
     def _sha256(self, name: str) -> str:
-        digest = hashlib.sha256()
         with open(self._dst.open(f"{self._name}/{name}", os.O_RDONLY), "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+            return sha256_of(file)
 
 
 def _unreadable(folder: Path, why: object) -> ManifestError:

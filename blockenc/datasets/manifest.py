@@ -190,13 +190,14 @@ class Item(NamedTuple):
             separator = b",\n"
         yield b"\n  ]}"
 
-    def check(self) -> Item:
+    def check(self, reading: Reading = DEFAULT) -> Item:
         """Itself; raises ValueError or KeyError for a name that leads astray.
 
         A manifest may come from anyone: it must not lead out of its folder, nor to files of other kinds.
+        reading: that of the manifest, which says what pictures are written as.
         """
         path, kind = Path(self.name), BY_NAME[self.format]
-        foreign = kind.target(self.name).lower() != self.name.lower() or not kind.names(path.name)
+        foreign = kind.target(self.name, reading).lower() != self.name.lower() or not kind.names(path.name)
         hidden = any(part.startswith(".") for part in path.parts[:-1])  # such as the folder of a journal
         no_name = b"\0" in self.key or not isinstance(self.source, str)
         if path.anchor or ".." in path.parts or foreign or hidden or no_name:
@@ -264,7 +265,8 @@ class Manifest:
             last = item
 
     def _items(self, path: Path) -> Iterator[Item]:
-        return _items(path, Manifest.read(path).version)
+        own = Manifest.read(path)
+        return _items(path, own.version, own.reading)
 
     def find(self, name: str) -> Item | None:
         return next((item for item in self.items() if item.name == name), None)
@@ -355,7 +357,8 @@ class Manifest:
         if (theirs := other.reading.to_dict()) != (ours := self.reading.to_dict()):
             raise ManifestError(
                 f"{other.paths[0]}: this folder was encrypted with other options, {theirs} "
-                f"instead of {ours}; give those (--mode, --resize, --crop) or another DST"
+                f"instead of {ours}; give those (--mode, --resize, --crop, --format, --quality, "
+                "--subsampling) or another DST"
             )
 
 
@@ -398,7 +401,7 @@ def _tag(file: BinaryIO) -> str:
     return match[1].decode()
 
 
-def _items(path: Path, version: int) -> Iterator[Item]:
+def _items(path: Path, version: int, reading: Reading) -> Iterator[Item]:
     with open(path, "rb") as file:
         _head(file)
         while True:
@@ -425,7 +428,7 @@ def _items(path: Path, version: int) -> Iterator[Item]:
                 else:
                     source = fields.pop("source")
                     item = Item(name, source, IMAGE.name, Pictures([Picture(**fields).check()]))
-                item.check()
+                item.check(reading)
             yield item
 
 

@@ -29,6 +29,11 @@ def in_ray(address: str | None = None) -> Engine:
         raise BlockencError("--engine ray needs Ray: pip install 'blockenc[ray]'") from None
 
     def engine(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[Done]:
+        if any(cipher.per_image or not cipher.takes_any_size for cipher in job.ciphers.values()):
+            raise BlockencError(
+                "--engine ray: secrets are derived for each size of image, or for each image, and the key "
+                "does not leave this process; use --engine threads"
+            )
         ours = not ray.is_initialized()
         if ours:
             ray.init(

@@ -155,10 +155,24 @@ def read(source: Source, name: object, reading: Reading) -> Stored:
 def read_encrypted(source: Source, name: object, reading: Reading) -> np.ndarray:
     """The pixels [H, W, C] of an encrypted picture file: grey, RGB or RGBA. Raises ImageFileError."""
     with _opened(source, name, reading) as image:
-        if image.format != "PNG" or image.mode not in ("L", "RGB", "RGBA") or _is_deep(image):
-            raise ImageFileError(f"{name}: not an encrypted picture, which is an 8-bit grey, RGB or RGBA PNG")
+        _check_encrypted(image, name, reading)
         _load(image, name)
         return _channels_last(np.array(image))
+
+
+def check_encrypted(source: Source, name: object, reading: Reading) -> None:
+    """Raises ImageFileError for what its header tells to be no encrypted picture of this reading."""
+    with _opened(source, name, reading) as image:
+        _check_encrypted(image, name, reading)
+
+
+def _check_encrypted(image: Image.Image, name: object, reading: Reading) -> None:
+    coding = reading.coding
+    modes = ("L", "RGB", "RGBA") if coding.has_alpha else ("L", "RGB")
+    if image.format != coding.name or image.mode not in modes or _is_deep(image):
+        kinds = "grey, RGB or RGBA" if coding.has_alpha else "grey or RGB"
+        raise ImageFileError(f"{name}: not an encrypted picture, which is an 8-bit {kinds} {coding.name}")
+    coding.check_file(image, name)
 
 
 def stored(image: Image.Image, name: object, reading: Reading) -> Stored:
@@ -195,7 +209,7 @@ def stored(image: Image.Image, name: object, reading: Reading) -> Stored:
 def opened(source: Source, name: object, reading: Reading) -> Iterator[Image.Image]:
     """A picture that can be encrypted without loss, or whose loss the user accepts. Raises ImageFileError."""
     with _opened(source, name, reading) as image:
-        if not reading.convert and (what := _lossy(image)):
+        if not reading.convert and (what := _lossy(image, reading)):
             raise RefusedError(
                 f"{name}: {what}, of which 8-bit RGB would keep only a part; convert it first, "
                 "accept the loss with convert (--convert), or copy it unencrypted with copy (--copy)"
@@ -315,7 +329,7 @@ def _with_alpha(mode: str) -> str:
     return "RGBA" if mode in ("RGB", "RGBA") else "LA"
 
 
-def _lossy(image: Image.Image) -> str | None:
+def _lossy(image: Image.Image, reading: Reading) -> str | None:
     """What there is of a picture that its 8-bit RGB form does not have, if anything; in words."""
     if _is_deep(image):
         return "more than 8 bits a sample"
@@ -324,6 +338,9 @@ def _lossy(image: Image.Image) -> str | None:
     # A photo with an embedded preview is an MPO of two frames: the first is the photo.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         return "several frames"
+    transparent = image.mode in ("LA", "RGBA") or "transparency" in image.info
+    if transparent and not reading.coding.has_alpha:
+        return f"transparency, for which {reading.coding.name} files have no room"
     return None
 
 
@@ -363,6 +380,8 @@ def _mode(image: Image.Image, reading: Reading) -> str:
         mode = {"P": "RGB", "1": "L"}.get(mode, mode)
     if "transparency" in image.info and mode != "P":
         mode = _with_alpha(mode)
+    if not reading.coding.has_alpha:
+        mode = {"P": "RGB", "LA": "L", "RGBA": "RGB"}.get(mode, mode)
     return mode
 
 

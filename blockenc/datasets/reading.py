@@ -1,4 +1,4 @@
-"""What a user asked of a run about reading: the options that a format needs to know."""
+"""What a user asked of a run about files: how they are read, and how pictures are written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import fnmatch
 import re
 from typing import Any
 
+from blockenc.datasets.coding import PNG, Coding, coding_from
 from blockenc.datasets.pixels import Size
 
 MODES = ("rgb", "keep")
@@ -31,6 +32,7 @@ class Reading:
         no name there is `shard.tar/@pax`, headers of members, `table.parquet/@metadata`, of the schema and
         its fields, and `table.parquet/@numbers`, numbers that are suspicious together.
     max_bytes: the most that one picture, row, member or batch may take once it is unpacked.
+    coding: how encrypted picture files are coded, PNG or JPEG (blockenc.datasets.coding).
 
     What follows is of one file. file: its name, below which `copy` looks. copied: names in it that an earlier
     run has let through. trusted: it is our own output, so nothing in it is suspected of being a picture.
@@ -42,6 +44,7 @@ class Reading:
     crop: Edges | None = None
     copy: tuple[str, ...] = ()
     max_bytes: int = MAX_BYTES
+    coding: Coding = PNG
     file: str = ""
     copied: frozenset[str] = frozenset()
     trusted: bool = False
@@ -68,12 +71,23 @@ class Reading:
 
     def of_output(self, copied: frozenset[str] | tuple[str, ...] = ()) -> Reading:
         """For a file that this library wrote with this reading, in which `copied` was let through."""
-        return Reading(mode=self.mode, max_bytes=self.max_bytes, copied=frozenset(copied), trusted=True)
+        return Reading(
+            mode=self.mode,
+            max_bytes=self.max_bytes,
+            coding=self.coding,
+            copied=frozenset(copied),
+            trusted=True,
+        )
 
     def copies(self, member: str = "") -> bool:
         """Whether something in the file, or without a name the file itself, is copied as it is."""
         name = f"{self.file}/{member}" if member else self.file
         return member in self.copied or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.copy)
+
+    @property
+    def suffix(self) -> str:
+        """Of the picture files that are made of those read: decryption makes PNG files."""
+        return PNG.suffix if self.trusted else self.coding.suffix
 
     @property
     def reduces(self) -> bool:
@@ -82,7 +96,8 @@ class Reading:
 
     def to_dict(self) -> dict[str, Any]:
         """What manifests note: all that decides about the pixels of a picture that is encrypted."""
-        return {"mode": self.mode, "resize": _listed(self.resize), "crop": _listed(self.crop)}
+        fields = {"mode": self.mode, "resize": _listed(self.resize), "crop": _listed(self.crop)}
+        return fields if self.coding == PNG else {**fields, "coding": self.coding.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Reading:
@@ -92,6 +107,7 @@ class Reading:
             fields["mode"],
             resize=tuple(resize) if isinstance(resize, list) else resize,
             crop=tuple(crop) if isinstance(crop, list) else crop,
+            coding=coding_from(**fields["coding"]) if "coding" in fields else PNG,
         )
 
 

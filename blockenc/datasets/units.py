@@ -184,7 +184,7 @@ class Units:
                     raise encrypted_already(src, src / source)
                 left_out.add(OTHER, source)
             else:
-                self.add(source, kind, kind.target(source))
+                self.add(source, kind, kind.target(source, reading))
         if not self._one("SELECT 1 FROM units WHERE format NOT IN ('metadata', 'copied')"):
             found = "".join(f"; {line}" for line in described(left_out))
             if count := self._one("SELECT count(*) FROM units WHERE format = ?", COPIED.name):
@@ -196,10 +196,10 @@ class Units:
                 f"{src}: no images here (looked for {' '.join(pixels.SUFFIXES)} "
                 f".tar .npy .npz .parquet .arrow and CIFAR batches){found}"
             )
-        self._check_names(src)
+        self._check_names(src, reading)
         return left_out
 
-    def _check_names(self, src: Path) -> None:
+    def _check_names(self, src: Path, reading: Reading) -> None:
         """Raise ValueError if an output would be where a folder must be, or has a name that is ours."""
         query = (
             "SELECT a.source, b.source FROM units a JOIN units b "
@@ -208,7 +208,7 @@ class Units:
         if row := self._database.execute(query).fetchone():
             file, below = (src / os.fsdecode(name) for name in row)
             raise ValueError(
-                f"{file} would become {BY_NAME[self._format_of(row[0])].target(file.name)}, "
+                f"{file} would become {BY_NAME[self._format_of(row[0])].target(file.name, reading)}, "
                 f"which is a folder ({below} is in it); rename one"
             )
         for (name,) in self._database.execute("SELECT target FROM units WHERE instr(target, x'2f') = 0"):
@@ -380,12 +380,14 @@ def _is_manifest(path: Path) -> bool:
     return is_manifest(path)
 
 
-def single_target(src: Path, dst: Path, kind: Format, folder_meant: bool = False) -> tuple[Path, str]:
+def single_target(
+    src: Path, dst: Path, kind: Format, reading: Reading, folder_meant: bool = False
+) -> tuple[Path, str]:
     """Where one file goes: into the folder `dst`, or to the file `dst` if that has the suffix it takes.
 
     Raises ValueError for another suffix, unless there is such a folder, or `folder_meant`.
     """
-    name = kind.target(src.name)
+    name = kind.target(src.name, reading)
     suffix = PurePosixPath(name).suffix
     if dst.is_dir() or folder_meant or not dst.suffix:
         folder = as_folder(dst)
@@ -393,12 +395,12 @@ def single_target(src: Path, dst: Path, kind: Format, folder_meant: bool = False
         folder, name = dst.parent, dst.name
     else:
         if kind is IMAGE:
-            what = "pictures are written as PNG files"
+            what = f"pictures are written as {suffix[1:].upper()} files"
         else:
             what = f"{src.name} comes out as a {suffix} file" if suffix else f"{src.name} comes out as {name}"
         better = dst.stem + suffix
-        if kind.names(dst.name) and kind.target(dst.name).endswith(suffix):
-            better = kind.target(dst.name)  # knows of suffixes in two parts
+        if kind.names(dst.name) and kind.target(dst.name, reading).endswith(suffix):
+            better = kind.target(dst.name, reading)  # knows of suffixes in two parts
         write = f"write {dst.with_name(better)}, or " if suffix else ""
         raise ValueError(f"{dst}: {what}; {write}name a folder (with / at its end)")
     if (folder / name).resolve() == src.resolve():

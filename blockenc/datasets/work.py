@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -95,11 +95,12 @@ class Encrypting:
             mode = ""
         if stored.palette is not None:
             palette = pictures.pack_palette(stored.palette, self._padded)
-        digest = pixels.digest(image)
+        data = self.reading.coding.encode(image)
+        digest = self.reading.coding.digest(data, image)
         self.pictures.add([Picture(width, height, image.shape[2], digest, mode, stored.orientation, palette)])
         self.pixels += height * width
         self.metadata += stored.metadata
-        return pixels.stored_png(image)
+        return data
 
     def copies(self, member: str) -> bool:
         if found := self.reading.copies(member):
@@ -131,7 +132,7 @@ class Decrypting:
         self.metadata = 0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        expected = self._expected(images)
+        expected = self._expected(images, map(pixels.digest, images))
         if not expected:
             return images
         first = expected[0]
@@ -145,7 +146,7 @@ class Decrypting:
     def stored(self, source: Source, name: object) -> Stored:
         """The decrypted picture of a file."""
         image = pictures.read_encrypted(source, name, self.reading)
-        (picture,) = self._expected(image[None])
+        (picture,) = self._expected(image[None], [self.reading.coding.digest(source, image)])
         if picture.mode in pictures.BESIDE:
             colours, beside = (
                 self._decrypted(part[None], picture)[0] for part in (image[..., :3], image[..., 3:])
@@ -158,15 +159,15 @@ class Decrypting:
     def copies(self, member: str) -> bool:
         return self.reading.copies(member)
 
-    def _expected(self, images: np.ndarray) -> list[Picture]:
+    def _expected(self, images: np.ndarray, digests: Iterable[str]) -> list[Picture]:
         """What the manifest lists for these images, which are as it says."""
         expected = list(itertools.islice(self._left, len(images)))
         if len(expected) < len(images):
             raise self.altered(f"it holds more than {len(self.pictures)} images")
-        for number, (image, picture) in enumerate(zip(images, expected), self.done):
+        for number, (image, found, picture) in enumerate(zip(images, digests, expected), self.done):
             size = pixels.fitted_size(picture[:2], self.job.block_size, self.job.fit)
             shape = (size[1], size[0], picture.channels)
-            if image.shape != shape or pixels.digest(image) != picture.sha256:
+            if image.shape != shape or found != picture.sha256:
                 raise self.altered(f"image {number} differs" if len(self.pictures) > 1 else "")
         self.done += len(images)
         if expected:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from blockenc.hidden import hide, reveal
 
 ROUNDS = 10
+BYTE_RADIX = 16  # of the byte profile: a byte is two hexadecimal numerals
 MAX_RADIX = 2**16
 
 
@@ -23,15 +24,13 @@ class FF1:
     """
 
     def __init__(self, key: bytes, radix: int) -> None:
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
         key = hide(key)
         if not 2 <= radix <= MAX_RADIX:
             raise ValueError(f"radix: expected 2..{MAX_RADIX}, got {radix}")
         if len(reveal(key)) not in (16, 24, 32):
             raise ValueError(f"key: AES takes 16, 24 or 32 bytes, got {len(reveal(key))}")
         self.radix = radix
-        self._encrypt_blocks = Cipher(algorithms.AES(reveal(key)), modes.ECB()).encryptor().update
+        self._encrypt_blocks = _aes(key)
         # Room for a sequence of calls on short strings to share rounds.
         self._round = functools.lru_cache(maxsize=4096)(self._round_value)
 
@@ -101,12 +100,32 @@ def _xor(x: bytes, y: bytes) -> bytes:
     return (int.from_bytes(x, "big") ^ int.from_bytes(y, "big")).to_bytes(16, "big")
 
 
-def byte_table(key: bytes) -> np.ndarray:
-    """The `byte` profile: FF1 on two hexadecimal numerals, as uint16 [256] (a permutation of 0..255)."""
+def _aes(key: bytes) -> Callable[[bytes], bytes]:
+    """AES of blocks of 16 bytes, each on its own."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
     key = hide(key)
-    cipher = FF1(key, radix=16)
-    high, low = divmod(np.arange(256), 16)
-    for i in range(ROUNDS):  # FF1.encrypt of all values at once: a half has 16 values, a round so many sums
-        y = np.array([cipher._round_value(i, half, 2, b"") % 16 for half in range(16)])
-        high, low = low, (high + y[low]) % 16
-    return (high << 4 | low).astype(np.uint16)
+    return Cipher(algorithms.AES(reveal(key)), modes.ECB()).encryptor().update
+
+
+def byte_tables(keys: Sequence[bytes]) -> np.ndarray:
+    """The `byte` profile: FF1 on two hexadecimal numerals, as uint16 [keys, 256], permutations of 0..255.
+
+    All values of all keys at once. A half is one numeral, of which there are 16, so that all rounds together
+    ask for 160 numbers y: the CBC-MAC of the block P and a block Q, which ends in the round and the half.
+    """
+    p = bytes([1, 2, 1, 0, 0, BYTE_RADIX, 10, 1, 0, 0, 0, 2, 0, 0, 0, 0])
+    q = np.zeros((ROUNDS, BYTE_RADIX, 16), np.uint8)
+    q[:, :, 14] = np.arange(ROUNDS)[:, None]
+    q[:, :, 15] = np.arange(BYTE_RADIX)
+    y = np.empty((ROUNDS, len(keys), BYTE_RADIX), np.uint8)
+    for k, key in enumerate(map(hide, keys)):
+        encrypt = _aes(key)
+        answers = encrypt((q ^ np.frombuffer(encrypt(p), np.uint8)).tobytes())
+        # y is the number in the first 8 bytes of an answer; its remainder is that of the last one.
+        y[:, k] = np.frombuffer(answers, np.uint8).reshape(ROUNDS, BYTE_RADIX, 16)[:, :, 7]
+    of_key = np.arange(len(keys))[:, None] * BYTE_RADIX  # where the numbers of a key begin in a round's
+    high, low = divmod(np.arange(BYTE_RADIX**2)[None], BYTE_RADIX)
+    for numbers in y.reshape(ROUNDS, -1):
+        high, low = low, (high + numbers[of_key + low]) % BYTE_RADIX
+    return (high * BYTE_RADIX + low).astype(np.uint16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def decrypt(password: bytes, value: int) -> int:
     return _join(a, b)
 
 
-def decimal_table(password: bytes) -> np.ndarray:
-    """The `decimal` profile: what 0..255 encipher to, as uint16 [256] with values in 0..999."""
-    password = hide(password)
-    return np.array([encrypt(password, value) for value in range(256)], np.uint16)
+def decimal_tables(passwords: Sequence[bytes]) -> np.ndarray:
+    """The `decimal` profile: what 0..255 encipher to, as uint16 [passwords, 256] with values in 0..999."""
+    hidden = list(map(hide, passwords))
+    return np.array([[encrypt(password, value) for value in range(256)] for password in hidden], np.uint16)

@@ -60,6 +60,14 @@ def protect(
     The copy hides the key no better than its first layer does: a smooth table or a natural image filter,
     permuted, betrays the permutation (docs/accuracy.md measures that). Raises TypeError or ValueError that
     says what does not fit.
+
+    >>> from blockenc import Key
+    >>> patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)  # a patch embedding, of any model
+    >>> model = nn.Sequential(patches, nn.Flatten(), nn.Linear(8 * 8 * 8, 10)).eval()
+    >>> cipher = Cipher(Key.generate(), block_size=4, steps=["shuffle", "np"])
+    >>> locked, x = protect(model, cipher), torch.rand(2, 3, 32, 32)
+    >>> torch.allclose(locked(cipher.encrypt(x)), model(x), atol=1e-4)
+    True
     """
     return _fold(model, cipher, mean, std, stem, example, inverse=False)
 
@@ -77,6 +85,14 @@ def unprotect(
 
     Compared as there. Exact for a BlockEmbedding; for a convolution up to the rounding of products with
     ratios of `std`. A bias that `protect` added stays.
+
+    >>> import blockenc
+    >>> embedding = blockenc.nn.BlockEmbedding(4, 8)
+    >>> model = nn.Sequential(embedding, nn.Flatten(), nn.Linear(8 * 8 * 8, 10)).eval()
+    >>> cipher = blockenc.Cipher(blockenc.Key.generate(), block_size=4)
+    >>> again, x = unprotect(protect(model, cipher), cipher), torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    >>> torch.equal(again(x), model(x))
+    True
     """
     return _fold(model, cipher, mean, std, stem, example, inverse=True)
 

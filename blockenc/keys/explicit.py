@@ -37,6 +37,10 @@ class ExplicitKey(AnySecret):
             raise TypeError(f"secrets: expected a sequence, got {type(reveal(secrets)).__name__}")
         self._hidden = hide(tuple(_copied(hide(secret), n) for n, secret in enumerate(reveal(secrets))))
 
+    @property
+    def derives(self) -> bool:
+        return False
+
     def secret(self, n: int, steps: int) -> Any:
         """The secret of step n of a scheme of so many steps, hidden."""
         secrets = reveal(self._hidden)

@@ -9,16 +9,23 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from blockenc.hidden import NotPickled, hide, reveal
-from blockenc.keys.keystream import KEY_BYTES, AesKeystream, hkdf
+from blockenc.keys.keystream import KEY_BYTES, AesKeystreams, hkdf
 
 
 class AnySecret(NotPickled):
     """What keys have in common: shown by fingerprint, compared by what they hold."""
 
     __slots__ = ()
+
+    @property
+    def derives(self) -> bool:
+        """Whether secrets are derived of it, for whatever they are bound to, so that images may have their
+        own."""
+        return True
 
     @property
     def fingerprint(self) -> str:
@@ -35,7 +42,7 @@ class AnySecret(NotPickled):
         """
         contents = hide(self._contents())
         alike = len(set(reveal(contents))) == 1
-        return hkdf(hide(b"".join(reveal(contents)[: 1 if alike else None])), info)
+        return reveal(hkdf(hide(b"".join(reveal(contents)[: 1 if alike else None])), [info])[0])
 
     def __repr__(self) -> str:
         try:
@@ -66,7 +73,7 @@ class Key(AnySecret):
     def __init__(self, secret: bytes) -> None:
         secret = hide(secret)
         self._hidden = hide(key_bytes(secret, "key", f"{KEY_BYTES} bytes"))
-        self._fingerprint = hkdf(hide(self._secret), "blockenc/1/fingerprint")[:8].hex()
+        self._fingerprint = reveal(hkdf(self._hidden, ["blockenc/1/fingerprint"])[0])[:8].hex()
 
     @classmethod
     def generate(cls) -> Key:
@@ -145,13 +152,13 @@ class Key(AnySecret):
         from blockenc.keys.keyfile import check_password
 
         check_password(name, "name")
-        return Key(hkdf(hide(self._secret), f"blockenc/derive/{name}"))
+        return Key(hkdf(self._hidden, [f"blockenc/derive/{name}"])[0])
 
-    def keystream(self, info: str) -> AesKeystream:
-        return AesKeystream(hide(hkdf(hide(self._secret), info)))
+    def keystreams(self, infos: Sequence[str]) -> AesKeystreams:
+        return AesKeystreams(hkdf(self._hidden, infos))
 
-    def cipher_key(self, info: str, profile: str) -> bytes:
-        return hide(hkdf(hide(self._secret), info))
+    def cipher_keys(self, infos: Sequence[str], profile: str) -> list[bytes]:
+        return hkdf(self._hidden, infos)
 
 
 def key_bytes(value: Any, name: str, expected: str) -> bytes:

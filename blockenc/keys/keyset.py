@@ -123,6 +123,10 @@ class KeySet(AnySecret):
         """The kinds of steps that have a key of their own here."""
         return tuple(self._members)
 
+    @property
+    def derives(self) -> bool:
+        return all(member.derives for member in self._named().values())
+
     def member(self, kind: str) -> Secret:
         """The secret of one kind of step. Raises ValueError where there is none."""
         found = self._members.get(kind, self._rest)

@@ -1,10 +1,14 @@
 """What a key offers to the steps: a keystream for an *info*, and the numbers drawn from it.
 
-Nothing here, nor anywhere in this package, knows the kinds of steps.
+Where images have keys of their own, there is an info for each image, and the keystreams of all are read
+together, a row for each: K rows, mostly one. Nothing here, nor anywhere in this package, knows the kinds of
+steps.
 """
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,19 +24,19 @@ KEY_BYTES = 32
 WORDS = 2**32  # what a word of the keystream can be
 
 
-class Keystream(Protocol):
-    """Numbers drawn from a secret, one after the other: each draw goes on where the one before ended."""
+class Keystreams(Protocol):
+    """Numbers drawn from K keystreams, one after the other: each draw goes on where the one before ended."""
 
     def uniforms(self, bounds: np.ndarray) -> np.ndarray:
-        """int64, as many as `bounds`: each drawn uniformly from 0..bound - 1."""
+        """int64 [K, number of bounds]: each drawn uniformly from 0..bound - 1."""
         ...
 
     def permutations(self, count: int, length: int) -> np.ndarray:
-        """int64 [count, length]: permutations of 0..length - 1."""
+        """int64 [K, count, length]: permutations of 0..length - 1."""
         ...
 
-    def mask(self, length: int) -> np.ndarray:
-        """bool [length], of which half are true."""
+    def masks(self, length: int) -> np.ndarray:
+        """bool [K, length], of each of which half are true."""
         ...
 
 
@@ -42,58 +46,71 @@ class Secret(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def keystream(self, info: str) -> Keystream: ...
+    @property
+    def derives(self) -> bool: ...
 
-    def cipher_key(self, info: str, profile: str) -> bytes:
-        """The key of a Feistel cipher, hidden."""
+    def keystreams(self, infos: Sequence[str]) -> Keystreams: ...
+
+    def cipher_keys(self, infos: Sequence[str], profile: str) -> list[bytes]:
+        """The keys of a Feistel cipher, each hidden."""
         ...
 
 
-def hkdf(key: bytes, info: str) -> bytes:
-    """HKDF-SHA256 (RFC 5869), no salt, 32 bytes."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
+def hkdf(key: bytes, infos: Sequence[str]) -> list[bytes]:
+    """HKDF-SHA256 (RFC 5869), no salt, 32 bytes for each info, each hidden."""
     key = hide(key)
-    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info.encode()).derive(reveal(key))
+    extracted = hide(hmac.digest(bytes(KEY_BYTES), reveal(key), "sha256"))
+    # A digest is as long as what is asked for, so that a single step of "expand" gives it.
+    return [hide(hmac.digest(reveal(extracted), info.encode() + b"\1", "sha256")) for info in infos]
 
 
-class AesKeystream:
+class AesKeystreams:
     """AES-256-CTR over zeros, read as little-endian uint32 (docs/scheme.md, "Key schedule")."""
 
-    def __init__(self, subkey: bytes) -> None:
+    def __init__(self, subkeys: Sequence[bytes]) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-        subkey = hide(subkey)
-        self._stream = Cipher(algorithms.AES(reveal(subkey)), modes.CTR(bytes(16))).encryptor()
+        start = modes.CTR(bytes(16))
+        self._streams = [
+            Cipher(algorithms.AES(reveal(subkey)), start).encryptor() for subkey in map(hide, subkeys)
+        ]
 
     def _words(self, count: int) -> np.ndarray:
-        return np.frombuffer(self._stream.update(bytes(4 * count)), "<u4").astype(np.int64)
+        zeros = bytes(4 * count)
+        read = b"".join([stream.update(zeros) for stream in self._streams])
+        return np.frombuffer(read, "<u4").reshape(len(self._streams), count).astype(np.int64)
 
     def uniforms(self, bounds: np.ndarray) -> np.ndarray:
         """Words that would bias the remainder are rejected: the next word takes their place."""
         words, limits = self._words(len(bounds)), WORDS // bounds * bounds
-        first = 0
-        while (rejected := np.flatnonzero(words[first:] >= limits[first:])).size:
-            first += int(rejected[0])
-            words = np.concatenate([words[:first], words[first + 1 :], self._words(1)])
+        for k in np.flatnonzero((words >= limits).any(axis=1)).tolist():  # few, and mostly none
+            row, first = words[k].tolist(), 0
+            while first < len(row):
+                if row[first] < limits[first]:
+                    first += 1
+                else:
+                    row = [*row[:first], *row[first + 1 :], self._next_word(k)]
+            words[k] = row
         return np.asarray(words % bounds)
+
+    def _next_word(self, k: int) -> int:
+        return int.from_bytes(self._streams[k].update(bytes(4)), "little")
 
     def permutations(self, count: int, length: int) -> np.ndarray:
         """Fisher-Yates from the last position down."""
         places = np.arange(length - 1, 0, -1)
-        draws = self.uniforms(np.tile(places + 1, count)).reshape(count, len(places))
-        a = np.tile(np.arange(length), (count, 1))
+        a = np.tile(np.arange(length), (len(self._streams) * count, 1))
+        draws = self.uniforms(np.tile(places + 1, count)).reshape(len(a), len(places))
         if _native is not None:
-            _native.shuffle(a.ctypes.data, draws.ctypes.data, count, length)
-            return a
-        for row, drawn in zip(a, draws):
-            row[:] = _shuffled(length, drawn.tolist())
-        return a
+            _native.shuffle(a.ctypes.data, draws.ctypes.data, len(a), length)
+        else:
+            for row, drawn in zip(a, draws):
+                row[:] = _shuffled(length, drawn.tolist())
+        return a.reshape(len(self._streams), count, length)
 
-    def mask(self, length: int) -> np.ndarray:
-        """Exactly floor(length / 2) are true."""
-        return np.asarray(self.permutations(1, length)[0] < length // 2)
+    def masks(self, length: int) -> np.ndarray:
+        """Exactly floor(length / 2) of each are true."""
+        return np.asarray(self.permutations(1, length)[:, 0] < length // 2)
 
 
 def _shuffled(length: int, draws: list[int]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,16 +31,20 @@ class PublishedSecret(AnySecret):
     def _contents(self) -> tuple[bytes, ...]:
         return (b"published" + self._digest(),) * 3  # longer than a Key's, so that they are never equal
 
-    def keystream(self, info: str) -> _PublishedKeystream:
-        return _PublishedKeystream(self._seed)
+    @property
+    def derives(self) -> bool:
+        return False
 
-    def cipher_key(self, info: str, profile: str) -> bytes:
+    def keystreams(self, infos: Sequence[str]) -> _PublishedKeystreams:
+        return _PublishedKeystreams(self._seed)
+
+    def cipher_keys(self, infos: Sequence[str], profile: str) -> list[bytes]:
         if profile != "decimal":
             raise ValueError(f'ffx: the published code has only the "decimal" profile, got {profile!r}')
-        return hide(reveal(self._password).encode())
+        return [hide(reveal(self._password).encode())] * len(infos)
 
 
-class _PublishedKeystream:
+class _PublishedKeystreams:
     """What the published code draws: everything from the same seed."""
 
     def __init__(self, seed: int) -> None:
@@ -53,7 +58,7 @@ class _PublishedKeystream:
 
         if count != 1:
             raise ValueError("key: the published code (KeySet.from_seed) treats every block alike")
-        return torch.randperm(length, generator=torch.Generator().manual_seed(self._seed)).numpy()[None]
+        return torch.randperm(length, generator=torch.Generator().manual_seed(self._seed)).numpy()[None, None]
 
-    def mask(self, length: int) -> np.ndarray:
-        return np.asarray(self.permutations(1, length)[0] > length / 2)
+    def masks(self, length: int) -> np.ndarray:
+        return np.asarray(self.permutations(1, length)[:, 0] > length / 2)

@@ -63,7 +63,7 @@ class EncryptCollate:
     picture) comes out as a list of batches.
 
     What is neither encrypted nor named in `keep` or `plain`, and looks like an image, is an error, since it
-    would be left unencrypted (`kinds.looks_like_image` has the rule; containers and texts of which nobody
+    would be left unencrypted (`images.looks_like_image` has the rule; containers and texts of which nobody
     thought may still hold pictures that it does not find).
 
     cipher: what encrypts. Its `fit` says what becomes of images of other sizes than whole blocks.
@@ -84,6 +84,16 @@ class EncryptCollate:
     Works in workers under fork, spawn and forkserver; a pickled one holds what a pickled Cipher holds.
     Raises TypeError or ValueError that names the argument; for a batch that does not fit together, the
     sample that does not.
+
+    >>> from torch.utils.data import DataLoader
+    >>> from blockenc import Key
+    >>> cipher = Cipher(Key.generate(), block_size=4)
+    >>> dataset = [(np.full((32, 32, 3), n, np.uint8), n) for n in range(4)]  # images and their classes
+    >>> collate = EncryptCollate(cipher, dtype=torch.float32, mean=[0.5] * 3, std=[0.25] * 3)
+    >>> for x, y in DataLoader(dataset, batch_size=2, collate_fn=collate):
+    ...     print(tuple(x.shape), x.dtype, y.tolist())
+    (2, 3, 32, 32) torch.float32 [0, 1]
+    (2, 3, 32, 32) torch.float32 [2, 3]
     """
 
     def __init__(

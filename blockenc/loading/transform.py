@@ -56,7 +56,7 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
     Every image that the cipher takes is encrypted, not the first alone: two views, an array beside a
     tensor. Masks, boxes, labels come out as they are, if they are torchvision's (tv_tensors.Mask) or do
     not look like an image. What does, and is not encrypted, is an error that asks for its name, since it
-    would be left unencrypted (`kinds.looks_like_image` has the rule); so is a sample without an image.
+    would be left unencrypted (`images.looks_like_image` has the rule); so is a sample without an image.
 
     cipher: what encrypts. Its `fit` says what becomes of images of other sizes than whole blocks; masks
         beside them keep their size. Resizing and cropping leave such sizes often enough: where `fit` was not
@@ -71,6 +71,13 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         Normalize in the same pass.
 
     Raises TypeError or ValueError naming the argument.
+
+    >>> from blockenc import Key
+    >>> cipher = Cipher(Key.generate(), block_size=4)
+    >>> steps = v2.Compose([v2.RandomHorizontalFlip(), EncryptTransform(cipher, dtype=torch.float32)])
+    >>> x, y = steps(tv_tensors.Image(torch.zeros(3, 32, 32, dtype=torch.uint8)), 7)
+    >>> x.shape, x.dtype, y
+    (torch.Size([3, 32, 32]), torch.float32, 7)
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""Plans put together: one after the other, undone, in larger or smaller blocks, for many keys.
+"""Plans put together: one after the other, undone, in larger or smaller blocks.
 
-`compose` needs plans of one block size; `lifted` and `refined` give a plan another one.
+`compose` needs plans of one block size; `lifted` and `refined` give a plan another one. Plans that are put
+together have the same number of keys K, and what is said of a plan holds for each of its keys.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ def compose(first: Plan, second: Plan) -> Plan | None:
     """The plan that does `first`, then `second` (which reads what `first` wrote); None if no single plan
     does.
 
-    Both have one key and the same block size. Where one has a grid and the other takes any image, the result
+    Both have the same block size. Where one has a grid and the other takes any image, the result
     has that grid. Raises ValueError where `second` does not take the values that `first` leaves.
     """
     gathers = not second.flips.any() and not second.quantises
@@ -64,10 +64,10 @@ def compose(first: Plan, second: Plan) -> Plan | None:
     odd = second.flips[b][:, : first.length] % 2
     chains = (table_of.astype(np.int64) * 2 + odd) * (len(second.tables) + 1) + second.table_of[b]
     found, row_of = np.unique(chains, return_inverse=True)
-    rows = []
-    for chain in found.tolist():
-        rest, table = divmod(chain, len(second.tables) + 1)
-        rows.append(second.substitution(rest % 2, table)[first.substitution(0, rest // 2)])
+    rest, second_table = np.divmod(found, len(second.tables) + 1)
+    first_table, flip = np.divmod(rest, 2)
+    between = first.substitution(np.zeros_like(flip), first_table)
+    rows = np.take_along_axis(second.substitution(flip, second_table), between, axis=1)
     out: dict[str, Any] = {
         "out_values": second.out_values,
         "out_scale": second.out_scale if second.quantises else first.out_scale,
@@ -78,7 +78,7 @@ def compose(first: Plan, second: Plan) -> Plan | None:
 
 
 def invert(plan: Plan) -> Plan:
-    """The plan that undoes `plan`, which has one key. Values that `plan` never gives become 255."""
+    """The plan that undoes `plan`. Values that `plan` never gives become 255."""
     inverse = np.argsort(plan.source, axis=1).astype(np.int32)
     moves, variant = plan.moves, plan.variant
     if plan.moves is not None and plan.variant is not None:
@@ -104,16 +104,11 @@ def invert(plan: Plan) -> Plan:
         raise ValueError("plan: what moves nibbles and then substitutes bytes has no inverse of one pass")
     chains = np.take_along_axis(plan.table_of.astype(np.int64) * 2 + plan.flips % 2, inverse, axis=1)
     found, row_of = np.unique(chains, return_inverse=True)
-    rows = []
-    for chain in found.tolist():
-        table, flip = divmod(chain, 2)
-        row = np.full(plan.out_values, BYTE_VALUES - 1, np.uint16)
-        if table == 0:  # not enciphered: the value itself, flipped back; what is above 255 is clamped
-            row[:BYTE_VALUES] = plan.substitution(flip, 0)
-            row[BYTE_VALUES:] = row[BYTE_VALUES - 1]
-        else:
-            row[plan.substitution(flip, table)] = np.arange(plan.in_values, dtype=np.uint16)
-        rows.append(row)
+    table, flip = np.divmod(found, 2)
+    rows = np.full((len(found), plan.out_values), BYTE_VALUES - 1)
+    np.put_along_axis(rows, plan.substitution(flip, table), np.arange(plan.in_values)[None], axis=1)
+    plain = table == 0  # not enciphered: values above 255 become what 255 becomes
+    rows[plain, BYTE_VALUES:] = rows[plain, BYTE_VALUES - 1 : BYTE_VALUES]
     back = dataclasses.replace(back, flips=np.zeros_like(plan.flips))
     return _with_rows(back, rows, row_of.reshape(chains.shape))
 
@@ -125,20 +120,19 @@ def lifted(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
     result has no grid.
     """
     across = block_size // plan.block_size
-    shape = (rows, across, columns, across)
+    shape = (-1, rows, across, columns, across)
 
     def grouped(of_block: np.ndarray) -> np.ndarray:
-        return of_block.reshape(shape).transpose(0, 2, 1, 3).reshape(rows * columns, across * across)
+        return of_block.reshape(shape).transpose(0, 1, 3, 2, 4).reshape(-1, across * across)
 
     blocks = rows * columns * across * across
     place = np.empty(blocks, np.int64)  # of each small block in its large one
     place[grouped(np.arange(blocks))] = np.arange(across * across)
-    if plan.moves is None or plan.variant is None:
-        inside = grouped(place)
-        variant = np.zeros_like(inside)
-    else:
-        inside, variant = place[grouped(plan.moves[0])], grouped(plan.variant[0])
-    found, variant_of = np.unique(np.concatenate([inside, variant], axis=1), axis=0, return_inverse=True)
+    moves, variant = _maps(plan, (rows * across, columns * across))
+    found = np.concatenate([place[grouped(moves)], grouped(variant)], axis=1)
+    uniform = rows * columns == 1
+    if not uniform:
+        found, variant_of = np.unique(found, axis=0, return_inverse=True)
     inside, variant = np.split(found, 2, axis=1)
     _check_entries(len(found) * across * across * plan.source.shape[1])
     cell = _cells_of_small_blocks(plan.block_size, block_size, plan.channels, plan.nibbles)
@@ -148,16 +142,19 @@ def lifted(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
     source[:, cell] = np.take_along_axis(cell[inside], plan.source[variant].astype(np.int64), axis=2)
     flips[:, cell] = plan.flips[variant]
     table_of[:, cell[:, : plan.length]] = plan.table_of[variant]
-    uniform = rows * columns == 1
+    if uniform:
+        maps: dict[str, Any] = {"grid": None, "moves": None, "variant": None}
+    else:
+        still = np.broadcast_to(np.arange(rows * columns, dtype=np.int32), (plan.keys, rows * columns))
+        variant_of = variant_of.reshape(plan.keys, -1).astype(np.int32)
+        maps = {"grid": (rows, columns), "moves": still, "variant": variant_of}
     return dataclasses.replace(
         plan,
         source=source,
         flips=flips,
         table_of=table_of,
         block_size=block_size,
-        grid=None if uniform else (rows, columns),
-        moves=None if uniform else np.arange(rows * columns, dtype=np.int32)[None],
-        variant=None if uniform else variant_of.reshape(1, -1).astype(np.int32),
+        **maps,
     )
 
 
@@ -187,9 +184,7 @@ def refined(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
     row, column = np.divmod(np.arange(rows * columns), columns)
     large = row // across * (columns // across) + column // across  # the larger block of each smaller one
     inside = row % across * across + column % across
-    moves, variant = large, np.zeros_like(large)
-    if plan.moves is not None and plan.variant is not None:
-        moves, variant = plan.moves[0][large], plan.variant[0][large]
+    moves, variant = (of_block[:, large] for of_block in _maps(plan, (rows // across, columns // across)))
     from_inside = comes_from[variant, inside, 0]
     from_row = moves // (columns // across) * across + from_inside // across
     from_column = moves % (columns // across) * across + from_inside % across
@@ -197,38 +192,9 @@ def refined(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
         dataclasses.replace(
             result,
             grid=(rows, columns),
-            moves=(from_row * columns + from_column)[None].astype(np.int32),
-            variant=(variant * across * across + inside)[None].astype(np.int32),
+            moves=(from_row * columns + from_column).astype(np.int32),
+            variant=(variant * across * across + inside).astype(np.int32),
         )
-    )
-
-
-def stacked(plans: Sequence[Plan], key_of_image: np.ndarray) -> Plan:
-    """The plan of a batch in which image n is transformed by plans[key_of_image[n]]; they differ in keys
-    only."""
-    first = plans[0]
-    starts = np.cumsum([0, *(plan.variants for plan in plans)])
-    table_starts = np.cumsum([0, *(len(plan.tables) for plan in plans)])
-    if table_starts[-1] > MAX_TABLES:
-        raise ValueError(
-            f"ids: {len(plans)} images with keys of their own need {table_starts[-1]} substitution tables, "
-            f"more than the {MAX_TABLES} of one call; encrypt fewer images at once"
-        )
-    _check_entries(int(starts[-1]) * first.source.shape[1])
-    table_of = [np.where(p.table_of, p.table_of + s, 0) for p, s in zip(plans, table_starts.tolist())]
-    maps: dict[str, Any] = {}
-    if first.grid is not None:
-        maps["moves"] = np.concatenate([plan.moves for plan in plans if plan.moves is not None])
-        of_key = [plan.variant + s for plan, s in zip(plans, starts) if plan.variant is not None]
-        maps["variant"] = np.concatenate(of_key).astype(np.int32)
-    return dataclasses.replace(
-        first,
-        source=np.concatenate([plan.source for plan in plans]),
-        flips=np.concatenate([plan.flips for plan in plans]),
-        table_of=np.concatenate(table_of).astype(np.uint16),
-        tables=np.concatenate([plan.tables for plan in plans]),
-        key_of_image=key_of_image.astype(np.int32),
-        **maps,
     )
 
 
@@ -261,22 +227,29 @@ def _on_one_grid(first: Plan, second: Plan) -> tuple[Plan, Plan]:
 
 
 def _everywhere(plan: Plan, grid: tuple[int, int] | None) -> Plan:
-    """A plan that treats every block alike, on a grid."""
+    """A plan that treats every block of an image alike, on a grid."""
     assert grid is not None
-    blocks = grid[0] * grid[1]
-    still = np.arange(blocks, dtype=np.int32)[None]
-    return dataclasses.replace(plan, grid=grid, moves=still, variant=np.zeros((1, blocks), np.int32))
+    moves, variant = _maps(plan, grid)
+    return dataclasses.replace(plan, grid=grid, moves=moves, variant=variant)
+
+
+def _maps(plan: Plan, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """moves and variant, also of a plan that takes images of any size."""
+    moves, variant, _ = plan.maps(grid[0] * grid[1], 0)
+    return moves, variant
 
 
 def _pairs(first: Plan, second: Plan) -> tuple[Plan, Plan, np.ndarray, np.ndarray]:
     """The plans with the maps of blocks of the whole, and the pairs of their variants that occur."""
     if first.moves is None or first.variant is None or second.moves is None or second.variant is None:
-        return first, second, np.zeros(1, np.int64), np.zeros(1, np.int64)
-    moves = first.moves[:, second.moves[0]]
-    codes = first.variant[0][second.moves[0]].astype(np.int64) * second.variants + second.variant[0]
+        of_key = np.arange(first.keys)
+        return first, second, of_key, of_key
+    moves = np.take_along_axis(first.moves, second.moves, axis=1)
+    moved = np.take_along_axis(first.variant, second.moves, axis=1).astype(np.int64)
+    codes = moved * second.variants + second.variant
     found, variant = np.unique(codes, return_inverse=True)
     _check_entries(len(found) * first.source.shape[1])
-    maps: dict[str, Any] = {"moves": moves, "variant": variant.reshape(1, -1).astype(np.int32)}
+    maps: dict[str, Any] = {"moves": moves, "variant": variant.reshape(codes.shape).astype(np.int32)}
     first, second = dataclasses.replace(first, **maps), dataclasses.replace(second, **maps)
     return first, second, found // second.variants, found % second.variants
 
@@ -289,8 +262,7 @@ def distinct(plan: Plan) -> Plan:
         [part.view(np.uint8).reshape(plan.variants, -1) for part in (plan.source, plan.flips, plan.table_of)],
         axis=1,
     )
-    rows = np.ascontiguousarray(whole).view(f"V{whole.shape[1]}").ravel()
-    _, first, number = np.unique(rows, return_index=True, return_inverse=True)
+    first, number = _first_and_number(whole)
     if len(first) == plan.variants:
         return plan
     return dataclasses.replace(
@@ -298,7 +270,7 @@ def distinct(plan: Plan) -> Plan:
         source=plan.source[first],
         flips=plan.flips[first],
         table_of=plan.table_of[first],
-        variant=number.reshape(-1).astype(np.int32)[plan.variant],
+        variant=number.astype(np.int32)[plan.variant],
     )
 
 
@@ -310,22 +282,30 @@ def _cells_of_small_blocks(small: int, large: int, channels: int, nibbles: bool)
     return np.concatenate([cells, cells + values.size], axis=1) if nibbles else cells
 
 
-def _with_rows(plan: Plan, rows: list[np.ndarray], row_of: np.ndarray) -> Plan:
+def _with_rows(plan: Plan, rows: np.ndarray, row_of: np.ndarray) -> Plan:
     """`plan` substituting by `rows`, where a position uses rows[row_of]; identities need no table."""
-    values = np.arange(plan.in_values)
-    table_numbers: dict[bytes, int] = {np.minimum(values, plan.out_values - 1).astype(np.uint16).tobytes(): 0}
-    tables: list[np.ndarray] = []
-    numbers = np.zeros(len(rows), np.int64)
-    for n, row in enumerate(rows):
-        data = row.astype(np.uint16)
-        number = table_numbers.setdefault(data.tobytes(), len(table_numbers))
-        if number > len(tables):
-            tables.append(data)
-        numbers[n] = number
-    if len(tables) > MAX_TABLES:
-        raise ValueError(f"steps: this order needs {len(tables)} substitution tables, more than {MAX_TABLES}")
-    return dataclasses.replace(
-        plan,
-        table_of=numbers[row_of].astype(np.uint16),
-        tables=np.array(tables, np.uint16).reshape(len(tables), plan.in_values),
+    identity = np.minimum(np.arange(plan.in_values), plan.out_values - 1)
+    whole = np.concatenate([identity[None], rows]).astype(np.uint16)
+    first, number = _first_and_number(whole)
+    check_tables(len(first) - 1)
+    return dataclasses.replace(plan, table_of=number[1:][row_of].astype(np.uint16), tables=whole[first[1:]])
+
+
+def check_tables(tables: int) -> None:
+    if tables > MAX_TABLES:
+        raise ValueError(
+            f"steps: {tables} substitution tables are needed, more than the {MAX_TABLES} of one call; "
+            "encrypt fewer images with keys of their own at once"
+        )
+
+
+def _first_and_number(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows, of which some are alike: where each stands first, in that order, and the number of each."""
+    whole = np.ascontiguousarray(rows).view(np.uint8)
+    _, first, number = np.unique(
+        whole.view(f"V{whole.shape[1]}").ravel(), return_index=True, return_inverse=True
     )
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[number.reshape(-1)]

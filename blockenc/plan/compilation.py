@@ -14,7 +14,7 @@ import numpy as np
 
 from blockenc.hidden import hide, reveal
 from blockenc.keys import AnyKey, ExplicitKey, as_key
-from blockenc.plan.algebra import compose, distinct, invert, lifted, refined
+from blockenc.plan.algebra import check_tables, compose, distinct, invert, lifted, refined
 from blockenc.plan.packing import BYTE_VALUES, DECIMAL_VALUES
 from blockenc.plan.plan import Plan
 from blockenc.scheme import Scheme
@@ -27,12 +27,14 @@ LARGEST_LIFTED_PERIOD = 16
 class Compiler:
     """The secrets of a scheme under a key, drawn once for each size of images, and the plans made of them.
 
-    image: the id of the image that the key is for, where each image has keys of its own.
+    images: the ids of images that have keys of their own; the plans then have a key for each of these. None:
+        all images have the same key.
     """
 
-    def __init__(self, scheme: Scheme, key: AnyKey, image: bytes | None = None) -> None:
+    def __init__(self, scheme: Scheme, key: AnyKey, images: Sequence[bytes] | None = None) -> None:
         key = hide(key)
-        self._scheme, self._key, self._image = scheme, as_key(key), image
+        self._scheme, self._key = scheme, as_key(key)
+        self._images = [None] if images is None else list(images)
         check_key(scheme, self._key)
 
     def plans(
@@ -41,11 +43,12 @@ class Compiler:
         """The passes over images of that size: {False: of encryption, True: of decryption}."""
         scheme = self._scheme
         periods = [step.period_of(height, width, scheme.channels) for step in scheme.bound_steps]
-        infos = scheme.infos(height, width, self._image)
+        infos = scheme.infos(height, width, self._images)
         steps: list[Plan] = []
         for n, (step, period) in enumerate(zip(scheme.bound_steps, periods)):
-            effect = step.effect(reveal(self._secret(n, step, infos[n], period)), period)
-            steps.append(_plan_of(effect, period, steps[-1] if steps else None, scheme.ffx != "decimal"))
+            effect = step.effect(reveal(self._secrets(n, step, infos[n], period)), period)
+            before = steps[-1] if steps else None
+            steps.append(_plan_of(effect, period, len(self._images), before, scheme.ffx != "decimal"))
         found = {}
         for decrypt in directions:
             order = range(len(steps))[:: -1 if decrypt else 1]
@@ -53,14 +56,14 @@ class Compiler:
             found[decrypt] = _joined([scheme.bound_steps[n] for n in order], parts, height, width)
         return found
 
-    def _secret(self, n: int, step: Step, info: str, period: Period) -> Any:
+    def _secrets(self, n: int, step: Step, infos: Sequence[str], period: Period) -> Any:
         if isinstance(self._key, ExplicitKey):
             given = self._key.secret(n, len(self._scheme.bound_steps))
             try:
                 return hide(step.checked(reveal(given), period))
             except ValueError as error:
                 raise ValueError(f"key: secrets[{n}], of the step {step.kind}: {error}") from None
-        return hide(step.draw(self._key.member(step.kind), info, period))
+        return hide(step.draw(self._key.member(step.kind), infos, period))
 
 
 def check_key(scheme: Scheme, key: AnyKey) -> None:
@@ -92,7 +95,7 @@ def compile_plan(scheme: Scheme, key: AnyKey, *, decrypt: bool = False) -> Plan:
     return plans[0]
 
 
-def _plan_of(effect: Effect, period: Period, before: Plan | None, nearest: bool) -> Plan:
+def _plan_of(effect: Effect, period: Period, keys: int, before: Plan | None, nearest: bool) -> Plan:
     """The plan of a step alone, on the blocks of a period."""
     length, blocks = period.length, period.blocks
     given = [part for part in (effect.source, effect.flips, effect.selected) if part is not None]
@@ -100,34 +103,37 @@ def _plan_of(effect: Effect, period: Period, before: Plan | None, nearest: bool)
     cells = max((part.shape[1] for part in given), default=length)
     variant = effect.variant
     if variant is None:
-        variant = np.arange(blocks) if variants > 1 else np.zeros(blocks)
+        variant = np.arange(variants).reshape(keys, -1) if variants > 1 else np.zeros((keys, 1))
     # After a decimal ffx values go up to 999, and the steps that may follow only move them.
     decimal = before is not None and before.out_values == DECIMAL_VALUES
     scale = before.out_scale if before is not None and decimal else 255
-    table = effect.table
     values = DECIMAL_VALUES if decimal else BYTE_VALUES
+    tables = np.zeros((0, values), np.uint16) if effect.tables is None else effect.tables.astype(np.uint16)
     out_values, out_scale = values, scale
-    if table is not None and effect.decimal:
-        out_values, out_scale = DECIMAL_VALUES, int(table.max())
+    if effect.decimal:
+        out_values, out_scale = DECIMAL_VALUES, int(tables.max())
+    check_tables(len(tables))
+    number = 1 + np.repeat(np.arange(len(tables)), blocks)[:, None]  # of the table of each variant's key
 
     def whole(part: np.ndarray | None, columns: int, dtype: Any) -> np.ndarray:
         return np.zeros((variants, columns), dtype) if part is None else part.astype(dtype)
 
     source = np.tile(np.arange(cells), (variants, 1)) if effect.source is None else effect.source
     moves = np.arange(blocks) if effect.moves is None else effect.moves
+    table_of = None if effect.selected is None else effect.selected * number
     plan = Plan(
         block_size=period.block_size,
         channels=period.channels,
         source=source.astype(np.int32),
         flips=whole(effect.flips, cells, np.uint8),
-        table_of=whole(effect.selected, length, np.uint16),
-        tables=np.zeros((0, values), np.uint16) if table is None else table[None].astype(np.uint16),
+        table_of=whole(table_of, length, np.uint16),
+        tables=tables,
         grid=(period.rows, period.columns),
-        moves=moves[None].astype(np.int32),
-        variant=variant[None].astype(np.int32),
+        moves=np.broadcast_to(moves, (keys, blocks)).astype(np.int32),
+        variant=np.broadcast_to(variant, (keys, blocks)).astype(np.int32),
         in_values=values,
         out_values=out_values,
-        quantises=table is not None or cells != length,
+        quantises=effect.tables is not None or cells != length,
         nearest=nearest,
         in_scale=scale,
         out_scale=out_scale,
@@ -207,19 +213,21 @@ def _at_block_size(step: Step, plan: Plan, block_size: int, height: int, width: 
 
 def _tiled(plan: Plan, down: int, across: int) -> Plan:
     """A plan on the grid of a period, on a grid of so many periods."""
+    if down == across == 1:
+        return plan
     assert plan.grid is not None
     assert plan.moves is not None
     assert plan.variant is not None
     rows, columns = plan.grid
-    row, column = np.divmod(plan.moves[0].reshape(rows, columns), columns)
+    row, column = np.divmod(plan.moves.reshape(-1, rows, columns), columns)
     start_row = np.repeat(np.arange(down) * rows, rows)[:, None]
     start_column = np.repeat(np.arange(across) * columns, columns)[None, :]
-    moves = (np.tile(row, (down, across)) + start_row) * (columns * across)
-    moves = moves + np.tile(column, (down, across)) + start_column
-    variant = np.tile(plan.variant[0].reshape(rows, columns), (down, across))
+    moves = (np.tile(row, (1, down, across)) + start_row) * (columns * across)
+    moves = moves + np.tile(column, (1, down, across)) + start_column
+    variant = np.tile(plan.variant.reshape(-1, rows, columns), (1, down, across))
     return dataclasses.replace(
         plan,
         grid=(rows * down, columns * across),
-        moves=moves.reshape(1, -1).astype(np.int32),
-        variant=variant.reshape(1, -1).astype(np.int32),
+        moves=moves.reshape(plan.keys, -1).astype(np.int32),
+        variant=variant.reshape(plan.keys, -1).astype(np.int32),
     )

@@ -217,15 +217,18 @@ class Plan:
         """
         if not self.is_uniform or self.nibbles:
             raise ValueError("plan: expected one that treats every block alike and moves whole values")
-        rows = [self.substitution(int(f) % 2, int(t)) for f, t in zip(self.flips[0], self.table_of[0])]
-        return np.stack(rows).astype(np.int64)
+        return self.substitution(self.flips[0] % 2, self.table_of[0].astype(np.int64))
 
-    def substitution(self, flip: int, table: int) -> np.ndarray:
-        """What becomes of every integer read, with this parity of flips and this number of a table."""
+    def substitution(self, flip: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """int64 [n, in_values]: what becomes of every integer read, for n parities of flips and numbers of
+        tables."""
         values = np.arange(self.in_values)
-        if flip:
-            values = np.maximum(BYTE_VALUES - 1 - values, 0)
-        return self.tables[table - 1][values] if table else np.minimum(values, self.out_values - 1)
+        read = np.where(flip[:, None], np.maximum(BYTE_VALUES - 1 - values, 0), values)
+        plain = np.minimum(read, self.out_values - 1)
+        if not len(self.tables):
+            return plain
+        looked_up = self.tables[np.maximum(table - 1, 0)[:, None], read]
+        return np.where(table[:, None], looked_up, plain)
 
     def with_output(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> Plan:
         """This plan with another output stage."""

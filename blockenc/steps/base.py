@@ -7,6 +7,7 @@ import abc
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -50,7 +51,7 @@ class Period(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a step does to the blocks of a period, with its secret in it.
+    """What a step does to the blocks of a period, with the secrets of K keys in it.
 
     There are V *variants* of what is done to a block; `cells` is l, or 2l where the step works on nibbles
     (cell q < l is the low half of value q, cell l + q its high half). None stands for "as it is".
@@ -58,11 +59,11 @@ class Effect(NamedTuple):
 
     source: np.ndarray | None = None  # integers [V, cells]: the cell that each cell of the result reads
     flips: np.ndarray | None = None  # bool [V, cells]: whether the cell read is replaced by its negative
-    selected: np.ndarray | None = None  # bool [V, l]: whether the value is looked up in `table`
-    table: np.ndarray | None = None  # uint16 [256]
-    decimal: bool = False  # whether the values of the table are below 1000, not 256
-    variant: np.ndarray | None = None  # integers [G]: the variant of each block; None: V is 1 or G
-    moves: np.ndarray | None = None  # integers [G]: the block that each block of the result comes from
+    selected: np.ndarray | None = None  # bool [K*G, l]: whether the value is looked up in a table
+    tables: np.ndarray | None = None  # uint16 [K, 256], one for each key
+    decimal: bool = False  # whether the values of the tables are below 1000, not 256
+    variant: np.ndarray | None = None  # integers [K, G]: the variant of each block; None: V is 1 or K*G
+    moves: np.ndarray | None = None  # integers [K, G]: the block that each block of the result comes from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,16 @@ class Step(abc.ABC):
     def is_idle(self) -> bool:
         """Whether a bound step does nothing, whatever its secret."""
         return False
+
+    @property
+    def within_blocks(self) -> str:
+        """What it does to the values inside of a block, in words that follow its name; "" where blocks stay
+        whole.
+
+        A block is whole if it is moved, turned, negated or has its channels in another order, as one. Codecs
+        that transform blocks, as JPEG does, keep these, and nothing else.
+        """
+        return "changes values"
 
     @property
     def makes_integers(self) -> bool:
@@ -134,10 +145,7 @@ class Step(abc.ABC):
         if period != IMAGE and period % b:
             raise ValueError(f"period: expected a multiple of the block size {b}, got {period}")
         self.check_channels(channels)
-        found = dataclasses.replace(self, block_size=b, period=period)
-        if isinstance(period, int):
-            found.period_of(period, period, channels)
-        return found
+        return dataclasses.replace(self, block_size=b, period=period)
 
     def unbound(self: AnyStep, block_size: int) -> AnyStep:
         """The inverse of `bound`: what a scheme of that block size gives to a step by default is left out."""
@@ -178,8 +186,9 @@ class Step(abc.ABC):
     # --- what a kind defines --------------------------------------------------------------------
 
     @abc.abstractmethod
-    def draw(self, secret: Secret, info: str, period: Period) -> Any:
-        """The step's secret for a period, drawn from the keystream that `secret` has for `info`."""
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> Any:
+        """The step's secrets for a period, one for each info: drawn from the keystreams that `secret` has for
+        them, in arrays whose first axis is K, the number of infos."""
 
     @abc.abstractmethod
     def key_space_bits(self, period: Period) -> float:
@@ -187,11 +196,11 @@ class Step(abc.ABC):
 
     @abc.abstractmethod
     def checked(self, secret: Any, period: Period) -> Any:
-        """A secret that a user gave (ExplicitKey), in the form of `draw`; raises ValueError for no secret."""
+        """A secret that a user gave (ExplicitKey), in the form of `draw`, K = 1; ValueError for no secret."""
 
     @abc.abstractmethod
     def effect(self, secret: Any, period: Period) -> Effect:
-        """What the step does with this secret."""
+        """What the step does with these secrets, in the form of `draw`."""
 
 
 @functools.cache
@@ -220,16 +229,17 @@ def check_fixed(fixed: int, n: int) -> None:
 
 
 def with_fixed(drawn: np.ndarray, fixed: int) -> np.ndarray:
-    """Permutations [count, n] that leave `fixed` positions in place, out of drawn ones.
+    """Permutations [..., n] that leave `fixed` positions in place, out of drawn ones.
 
     The positions that move are the first n - fixed numbers of the drawn permutation, and they move in its
     order (docs/scheme.md, "Steps").
     """
     if not fixed:
         return drawn
-    moving = drawn[:, : drawn.shape[1] - fixed]
-    found = np.tile(np.arange(drawn.shape[1]), (len(drawn), 1))
-    np.put_along_axis(found, np.sort(moving, axis=1), moving, axis=1)
+    n = drawn.shape[-1]
+    moving = drawn[..., : n - fixed]
+    found = np.broadcast_to(np.arange(n), drawn.shape).copy()
+    np.put_along_axis(found, np.sort(moving, axis=-1), moving, axis=-1)
     return found
 
 
@@ -252,13 +262,13 @@ def log2_permutations(n: int, fixed: int) -> float:
 
 
 def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:
-    """A secret that a user gave, as int64 of that shape with values in 0..below - 1; else ValueError."""
+    """A secret that a user gave, as int64 [1, *shape] with values in 0..below - 1; else ValueError."""
     array = np.asarray(value)
     if array.dtype.kind not in "biu" or array.size != np.prod(shape, dtype=np.int64):
         raise ValueError(
             f"secret: expected {what}, integers of shape {shape}, got {array.dtype} {array.shape}"
         )
-    array = array.reshape(shape).astype(np.int64)
+    array = array.reshape(1, *shape).astype(np.int64)
     if array.size and not (array.min() >= 0 and array.max() < below):
         raise ValueError(f"secret: expected {what}, values from 0 to {below - 1}")
     return array

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -34,13 +35,17 @@ class Colour(Step):
             raise ValueError(f"channels: colour orders at most {MOST_CHANNELS} channels, got {channels}")
 
     @property
+    def within_blocks(self) -> str:
+        return "" if self.unit == "block" else "orders the channels pixel by pixel"
+
+    @property
     def takes_any_values(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
         shape = self._shape(period)
         orders = math.factorial(period.channels)
-        return secret.keystream(info).uniforms(np.full(math.prod(shape), orders)).reshape(shape)
+        return secret.keystreams(infos).uniforms(np.full(math.prod(shape), orders)).reshape(-1, *shape)
 
     def key_space_bits(self, period: Period) -> float:
         return math.prod(self._shape(period)) * log2_factorial(period.channels)
@@ -56,10 +61,10 @@ class Colour(Step):
         orders = np.array([_order(int(number), c) for number in numbers]).reshape(-1, c)
         first = np.arange(pixels)[:, None] * c  # of each pixel
         if self.unit == "pixel":
-            of_pixel = orders[unit_order.reshape(period.blocks, pixels)]
-            return Effect(source=(first + of_pixel).reshape(period.blocks, -1))
+            of_pixel = orders[unit_order.reshape(-1, pixels)]
+            return Effect(source=(first + of_pixel).reshape(-1, period.length))
         source = (first + orders[:, None, :]).reshape(len(orders), -1)
-        return Effect(source=source, variant=unit_order.reshape(-1))
+        return Effect(source=source, variant=unit_order.reshape(secret.shape))
 
     def _shape(self, period: Period) -> tuple[int, ...]:
         pixels = period.block_size * period.block_size

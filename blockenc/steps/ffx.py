@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from blockenc.feistel.ff1 import byte_table
-from blockenc.feistel.ffx_decimal import VALUES, decimal_table
-from blockenc.hidden import hide
+from blockenc.feistel.ff1 import byte_tables
+from blockenc.feistel.ffx_decimal import VALUES, decimal_tables
 from blockenc.keys.keystream import KEY_BYTES, Secret
 from blockenc.steps.base import Effect, Period, Step, checked_array, log2_masks
 
@@ -31,13 +31,18 @@ class Ffx(Step):
     kind: ClassVar[str] = "ffx"
 
     @property
+    def within_blocks(self) -> str:
+        return "enciphers values"
+
+    @property
     def makes_integers(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> tuple[np.ndarray, np.ndarray]:
-        make = {"byte": byte_table, "decimal": decimal_table}[self.profile]
-        mask = secret.keystream(info).mask(period.blocks * period.length)
-        return mask.reshape(period.blocks, -1), make(hide(secret.cipher_key(info + "/cipher", self.profile)))
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> tuple[np.ndarray, np.ndarray]:
+        make = {"byte": byte_tables, "decimal": decimal_tables}[self.profile]
+        masks = secret.keystreams(infos).masks(period.blocks * period.length)
+        keys = secret.cipher_keys([info + "/cipher" for info in infos], self.profile)
+        return masks.reshape(len(infos), period.blocks, -1), make(keys)
 
     def key_space_bits(self, period: Period) -> float:
         """Of the mask and, 256 bits, of the cipher's key: there are more tables, but no more keys."""
@@ -54,4 +59,6 @@ class Ffx(Step):
         return mask.astype(bool), table.astype(np.uint16)
 
     def effect(self, secret: tuple[np.ndarray, np.ndarray], period: Period) -> Effect:
-        return Effect(selected=secret[0], table=secret[1], decimal=self.profile == "decimal")
+        masks, tables = secret
+        selected = masks.reshape(-1, masks.shape[-1])
+        return Effect(selected=selected, tables=tables, decimal=self.profile == "decimal")

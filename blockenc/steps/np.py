@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -33,11 +35,16 @@ class Np(Step):
         return self.unit == "block" and self.period == self.block_size
 
     @property
+    def within_blocks(self) -> str:
+        return "" if self.unit == "block" else "negates single values"
+
+    @property
     def makes_integers(self) -> bool:
         return self.cells == "nibble"
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return secret.keystream(info).mask(int(np.prod(self._shape(period)))).reshape(self._shape(period))
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        shape = self._shape(period)
+        return secret.keystreams(infos).masks(math.prod(shape)).reshape(len(infos), *shape)
 
     def key_space_bits(self, period: Period) -> float:
         return log2_masks(int(np.prod(self._shape(period))))
@@ -47,7 +54,7 @@ class Np(Step):
 
     def effect(self, secret: np.ndarray, period: Period) -> Effect:
         if self.unit == "value":
-            return Effect(flips=secret)
+            return Effect(flips=secret.reshape(-1, secret.shape[-1]))
         return Effect(flips=np.repeat([[False], [True]], self._cells(period), axis=1), variant=secret)
 
     def _cells(self, period: Period) -> int:

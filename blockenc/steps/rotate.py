@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,11 +28,15 @@ class Rotate(Step):
     moves_geometry: ClassVar[bool] = True
 
     @property
+    def within_blocks(self) -> str:
+        return ""
+
+    @property
     def takes_any_values(self) -> bool:
         return True
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return secret.keystream(info).uniforms(np.full(period.blocks, POSES))
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        return secret.keystreams(infos).uniforms(np.full(period.blocks, POSES))
 
     def key_space_bits(self, period: Period) -> float:
         return period.blocks * math.log2(POSES)

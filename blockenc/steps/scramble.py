@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,14 +49,19 @@ class Scramble(Step):
         return self.period == self.block_size
 
     @property
+    def within_blocks(self) -> str:
+        return ""
+
+    @property
     def takes_any_values(self) -> bool:
         return True
 
     def check_period(self, period: Period) -> None:
         check_fixed(self.fixed, period.blocks)
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return np.asarray(with_fixed(secret.keystream(info).permutations(1, period.blocks), self.fixed)[0])
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        drawn = secret.keystreams(infos).permutations(1, period.blocks)[:, 0]
+        return with_fixed(drawn, self.fixed)
 
     def key_space_bits(self, period: Period) -> float:
         return log2_permutations(period.blocks, self.fixed)

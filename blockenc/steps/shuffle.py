@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -38,6 +39,10 @@ class Shuffle(Step):
     mixes_values: ClassVar[bool] = True
 
     @property
+    def within_blocks(self) -> str:
+        return "moves values"
+
+    @property
     def takes_any_values(self) -> bool:
         return self.cells == "byte"
 
@@ -48,8 +53,8 @@ class Shuffle(Step):
     def check_period(self, period: Period) -> None:
         check_fixed(self.fixed, self._shape(period)[1])
 
-    def draw(self, secret: Secret, info: str, period: Period) -> np.ndarray:
-        return with_fixed(secret.keystream(info).permutations(*self._shape(period)), self.fixed)
+    def draw(self, secret: Secret, infos: Sequence[str], period: Period) -> np.ndarray:
+        return with_fixed(secret.keystreams(infos).permutations(*self._shape(period)), self.fixed)
 
     def key_space_bits(self, period: Period) -> float:
         count, length = self._shape(period)
@@ -61,7 +66,7 @@ class Shuffle(Step):
         )
 
     def effect(self, secret: np.ndarray, period: Period) -> Effect:
-        return Effect(source=secret)
+        return Effect(source=secret.reshape(-1, secret.shape[-1]))
 
     def _shape(self, period: Period) -> tuple[int, int]:
         return period.blocks, period.length * (2 if self.cells == "nibble" else 1)

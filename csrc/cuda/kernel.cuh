@@ -87,17 +87,17 @@ struct Place {
 
 __device__ __forceinline__ Place place_of(const Plan& plan, const Tiling& t, int p) {
   const int m = plan.block_size, c = plan.channels;
-  if (t.channels_last) return {p / t.step, p % t.step};
+  if (t.channels_last) return {p / t.block_stride, p % t.block_stride};
   return {p % c * m + p / c / m, p / c % m};
 }
 
 __device__ __forceinline__ int position_of(const Plan& plan, const Tiling& t, Place place) {
   const int m = plan.block_size, c = plan.channels;
-  if (t.channels_last) return place.pixel_row * t.step + place.offset;
+  if (t.channels_last) return place.pixel_row * t.block_stride + place.offset;
   return (place.pixel_row % m * m + place.offset) * c + place.pixel_row / m;
 }
 
-// An entry says where an element of the output comes from. Bits 0-15: the byte of the tile where column 0 has
+// An entry says where an element of the output comes from. Bits 0-15: the byte of the tile where bundle 0 has
 // the element. Bits 16-31: the byte where its lookup table begins; its channel, for floats that are not
 // quantised.
 constexpr int kEntryLookup = 16;  // the first of the upper bits
@@ -117,10 +117,10 @@ __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
   const Plan& plan = job.plan;
 #pragma unroll 1  // done once: less code matters more
   for (int e = threadIdx.x; e < t.pixel_rows * t.strip; e += kThreads) {
-    const int y = e % t.strip, block = y / t.step;
-    const int p = position_of(plan, t, {e / t.strip, y % t.step});
+    const int y = e % t.strip, block = y / t.block_stride;
+    const int p = position_of(plan, t, {e / t.strip, y % t.block_stride});
     const Place from = place_of(plan, t, index_below(plan.source + p, plan.length));
-    const int word = from.pixel_row * t.strip + block * t.step + from.offset;
+    const int word = from.pixel_row * t.strip + block * t.block_stride + from.offset;
     const int flips = load_global<uint8_t>(plan.flips + p), channel = p % plan.channels;
     int table = load_global<uint16_t>(plan.table_of + p);
     if (table > plan.table_count) table = 0;
@@ -155,8 +155,8 @@ __device__ __forceinline__ void make_lookups(const Job& job, const Tiling& t) {
     } else {
 #pragma unroll
       for (int copy = 0; copy < kBanks; copy += 4) {  // each lane starts at other banks
-        const int column = (copy + 4 * threadIdx.x) % kBanks;
-        store_shared<uint4>(begin + 4 * column, {word, word, word, word});
+        const int bank = (copy + 4 * threadIdx.x) % kBanks;
+        store_shared<uint4>(begin + 4 * bank, {word, word, word, word});
       }
     }
   }
@@ -177,10 +177,10 @@ __device__ __forceinline__ void make_row_bases(const Job& job, const Tiling& t) 
 
 // Where strip `index` of the batch begins, in bytes: {in, out}.
 __device__ __forceinline__ longlong2 strip_base(const Job& job, const Tiling& t, int64_t index) {
-  const int64_t row = divide(index, t.strips_per_row), column = (index - row * t.strips_per_row) * t.strip;
+  const int64_t row = divide(index, t.strips_per_row), x = (index - row * t.strips_per_row) * t.strip;
   const int64_t image = divide(row, t.block_rows), y = (row - image * t.block_rows) * job.plan.block_size;
-  return {(image * job.in_stride[0] + y * job.in_stride[2] + column) * item_size(job.in_type),
-          (image * job.out_stride[0] + y * job.out_stride[2] + column) * item_size(job.out_type)};
+  return {(image * job.in_stride[0] + y * job.in_stride[2] + x) * item_size(job.in_type),
+          (image * job.out_stride[0] + y * job.out_stride[2] + x) * item_size(job.out_type)};
 }
 
 // How many strips a tile has: the last one may have fewer than the others, and a tile beyond the last has
@@ -200,15 +200,15 @@ __device__ __forceinline__ void make_strip_bases(const Job& job, const Tiling& t
   }
 }
 
-// What a thread moves at once: one vector of a pixel row, of every strip of a column.
+// What a thread moves at once: one vector of a pixel row, of every strip of a bundle.
 struct Item {
-  int pixel_row, column, vector;
+  int pixel_row, bundle, vector;
 };
 
 __device__ __forceinline__ Item item_of(const Tiling& t, int i, int vectors_per_row) {
   const int row =
       vectors_per_row == 1 ? i : static_cast<uint32_t>(i) / static_cast<uint32_t>(vectors_per_row);
-  return {row >> t.log_columns, row & ((1 << t.log_columns) - 1), i - row * vectors_per_row};
+  return {row >> t.log_bundles, row & ((1 << t.log_bundles) - 1), i - row * vectors_per_row};
 }
 
 // Where a strip of the tile and a pixel row of it begin in memory, in bytes: {in, out}.
@@ -225,27 +225,27 @@ __device__ __forceinline__ longlong2 row_begin(const Tiling& t, int pixel_row) {
 // memory.)
 struct ItemLoad {
   int64_t begin;
-  int column;  // negative: there is no such item
+  int bundle;  // negative: there is no such item
   int byte;
 };
 
 template <class In>
 __device__ __forceinline__ ItemLoad load_of_item(const Tiling& t, int i) {
-  if (i >= (t.pixel_rows * t.in_vectors) << t.log_columns) return {0, -1, 0};
+  if (i >= (t.pixel_rows * t.in_vectors) << t.log_bundles) return {0, -1, 0};
   const Item item = item_of(t, i, t.in_vectors);
   const int element = item.pixel_row * t.strip + item.vector * (kVector / static_cast<int>(sizeof(In)));
-  return {row_begin(t, item.pixel_row).x + item.vector * kVector, item.column,
-          t.tile + (element * t.pitch + item.column) * 4};
+  return {row_begin(t, item.pixel_row).x + item.vector * kVector, item.bundle,
+          t.tile + (element * t.pitch + item.bundle) * 4};
 }
 
 // Global memory to registers. Strips beyond the batch are zeros.
 template <class In>
 __device__ __forceinline__ void load_item(const Job& job, const Tiling& t, const ItemLoad& load, int count,
                                           int slot, uint4 (&vectors)[kPerWord<In>]) {
-  if (load.column < 0) return;
+  if (load.bundle < 0) return;
 #pragma unroll
   for (int u = 0; u < kPerWord<In>; ++u) {
-    const int r = load.column + (u << t.log_columns);
+    const int r = load.bundle + (u << t.log_bundles);
     vectors[u] =
         r < count
             ? load_global<uint4>(static_cast<const char*>(job.in) + load.begin + strip_begin(t, slot, r).x)
@@ -253,7 +253,7 @@ __device__ __forceinline__ void load_item(const Job& job, const Tiling& t, const
   }
 }
 
-// From one word of each strip of a column, the words that hold an element of every strip each.
+// From one word of each strip of a bundle, the words that hold an element of every strip each.
 __device__ __forceinline__ void interleave(const uint32_t (&in)[1], uint32_t (&out)[1]) { out[0] = in[0]; }
 
 __device__ __forceinline__ void interleave(const uint32_t (&in)[2], uint32_t (&out)[2]) {
@@ -274,7 +274,7 @@ __device__ __forceinline__ void interleave(const uint32_t (&in)[4], uint32_t (&o
 template <class In>
 __device__ __forceinline__ void stage_item(const Tiling& t, const ItemLoad& load,
                                            const uint4 (&vectors)[kPerWord<In>]) {
-  if (load.column < 0) return;
+  if (load.bundle < 0) return;
   int byte = load.byte;
 #pragma unroll
   for (int word = 0; word < 4; ++word) {
@@ -324,13 +324,13 @@ __device__ __forceinline__ uint32_t value_of(uint32_t word, int u) {
 template <class In, class Out, bool kFloat>
 __device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int count, int slot) {
   constexpr int kElements = kVector / sizeof(Out), kColumn = kPerWord<In>;
-  const int items = (t.pixel_rows * t.out_vectors) << t.log_columns;
+  const int items = (t.pixel_rows * t.out_vectors) << t.log_bundles;
   // Which of the copies of a lookup table this lane reads. A table begins at a multiple of all copies of a
   // word, so an `or` selects the copy. The compiler would rearrange a sum, and add twice for every value.
   const uint32_t lane_byte = t.groups ? 4 * threadIdx.x & (t.value_bytes - 1) : 0;
   for (int i = threadIdx.x; i < items; i += kThreads) {
     const Item item = item_of(t, i, t.out_vectors);
-    const int element = item.pixel_row * t.strip + item.vector * kElements, tile = t.tile + 4 * item.column;
+    const int element = item.pixel_row * t.strip + item.vector * kElements, tile = t.tile + 4 * item.bundle;
     uint32_t words[kColumn][4];
 #pragma unroll
     for (int four = 0; four < kElements; four += 4) {
@@ -338,14 +338,14 @@ __device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int 
       const uint32_t entry[4] = {entries.x, entries.y, entries.z, entries.w};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
-        const uint32_t column = load_shared<uint32_t>(tile + static_cast<int>(entry[n] & kEntryByte));
+        const uint32_t bundle = load_shared<uint32_t>(tile + static_cast<int>(entry[n] & kEntryByte));
         const int lookup = static_cast<int>(entry[n] >> kEntryLookup | lane_byte);
         const int flips = kFloat ? load_shared<uint8_t>(t.flips + element + four + n) : 0;
         const int word = (four + n) / kPerWord<Out>,
                   shift = (four + n) % kPerWord<Out> * 8 * static_cast<int>(sizeof(Out));
 #pragma unroll
         for (int u = 0; u < kColumn; ++u) {
-          const uint32_t bits = tile_output<In, Out, kFloat>(job, t, value_of<In>(column, u), lookup, flips);
+          const uint32_t bits = tile_output<In, Out, kFloat>(job, t, value_of<In>(bundle, u), lookup, flips);
           words[u][word] = shift ? words[u][word] | bits << shift : bits;
         }
       }
@@ -353,7 +353,7 @@ __device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int 
     char* pixel_row = static_cast<char*>(job.out) + row_begin(t, item.pixel_row).y + item.vector * kVector;
 #pragma unroll
     for (int u = 0; u < kColumn; ++u) {
-      const int r = item.column + (u << t.log_columns);
+      const int r = item.bundle + (u << t.log_bundles);
       if (r < count) {
         store_global<uint4>(pixel_row + strip_begin(t, slot, r).y,
                             {words[u][0], words[u][1], words[u][2], words[u][3]});
@@ -382,7 +382,7 @@ __global__ void __launch_bounds__(kThreads, 3) tiles(const Job job, const Tiling
   }
   make_entries<Out>(job, t);
   make_lookups<Out>(job, t);
-  const int items = (t.pixel_rows * t.in_vectors) << t.log_columns;
+  const int items = (t.pixel_rows * t.in_vectors) << t.log_bundles;
   for (int slot = 0, next = 1; tile < t.tiles; tile += stride) {
     const int count = tile_strips(t, tile), next_count = tile_strips(t, tile + stride);
 #pragma unroll

@@ -2,15 +2,15 @@
 //
 // A *block row*, the blocks of M image rows, is made of *pixel rows* of contiguous memory: C * M of them if
 // the image is planar, one for each channel and image row, and M if its channels are interleaved. In a pixel
-// row a block begins every `step` elements. A *strip* is the least number of blocks side by side whose part
-// of a pixel row is a whole number of 16-byte vectors, in the input and in the output. All strips are alike:
-// from which element of a strip an output element is made, and how, is computed once for all (an *entry*). A
-// *tile* is many strips, which follow each other in a block row, and go on in the next one.
+// row a block begins every `block_stride` elements. A *strip* is the least number of blocks side by side
+// whose part of a pixel row is a whole number of 16-byte vectors, in the input and in the output. All strips
+// are alike: from which element of a strip an output element is made, and how, is computed once for all (an
+// *entry*). A *tile* is many strips, which follow each other in a block row, and go on in the next one.
 //
-// Shared memory holds a tile in *columns*. A column is the strips whose elements fit in one 32-bit word: 4
-// for bytes, 2 for 16 bits, 1 for 32. Element e of all columns comes before element e + 1 of any. A thread
-// works on one element of a column, so one access loads that element of all its strips. The lanes of a warp
-// work on the same element of consecutive columns, which are in consecutive banks.
+// Shared memory holds a tile in *bundles*. A bundle is the strips whose elements fit in one 32-bit word: 4
+// for bytes, 2 for 16 bits, 1 for 32. Element e of all bundles comes before element e + 1 of any. A thread
+// works on one element of a bundle, so one access loads that element of all its strips. The lanes of a warp
+// work on the same element of consecutive bundles, which are in consecutive banks.
 
 #pragma once
 
@@ -35,14 +35,14 @@ constexpr int kLookups = 0;  // where they begin in shared memory: a constant sa
 
 struct Tiling {
   int channels_last;
-  int step;         // elements from one block to the next
-  int pixel_rows;   // of a block row
-  int strip;        // elements of a pixel row
-  int in_vectors;   // vectors of a pixel row of a strip, in the input
-  int out_vectors;  // the same in the output
-  int log_strips;   // strips of a tile
-  int log_columns;  // columns of a tile
-  int pitch;        // words from one element of a tile to the next
+  int block_stride;  // elements from one block to the next
+  int pixel_rows;    // of a block row
+  int strip;         // elements of a pixel row
+  int in_vectors;    // vectors of a pixel row of a strip, in the input
+  int out_vectors;   // the same in the output
+  int log_strips;    // strips of a tile
+  int log_bundles;   // bundles of a tile
+  int pitch;         // words from one element of a tile to the next
   // There is a lookup table for every substitution table (and none), channel of a float output, and parity of
   // an integer's flips. As many of them as fit in a word are a group: a word for every integer. There are
   // copies of each word, side by side, so that lanes read from different banks.
@@ -94,14 +94,14 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   } else {
     return false;
   }
-  const int64_t step = t->channels_last ? int64_t{m} * c : m;
+  const int64_t block_stride = t->channels_last ? int64_t{m} * c : m;
   const int64_t pixel_rows = t->channels_last ? m : int64_t{m} * c;
   const int in_item = item_size(job.in_type), out_item = item_size(job.out_type);
   const int smaller = in_item < out_item ? in_item : out_item;
-  const int64_t strip = least_common_multiple(step, kVector / smaller);
+  const int64_t strip = least_common_multiple(block_stride, kVector / smaller);
   const int64_t row = job.w * (t->channels_last ? c : 1);
   if (row % strip || pixel_rows * strip > kMaxTileBytes) return false;
-  t->step = static_cast<int>(step);
+  t->block_stride = static_cast<int>(block_stride);
   t->pixel_rows = static_cast<int>(pixel_rows);
   t->strip = static_cast<int>(strip);
   t->in_vectors = static_cast<int>(strip * in_item / kVector);
@@ -110,19 +110,19 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   t->block_rows = job.h / m;
   t->strips = job.n * t->block_rows * t->strips_per_row;
 
-  const int per_column = 4 / in_item;
+  const int per_bundle = 4 / in_item;
   const int64_t strip_bytes = pixel_rows * strip * in_item;
-  int log_column = 0;
-  while (1 << log_column < per_column) ++log_column;
-  t->log_strips = log_column;
+  int log_per_bundle = 0;
+  while (1 << log_per_bundle < per_bundle) ++log_per_bundle;
+  t->log_strips = log_per_bundle;
   const int wanted = in_item == 1 && out_item == 1 ? kTileBytes : kWideTileBytes;
   while (2 << t->log_strips <= kMaxStrips && strip_bytes << (t->log_strips + 1) <= wanted) ++t->log_strips;
-  t->log_columns = t->log_strips - log_column;
+  t->log_bundles = t->log_strips - log_per_bundle;
   // With these, lanes that work on several vectors of a strip, or on several pixel rows, meet in the fewest
   // banks.
-  const int columns = 1 << t->log_columns;
-  t->pitch = columns < kBanks || t->in_vectors > 1 ? columns | 1 : columns + (t->out_vectors > 1 ? 2 : 0);
-  if (4 * pixel_rows * strip * t->pitch > kMaxTileBytes) t->pitch = columns;
+  const int bundles = 1 << t->log_bundles;
+  t->pitch = bundles < kBanks || t->in_vectors > 1 ? bundles | 1 : bundles + (t->out_vectors > 1 ? 2 : 0);
+  if (4 * pixel_rows * strip * t->pitch > kMaxTileBytes) t->pitch = bundles;
   t->tiles = (t->strips + (1 << t->log_strips) - 1) >> t->log_strips;
 
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;

@@ -16,7 +16,6 @@ import blockenc
 from blockenc.backends import aten
 from blockenc.backends.native import TYPES
 from blockenc.plan import DECIMAL_VALUES, Plan
-from blockenc.plan.algebra import stacked
 from blockenc.plan.compilation import Compiler, compile_plan
 from blockenc.plan.packing import HEADER_BYTES
 from blockenc.reference import version2
@@ -249,9 +248,9 @@ def make_version_2(
     else:
         names = [version2.id_bytes(image) for image in ids]
         different = list(dict.fromkeys(names))
-        of_key = [Compiler(scheme, oracle.KEY, image).plans(*size)[decrypt] for image in different]
-        key_of_image = np.array([different.index(name) for name in names])
-        passes = [stacked(plans, key_of_image) for plans in zip(*of_key)]
+        key_of_image = np.array([different.index(name) for name in names], np.int32)
+        of_keys = Compiler(scheme, oracle.KEY, different).plans(*size)[decrypt]
+        passes = [dataclasses.replace(plan, key_of_image=key_of_image) for plan in of_keys]
     if len(passes) != 1:
         return None
     result = torch.uint16 if case.decimal and not dtype.is_floating_point and not decrypt else dtype

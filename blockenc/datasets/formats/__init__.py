@@ -39,7 +39,7 @@ class Change(Protocol):
         """Of images [N, H, W, C] uint8."""
 
     def picture(self, source: Source, name: object, /) -> bytes:
-        """Of a picture file; the contents of a PNG file."""
+        """Of a picture file; the contents of the one that takes its place."""
 
     def copies(self, member: str, /) -> bool:
         """Whether something in the file is to be copied as it is, whatever it is; this is noted."""
@@ -58,8 +58,8 @@ class Format(Protocol):
     def claims(self, path: Path) -> bool:
         """Whether a file is of this format; may look at its first bytes and its neighbours' names."""
 
-    def target(self, name: str) -> str:
-        """The name of the output for a file of this name; for an output, its own name."""
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
+        """The name of the output for a file of this name; for an output of that reading, its own name."""
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
         """Size of the pictures, and channels of the ciphers they need, as far as headers tell cheaply.

@@ -42,7 +42,7 @@ class ArrowTables:
     def claims(self, path: Path) -> bool:
         return True
 
-    def target(self, name: str) -> str:
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
         return name
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:
@@ -542,6 +542,9 @@ def _changed(column: Any, field: Any, path: Path, change: Change) -> Any:
         name = value["path"]
         if name and not change.reading.trusted:
             suspicion.refuse(f"{title}, path", suspicion.text(name), f"{change.reading.file}/{field.name}")
-        return {"bytes": new, "path": name and PurePosixPath(name).with_suffix(".png").as_posix()}
+        return {
+            "bytes": new,
+            "path": name and PurePosixPath(name).with_suffix(change.reading.suffix).as_posix(),
+        }
 
     return _pyarrow().array([changed(value.as_py()) for value in column], type=field.type)

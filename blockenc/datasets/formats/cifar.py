@@ -32,7 +32,7 @@ class CifarBatches:
         with open(path, "rb") as file:
             return file.read(1) == b"\x80"  # a pickle of protocol 2 or later
 
-    def target(self, name: str) -> str:
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
         return name
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:

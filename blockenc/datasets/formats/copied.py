@@ -26,7 +26,7 @@ class CopiedFiles:
     def claims(self, path: Path) -> bool:
         return True
 
-    def target(self, name: str) -> str:
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
         return name
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:

@@ -36,7 +36,7 @@ class IdxFiles:
         # torchvision keeps the packed file beside the one that it has unpacked.
         return path.suffix != ".gz" or not path.with_suffix("").is_file()
 
-    def target(self, name: str) -> str:
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
         return name.removesuffix(".gz")  # noise does not shrink
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:

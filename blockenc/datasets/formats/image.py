@@ -25,8 +25,8 @@ class ImageFiles:
     def claims(self, path: Path) -> bool:
         return True
 
-    def target(self, name: str) -> str:
-        return PurePosixPath(name).with_suffix(".png").as_posix()
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
+        return PurePosixPath(name).with_suffix(reading.suffix).as_posix()
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[pixels.Size, tuple[int, ...]]]:
         return [pictures.header(path, path, reading)]

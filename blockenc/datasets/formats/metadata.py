@@ -35,7 +35,7 @@ class Metadata:
     def claims(self, path: Path) -> bool:
         return any(path.parent.glob(NEIGHBOURS[path.name]))
 
-    def target(self, name: str) -> str:
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
         return name
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[Size, tuple[int, ...]]]:

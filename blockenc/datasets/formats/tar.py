@@ -48,7 +48,7 @@ class TarShards:
     def claims(self, path: Path) -> bool:
         return True
 
-    def target(self, name: str) -> str:
+    def target(self, name: str, reading: Reading = DEFAULT) -> str:
         return _SUFFIX.sub(".tar", name)
 
     def sizes(self, path: Path, reading: Reading = DEFAULT) -> list[tuple[pixels.Size, tuple[int, ...]]]:
@@ -121,7 +121,7 @@ def _is_picture(member: tarfile.TarInfo, reading: Reading) -> bool:
 
 
 def _new_name(member: tarfile.TarInfo, reading: Reading) -> str:
-    return re.sub(r"\.\w+\Z", ".png", member.name) if _is_picture(member, reading) else member.name
+    return re.sub(r"\.\w+\Z", reading.suffix, member.name) if _is_picture(member, reading) else member.name
 
 
 def _note(names: set[str], name: str, path: Path) -> None:

@@ -1,0 +1,126 @@
+"""What `inspect` shows: what a key file, an encrypted folder, its manifest or an image is."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from blockenc.text import printable
+
+if TYPE_CHECKING:
+    from blockenc.datasets.formats import Format
+    from blockenc.datasets.manifest import Manifest
+
+
+def show(path: Path | None) -> None:
+    """Print a table of what there is to tell about a path; of None, which backends this install has."""
+    if path is None:
+        from blockenc.backends import backends
+
+        return _table("backends", backends())
+    from blockenc.datasets import formats, manifest
+
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path}: is neither a file nor a folder")
+    if path.is_dir():
+        return _table(str(path / manifest.MANIFEST), _manifest_rows(manifest.read_folder(path)))
+    kind = next((kind for kind in formats.FORMATS if kind.names(path.name)), None)
+    if kind is not None and (kind is formats.IMAGE or manifest.find_manifest(path)):
+        return _table(str(path), _file_rows(path, kind))
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
+        return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
+    return _table(str(path), _key_rows(path))
+
+
+def _key_rows(path: Path) -> dict[str, str]:
+    from blockenc.keys import keyfile
+
+    header = keyfile.read_header(path)
+    kdf = header["kdf"]
+    rows = {
+        "kind": "key file" if header["format"] == keyfile.KEY.format else "key-set file",
+        "fingerprint": header["fingerprint"],
+        "format": f"{header['format']} version {header['version']}",
+        "kdf": f"{kdf['name']} (n={kdf['n']}, r={kdf['r']}, p={kdf['p']})",
+        "cipher": header["cipher"]["name"],
+    }
+    mode = path.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o077:
+        rows["warning"] = f"others may read or change this file (mode {mode:03o}): chmod 600 it"
+    return rows
+
+
+def _manifest_rows(manifest: Manifest) -> dict[str, str]:
+    sizes, kinds = Counter[tuple[int, int, int]](), Counter[str]()
+    for item in manifest.items():
+        kinds[item.format] += 1
+        sizes.update(picture[:3] for picture in item.images)
+    shown = [f"{n} of {w} x {h} x {c}" for (w, h, c), n in sizes.most_common(5)]
+    return {
+        "kind": "encrypted images",
+        "fingerprint": manifest.fingerprint,
+        **_scheme_rows(manifest),
+        "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        "images": str(sizes.total()),
+        "authenticated": _authentication(manifest),
+        "sizes": ", ".join(shown) + (", ..." if len(sizes) > len(shown) else ""),
+    }
+
+
+def _authentication(manifest: Manifest) -> str:
+    from blockenc.datasets.manifest import UNTAGGED
+
+    if manifest.version == UNTAGGED:
+        return f"no: version {UNTAGGED} has no tag, and anyone may have changed it"
+    return "with the key only: decrypt checks it, inspect cannot"
+
+
+def _scheme_rows(manifest: Manifest) -> dict[str, str]:
+    scheme = manifest.scheme
+    return {
+        "block size": str(scheme.block_size),
+        "steps": ", ".join(str(step) for step in scheme.steps),
+        "ffx": scheme.ffx,
+        "fit": manifest.fit,
+        "pictures": str(manifest.reading.coding),
+    }
+
+
+def _file_rows(path: Path, kind: Format) -> dict[str, str]:
+    from blockenc.datasets import manifest, pictures
+
+    rows = {"kind": kind.name}
+    if kind.name == "image":
+        size, mode = pictures.image_header(path)
+        rows = {**rows, "size": f"{size[0]} x {size[1]}", "mode": mode}
+    found = manifest.find_manifest(path)
+    if found is None:
+        return {**rows, "encrypted": "not known: no manifest beside it"}
+    owner, item = found
+    if item is None:
+        return {**rows, "encrypted": f"not listed in {owner.paths[0]}"}
+    many = len(item.images) != 1
+    original = f"{len(item.images)} images" if many else "{} x {}".format(*next(iter(item.images)))
+    return {
+        **rows,
+        "encrypted": f"yes, by {owner.paths[0]}",
+        "authenticated": _authentication(owner),
+        "fingerprint": owner.fingerprint,
+        **_scheme_rows(owner),
+        "original": f"{item.source}, {original}",
+    }
+
+
+def _table(title: str, rows: dict[str, str]) -> None:
+    table = Table(title=Text(printable(title)), show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(printable(value), overflow="fold"))
+    Console().print(table)
