@@ -23,6 +23,8 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "rotate": {},
     "scramble": {},
 }
+# The kinds that have the parameter `fixed`: how many of the positions that they permute stay in place.
+WITH_FIXED = ("shuffle", "scramble")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,17 @@ NOTABLE: dict[str, Case] = {
         ),
         (2, 3, 12, 24),
     ),
+    "fixed positions": Case(
+        scheme_of(
+            4,
+            3,
+            step("scramble", fixed=9, **WHOLE),
+            step("shuffle", fixed=30),
+            step("shuffle", fixed=90, cells="nibble", period=8),
+            step("scramble", block_size=2, period=4, fixed=1),
+        ),
+        (2, 3, 16, 24),
+    ),
     "a key for each image": Case(
         scheme_of(4, 3, step("shuffle"), step("np"), step("ffx")), (3, 3, 12, 20), ids=[7, "a", b"\x00\xff"]
     ),
@@ -138,11 +151,14 @@ def sometimes_left_out(draw: st.DrawFn, fields: dict[str, Any], name: str, value
 
 
 @st.composite
-def steps(draw: st.DrawFn, kind: str, block_size: int, side: int, decimal: bool) -> dict[str, Any]:
-    """A step of a kind; block sizes and numeric periods divide `side`, `block_size` is the scheme's.
+def steps(
+    draw: st.DrawFn, kind: str, block_size: int, shape: tuple[int, ...], decimal: bool
+) -> dict[str, Any]:
+    """A step of a kind for images of `shape`, [N, C, H, W]; `block_size` is the scheme's.
 
     decimal: this ffx is decimal; of another kind: the step follows a decimal ffx, so it moves whole values.
     """
+    side = math.gcd(*shape[2:])
     found: dict[str, Any] = {"kind": kind}
     for name, choices in CHOICES[kind].items():
         if name == "profile":
@@ -156,6 +172,12 @@ def steps(draw: st.DrawFn, kind: str, block_size: int, side: int, decimal: bool)
     sometimes_left_out(draw, found, "block_size", b, block_size)
     period = draw(st.sampled_from([b, "image", *(P for P in divisors(side) if P % b == 0)]))
     sometimes_left_out(draw, found, "period", period, b)
+    if kind in WITH_FIXED:
+        height, width = (size if period == "image" else period for size in shape[2:])
+        cells = b * b * shape[1] * (2 if found.get("cells") == "nibble" else 1)
+        positions = cells if kind == "shuffle" else (height // b) * (width // b)
+        fixed = draw(st.sampled_from((0, 0, 1, positions // 2, positions - 2)))
+        sometimes_left_out(draw, found, "fixed", fixed if 0 <= fixed <= positions - 2 else 0, 0)
     return found
 
 
@@ -185,7 +207,7 @@ def cases(
         kind = draw(st.sampled_from([kind for kind in kinds if not after_decimal or kind in AFTER_DECIMAL]))
         if kind == "ffx":
             after_decimal = decimal and draw(st.booleans())
-        drawn.append(draw(steps(kind, block_size, side, after_decimal)))
+        drawn.append(draw(steps(kind, block_size, (1, channels, height, width), after_decimal)))
         if after_decimal and not set(kinds) & set(AFTER_DECIMAL):
             break
     n = draw(st.integers(1, 3))

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from blockenc import demo
+from blockenc import Scheme, demo
+from blockenc.schemes import PRESETS
 
 
 def test_report(tmp_path: Path, capsys) -> None:
@@ -18,7 +19,7 @@ def test_report(tmp_path: Path, capsys) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     page = path.read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
-    pictures = 2 * (1 + len(demo.SETTINGS) + 2)
+    pictures = 2 * (1 + len(demo.SETTINGS) + 2) + len(PRESETS)
     assert page.count("<img ") == pictures + 1
     assert page.count('alt=""') == 0
     assert len(re.findall(r"<td>\d+\.\d %", page)) == 8
@@ -26,6 +27,7 @@ def test_report(tmp_path: Path, capsys) -> None:
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
     sizes = [re.findall(r"^all three steps, M = (\d+): ", caption) for caption in captions[1:5]]
     assert sizes == [["16"], ["8"], ["4"], ["2"]]  # what hides most comes first
+    assert [caption.split(":")[0] for caption in captions[-len(PRESETS) :]] == list(PRESETS)
     shown = capsys.readouterr()
     assert "protected model, right key" in shown.out
     # Without a terminal progress is plain lines, one as each stage begins.
@@ -46,11 +48,11 @@ def test_settings_are_in_the_order_of_what_they_hide() -> None:
         areas = np.sort(areas.reshape(height // 8, width // 8, -1).astype(float), axis=2)  # in no order
         return np.concatenate([np.abs(np.diff(areas, axis=axis)).mean(2).ravel() for axis in (0, 1)])
 
-    photos = demo._photos().values()
+    photos = demo.photos().values()
     follows = [
         np.mean(
             [
-                np.corrcoef(changes(photo), changes(demo._checked_encrypt(photo, m, steps)))[0, 1]
+                np.corrcoef(changes(photo), changes(demo._checked_encrypt(photo, Scheme(m, steps))))[0, 1]
                 for photo in photos
             ]
         )

@@ -475,6 +475,25 @@ def test_permutations_come_one_after_the_other_from_one_keystream() -> None:
         assert a == b
 
 
+def test_positions_that_are_fixed() -> None:
+    """By hand: of r = 4 1 5 0 2 3 and f = 3 the numbers 4, 1 and 5 move, to 1, 4 and 5 in their order."""
+    assert version2.restricted([4, 1, 5, 0, 2, 3], 3) == [0, 4, 2, 3, 1, 5]
+    assert version2.restricted([4, 1, 5, 0, 2, 3], 0) == [4, 1, 5, 0, 2, 3]
+    assert version2.restricted([2, 0, 1], 1) == [2, 1, 0]
+    for kind, n, many in (("shuffle", 48, 6), ("scramble", 6, 1)):
+        for fixed in (1, n // 2, n - 2):
+            scheme = scheme_of(4, 3, step(kind, fixed=fixed, **IMAGE))
+            (found,) = version2.secrets(KEYS, scheme, 8, 12)
+            permutations = [found["secret"]] if many == 1 else found["secret"]
+            assert len(permutations) == many
+            for a in permutations:
+                assert sorted(a) == list(range(n))
+                assert sum(a[p] == p for p in range(n)) >= fixed
+            assert any(a != list(range(n)) for a in permutations)
+            assert fixed == n - 2 or len({tuple(a) for a in permutations}) == many
+            assert version2.info_of(scheme, 0, 8, 12).count(f",fixed={fixed},b=4,") == 1
+
+
 @pytest.mark.parametrize("kind", schemes.KINDS)
 def test_each_kind_has_its_own_key(kind: str) -> None:
     scheme = scheme_of(4, 3, *(step(name, **IMAGE) for name in schemes.KINDS))
@@ -561,6 +580,11 @@ DECIMAL = step("ffx", profile="decimal")
         (scheme_of(4, 3, step("scramble", period=16)), "do not fill 8 x 16"),
         (scheme_of(4, 3, step("scramble", block_size=16, period="image")), "do not fill 8 x 16"),
         (scheme_of(4, 13, step("colour")), "at most 12 channels"),
+        (scheme_of(4, 3, step("rotate", fixed=1)), "rotate has no fixed"),
+        (scheme_of(4, 3, step("shuffle", fixed=-1)), "fixed: expected an int of at least 0, got -1"),
+        (scheme_of(4, 3, step("shuffle", fixed=True)), "fixed: expected an int"),
+        (scheme_of(4, 3, step("shuffle", fixed=47)), "fixed: expected 0 or at most 46 of 48"),
+        (scheme_of(4, 3, step("scramble", fixed=7, period="image")), "fixed: expected 0 or at most 6 of 8"),
         (scheme_of(4, 3, DECIMAL, step("np")), "after a decimal ffx"),
         (scheme_of(4, 3, DECIMAL, step("rotate"), step("shuffle", cells="nibble")), "after a decimal ffx"),
         (scheme_of(4, 3, DECIMAL, step("ffx")), "after a decimal ffx"),
@@ -608,6 +632,7 @@ def test_drawn_schemes_have_everything() -> None:
         seen.update(("id", type(identity)) for identity in case.ids or ())
         for given_, full in zip(case.scheme["steps"], version2.steps_of(case.scheme)):
             seen.update((full["kind"], name, full[name]) for name in schemes.CHOICES[full["kind"]])
+            seen.add((full["kind"], "fixed", full.get("fixed", 0) > 0))
             seen.update((full["kind"], name, "left out") for name in full if name not in given_)
             period, b = full["period"], full["block_size"]
             form = period if period == "image" else "b" if period == b else "longer"
@@ -622,6 +647,7 @@ def test_drawn_schemes_have_everything() -> None:
         wanted |= {(kind, "period", form) for form in ("image", "b", "longer")}
         wanted |= {(kind, name, "left out") for name in (*parameters, "block_size", "period")}
         wanted |= {(kind, name, value) for name, values in parameters.items() for value in values}
+    wanted |= {(kind, "fixed", some) for kind in schemes.WITH_FIXED for some in (True, False)}
     assert wanted <= seen, wanted - seen
 
 

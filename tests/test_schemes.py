@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 import blockenc
-from blockenc import Cipher, Scheme, schemes
+from blockenc import Cipher, ExplicitKey, Scheme, schemes
 from blockenc.schemes import ELE, ETC, FFX, LE, NP, PE, PRESETS, SHF, VIT, VIT_ETC
 from blockenc.steps import Colour, Ffx, Np, Rotate, Scramble, Shuffle
+from blockenc.steps.base import log2_permutations
 from tests import oracle
 from tests.schemes import scheme_of, step
 
@@ -134,6 +136,11 @@ def half(n: int) -> int:
         (Scheme(4, [Np(unit="block", period="image")]), half(72)),
         (Scheme(4, [Rotate(period="image"), Colour()], channels=4), 8**72 * 24),
         (Scheme(2, [Scramble(period=4)]), 24),
+        (
+            Scheme(2, [Scramble(period=4, fixed=1)]),
+            15,
+        ),  # 1 that leaves all, 6 that leave two, 8 that leave one
+        (Scheme(2, [Scramble(period=4, fixed=2)]), 7),
     ],
     ids=lambda value: value.to_json() if isinstance(value, Scheme) else "",
 )
@@ -142,6 +149,14 @@ def test_key_space(scheme: Scheme, secrets: int) -> None:
     assert scheme.key_space_bits(24, 48) == pytest.approx(math.log2(secrets), rel=1e-12, abs=1e-9)
     if not scheme.depends_on_size:
         assert scheme.key_space_bits() == scheme.key_space_bits(24, 48)
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+def test_permutations_with_fixed_positions_are_counted(n: int) -> None:
+    stay = [sum(p == q for p, q in enumerate(a)) for a in itertools.permutations(range(n))]
+    for fixed in range(n - 1):
+        count = sum(number >= fixed for number in stay)
+        assert log2_permutations(n, fixed) == pytest.approx(math.log2(count), abs=1e-12), fixed
 
 
 def test_the_key_space_that_papers_give() -> None:
@@ -163,3 +178,80 @@ def test_sizes_of_a_key_space_that_are_wrong() -> None:
         SHF().key_space_bits(6)
     with pytest.raises(TypeError, match=r"^height: expected an integer"):
         ETC().key_space_bits("224", 224)
+
+
+# --- restricted permutations --------------------------------------------------------------------
+
+
+def test_infos_of_fixed_positions() -> None:
+    """A number at its default is in no text, so that the secrets of older schemes are what they were."""
+    steps = [Scramble(period="image", fixed=147), Shuffle(fixed=576), Shuffle(cells="nibble", fixed=0)]
+    scheme = Scheme(16, steps)
+    texts = (
+        "scramble,fixed=147,b=16,P=224x224;shuffle,cells=byte,fixed=576,b=16,P=16x16;"
+        "shuffle,cells=nibble,b=16,P=16x16"
+    )
+    assert scheme.infos(224, 224) == [[f"blockenc/2/C=3;{texts}/{n}"] for n in range(3)]
+    assert scheme.to_dict()["steps"] == [
+        {"kind": "scramble", "period": "image", "fixed": 147},
+        {"kind": "shuffle", "fixed": 576},
+        {"kind": "shuffle", "cells": "nibble"},
+    ]
+    assert Scheme.from_json(scheme.to_json()) == scheme
+    assert (Scheme(4, [Shuffle(fixed=0)]).version, Scheme(4, [Shuffle(fixed=1)]).version) == (1, 2)
+
+
+@pytest.mark.parametrize("blocks, values", [(120, 500), (147, 576)])
+def test_the_settings_of_the_disposable_keys(blocks: int, values: int) -> None:
+    """196 patches of 768 values; what stays, stays."""
+    number = torch.arange(768, dtype=torch.int16).reshape(16, 16, 3).permute(2, 0, 1)
+    low = (number % 256).to(torch.uint8).repeat(1, 14, 14)
+    scheme = Scheme(16, [Shuffle(fixed=values)])
+    stay = (Cipher(oracle.KEY, scheme).encrypt(low) == low)[:, :16, :16].sum()
+    assert values <= stay < 768
+    row, column = torch.meshgrid(torch.arange(14), torch.arange(14), indexing="ij")
+    patch = (row * 14 + column).to(torch.uint8)
+    x = patch.repeat_interleave(16, 0).repeat_interleave(16, 1).repeat(3, 1, 1)
+    scheme = Scheme(16, [Scramble(period="image", fixed=blocks)])
+    stay = (Cipher(oracle.KEY, scheme).encrypt(x) == x)[0, ::16, ::16].sum()
+    assert blocks <= stay < 196
+
+
+def test_fixed_positions_that_are_wrong() -> None:
+    for make, error, message in (
+        (lambda: Shuffle(fixed=-1), ValueError, r"^fixed: expected an integer of at least 0, got -1"),
+        (lambda: Scramble(fixed="3"), TypeError, r"^fixed: expected an integer, got '3'"),
+        (lambda: Shuffle(fixed=True), TypeError, r"^fixed: expected an integer, got True"),
+        (
+            lambda: Cipher(oracle.KEY, Scheme(4, [Shuffle(fixed=47)])),
+            ValueError,
+            r"^fixed: expected 0, or at most 46 of 48 positions, got 47",
+        ),
+        (
+            lambda: Scheme(4, ["np", Scramble(period=8, fixed=3)]).key_space_bits(),
+            ValueError,
+            r"^fixed: expected 0, or at most 2 of 4 positions, got 3",
+        ),
+        (
+            lambda: Scheme.from_dict({"version": 2, "steps": [{"kind": "shuffle", "fixed": 1.5}]}),
+            TypeError,
+            r"^steps\[0\]: fixed: expected an integer, got 1.5",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+    cipher = Cipher(oracle.KEY, Scheme(4, [Scramble(period="image", fixed=5)]))
+    assert cipher.encrypt(oracle.image((1, 3, 8, 16))).shape == (1, 3, 8, 16)
+    with pytest.raises(ValueError, match=r"^fixed: expected 0, or at most 4 of 6 positions, got 5"):
+        cipher.encrypt(oracle.image((1, 3, 8, 12)))
+
+
+def test_explicit_secrets_with_fixed_positions() -> None:
+    scheme = Scheme(1, [Scramble(period="image", fixed=2)], channels=1)
+    x = oracle.image((1, 2, 2))
+    y = Cipher(ExplicitKey([[0, 2, 1, 3]]), scheme).encrypt(x)
+    assert y.flatten().tolist() == x.flatten()[[0, 2, 1, 3]].tolist()
+    with pytest.raises(
+        ValueError, match=r"secrets\[0\], of the step scramble: .*at least 2 numbers in their"
+    ):
+        Cipher(ExplicitKey([[0, 2, 3, 1]]), scheme).encrypt(x)

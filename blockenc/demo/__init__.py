@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 import os
 import platform
@@ -23,6 +24,8 @@ import torch
 from blockenc.cipher import Cipher
 from blockenc.files import atomic_write
 from blockenc.keys import Key, KeySet
+from blockenc.scheme import Scheme
+from blockenc.schemes import PRESETS
 
 DEMO_KEY = b"the demo's key: fixed and public"  # 32 bytes
 ALL_STEPS = ("shuffle", "np", "ffx")
@@ -84,15 +87,16 @@ def run(output: Path, *, epochs: int = 20, wrong_keys: int = 20) -> Path:
             console.print(f"demo, {started} of {STAGES}: {name}", highlight=False)
 
         stage("encrypting two photos and decrypting them again")
-        photos = _photos()
-        rows = [_picture_row(photo, name) for name, photo in photos.items()]
+        bundled = photos()
+        rows = [_picture_row(photo, name) for name, photo in bundled.items()]
+        published = presets(next(iter(bundled.values())))
         stage("measuring the speed")
-        speed = _speed(next(iter(photos.values())))
+        speed = _speed(next(iter(bundled.values())))
         with torch.random.fork_rng(devices=[]):
             results, curves = _train_and_evaluate(epochs, wrong_keys, stage, lambda: progress.advance(task))
     path = output / "report.html"
     output.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, _report(rows, results, curves, speed).encode())
+    atomic_write(path, _report(rows, published, results, curves, speed).encode())
     for name, accuracies in results.items():
         Console().print(f"{name:<58} {_percent(accuracies)}", highlight=False)
     return path
@@ -101,7 +105,7 @@ def run(output: Path, *, epochs: int = 20, wrong_keys: int = 20) -> Path:
 # --- photos -------------------------------------------------------------------------------------
 
 
-def _photos() -> dict[str, np.ndarray]:
+def photos() -> dict[str, np.ndarray]:
     """The bundled photos, cropped to a multiple of the largest block."""
     from sklearn.datasets import load_sample_images
 
@@ -119,7 +123,7 @@ def _picture_row(photo: np.ndarray, name: str) -> list[tuple[str, np.ndarray]]:
     pictures = [(f"{name}, as it is", photo)]
     for m, steps, seen in SETTINGS:
         label = "all three steps" if steps == ALL_STEPS else f"{' and '.join(steps)} alone"
-        pictures.append((f"{label}, M = {m}: {seen}", _checked_encrypt(photo, m, steps)))
+        pictures.append((f"{label}, M = {m}: {seen}", _checked_encrypt(photo, Scheme(m, steps))))
     m = SETTINGS[0][0]
     encrypted = Cipher(DEMO_KEY, block_size=m).encrypt(photo)
     right = Cipher(DEMO_KEY, block_size=m).decrypt(encrypted)
@@ -131,12 +135,17 @@ def _picture_row(photo: np.ndarray, name: str) -> list[tuple[str, np.ndarray]]:
     return pictures
 
 
-def _checked_encrypt(photo: np.ndarray, block_size: int, steps: tuple[str, ...]) -> np.ndarray:
+def presets(photo: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The photo under each published scheme, with its name."""
+    return [(name, _checked_encrypt(photo, preset())) for name, preset in PRESETS.items()]
+
+
+def _checked_encrypt(photo: np.ndarray, scheme: Scheme) -> np.ndarray:
     """The encrypted photo, after making sure that it decrypts to the very same pixels."""
-    cipher = Cipher(DEMO_KEY, block_size=block_size, steps=steps)
+    cipher = Cipher(DEMO_KEY, scheme)
     encrypted: np.ndarray = cipher.encrypt(photo)
     if not np.array_equal(cipher.decrypt(encrypted), photo):
-        raise AssertionError(f"round trip failed for steps {steps}, block size {block_size}")
+        raise AssertionError(f"round trip failed for {scheme}")
     return encrypted
 
 
@@ -280,6 +289,15 @@ def _image_tag(png: bytes, alt: str) -> str:
     return f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt)}">'
 
 
+def _pictures(row: list[tuple[str, np.ndarray]]) -> str:
+    return f'<div class="pictures">{"".join(_picture(*picture) for picture in row)}</div>'
+
+
+def _first_sentence(function: Callable[..., Any]) -> str:
+    """Of a docstring, without the full stop."""
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split()).rstrip(".")
+
+
 def _picture(caption: str, pixels: np.ndarray) -> str:
     """A crop of the picture at its own scale: blocks of 2 x 2 pixels must stay visible."""
     from PIL import Image
@@ -332,15 +350,15 @@ td { font-variant-numeric: tabular-nums; }
 
 def _report(
     rows: list[list[tuple[str, np.ndarray]]],
+    published: list[tuple[str, np.ndarray]],
     results: dict[str, list[float]],
     curves: dict[str, list[float]],
     speed: str,
 ) -> str:
     import blockenc
 
-    pictures = "".join(
-        f'<div class="pictures">{"".join(_picture(*picture) for picture in row)}</div>' for row in rows
-    )
+    pictures = "".join(map(_pictures, rows))
+    about = [(f"{name}: {_first_sentence(PRESETS[name])}", pixels) for name, pixels in published]
     table = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{_percent(values)}</td></tr>"
         for name, values in results.items()
@@ -367,6 +385,10 @@ equal blocks. Networks learn more easily from small blocks, and people see less 
 size is a choice between the two (docs/accuracy.md has what it costs). Each encryption shown was checked to
 decrypt to the very same pixels.</p>
 {pictures}
+<h2>Published schemes</h2>
+<p>The first photo under the schemes of the field, each with the block size of its paper (blockenc.schemes;
+docs/schemes.md says what they do not withstand).</p>
+{_pictures(about)}
 <p>{html.escape(speed)}</p>
 <h2>A classifier that needs the key</h2>
 <p>The same small network (a layer on blocks of {DIGIT_BLOCK} x {DIGIT_BLOCK}, then convolutions), trained on

@@ -28,7 +28,8 @@ How this file reads what the definition leaves open:
   is also their period, and its ffx steps have one profile.
 - The period "image" is never that, even for an image of one block: whether a scheme is version 1 does not
   depend on the image.
-- The texts that are bound write every parameter of the step's kind, defaults too, and b and P as they result.
+- The texts that are bound write every parameter of the step's kind, defaults too (but not fixed at 0), and
+  b and P as they result.
 - An id that is an int is at least 0. 7, "7" and b"7" are one id. The empty id is an id.
 - colour needs uniform(C!), so at most 12 channels: 13! is beyond the 32-bit words that uniform draws.
 - np of nibbles and whole blocks is np of bytes and whole blocks, except that floats become integers first.
@@ -56,6 +57,8 @@ PARAMETERS: dict[str, dict[str, tuple[str, ...]]] = {
     "rotate": {},
     "scramble": {},
 }
+# The kinds whose permutations may leave positions in place: "fixed", how many, is their last parameter.
+WITH_FIXED = ("shuffle", "scramble")
 MAX_COLOUR_CHANNELS = 12
 
 
@@ -80,6 +83,10 @@ def steps_of(scheme: Mapping[str, Any]) -> list[dict[str, Any]]:
             step[name] = given.get(name, choices[0])
             if step[name] not in choices:
                 raise ValueError(f"steps[{n}].{name}: expected one of {choices}, got {step[name]!r}")
+        if kind in WITH_FIXED:
+            step["fixed"] = given.get("fixed", 0)
+            if type(step["fixed"]) is not int or step["fixed"] < 0:
+                raise ValueError(f"steps[{n}].fixed: expected an int of at least 0, got {step['fixed']!r}")
         step["block_size"] = given.get("block_size", scheme.get("block_size", 4))
         step["period"] = given.get("period", step["block_size"])
         if set(given) - set(step):
@@ -129,6 +136,7 @@ def is_step_of_version1(step: Mapping[str, Any]) -> bool:
         and step["period"] == step["block_size"]
         and not has_nibbles(step)
         and step.get("unit", "value") == "value"
+        and step.get("fixed", 0) == 0
     )
 
 
@@ -153,6 +161,8 @@ def text_of(step: Mapping[str, Any], height: int, width: int) -> str:
     """What stands for the step in every subkey's info, such as np,cells=byte,unit=block,b=16,P=224x224"""
     rows, columns = period_size(step, height, width)
     parameters = "".join(f",{name}={step[name]}" for name in PARAMETERS[step["kind"]])
+    if step.get("fixed", 0) != 0:
+        parameters += f",fixed={step['fixed']}"
     return f"{step['kind']}{parameters},b={step['block_size']},P={rows}x{columns}"
 
 
@@ -179,6 +189,18 @@ def id_bytes(image_id: int | str | bytes) -> bytes:
     return str(int(image_id)).encode()
 
 
+def restricted(r: Sequence[int], fixed: int) -> list[int]:
+    """The permutation that a drawn one, r, gives where `fixed` positions stay in place."""
+    n = len(r)
+    if fixed != 0 and fixed > n - 2:
+        raise ValueError(f"fixed: expected 0 or at most {n - 2} of {n} positions, got {fixed}")
+    moving = r[: n - fixed]
+    a = list(range(n))
+    for place, source in zip(sorted(moving), moving):
+        a[place] = source
+    return a
+
+
 def draw(step: Mapping[str, Any], channels: int, blocks: int, key: bytes, cipher_key: bytes) -> Any:
     """The secret of one step for a period of `blocks` blocks; `key` is the step's subkey."""
     b = step["block_size"]
@@ -187,7 +209,8 @@ def draw(step: Mapping[str, Any], channels: int, blocks: int, key: bytes, cipher
     uniform = version1.uniform_words(key)
     match step["kind"]:
         case "shuffle":
-            return [version1.drawn_permutation(uniform, cells) for _ in range(blocks)]
+            drawn = [version1.drawn_permutation(uniform, cells) for _ in range(blocks)]
+            return [restricted(r, step["fixed"]) for r in drawn]
         case "np":
             return version1.mask(key, blocks if step["unit"] == "block" else blocks * cells)
         case "ffx":
@@ -199,7 +222,7 @@ def draw(step: Mapping[str, Any], channels: int, blocks: int, key: bytes, cipher
         case "rotate":
             return [uniform(8) for _ in range(blocks)]
         case _:
-            return version1.drawn_permutation(uniform, blocks)
+            return restricted(version1.drawn_permutation(uniform, blocks), step["fixed"])
 
 
 def secrets(

@@ -22,13 +22,13 @@ MAX_PERIOD_VALUES = 1 << 26
 AnyStep = TypeVar("AnyStep", bound="Step")
 
 
-def positive_int(value: object, name: str) -> int:
-    """`value` as an int of at least 1, or an error that names the argument."""
+def positive_int(value: object, name: str, least: int = 1) -> int:
+    """`value` as an int of at least 1, or as much as said, or an error that names the argument."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an integer, got {value!r} ({type(value).__name__})")
     number = value.__index__()
-    if number < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {number}")
+    if number < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {number}")
     return int(number)
 
 
@@ -127,10 +127,13 @@ class Step(abc.ABC):
             object.__setattr__(self, "period", positive_int(self.period, "period"))
         for name, allowed in _choices(type(self)).items():
             value = getattr(self, name)
-            if value not in allowed:
+            if not allowed:
+                value = positive_int(value, name, least=0)
+            elif value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
-            # An enumeration may be equal to a string and yet have another text, which the secret is bound to.
-            object.__setattr__(self, name, allowed[allowed.index(value)])
+            else:  # an enumeration equal to a string may have another text, which the secret is bound to
+                value = allowed[allowed.index(value)]
+            object.__setattr__(self, name, value)
 
     @classmethod
     def parameters(cls) -> tuple[str, ...]:
@@ -162,8 +165,11 @@ class Step(abc.ABC):
     def check_channels(self, channels: int) -> None:  # noqa: B027 - most kinds take any number
         """Raises ValueError where the kind cannot work on that many channels."""
 
+    def check_period(self, period: Period) -> None:  # noqa: B027 - most parameters go with any period
+        """Raises ValueError where the parameters ask for more than the period has."""
+
     def period_of(self, height: int, width: int, channels: int) -> Period:
-        """The period of a bound step in images of that size."""
+        """The period of a bound step in images of that size. Raises ValueError where it is none for it."""
         b, period = self.block_size, self.period
         assert b is not None
         assert period is not None
@@ -174,13 +180,17 @@ class Step(abc.ABC):
                 f"period: one of {height} x {width} pixels of {channels} channels has more than the "
                 f"{MAX_PERIOD_VALUES} values supported"
             )
-        return Period(b, channels, height // b, width // b)
+        found = Period(b, channels, height // b, width // b)
+        self.check_period(found)
+        return found
 
     def text(self, period: Period) -> str:
         """What the key schedule binds the step to (docs/scheme.md, "Key schedule of version 2")."""
         b = period.block_size
-        parts = [self.kind, *(f"{name}={getattr(self, name)}" for name in self.parameters())]
-        return ",".join([*parts, f"b={b}", f"P={period.rows * b}x{period.columns * b}"])
+        values = {name: getattr(self, name) for name in self.parameters()}
+        # A number is left out at 0: such parameters joined the definition when texts were frozen.
+        parts = [f"{name}={value}" for name, value in values.items() if value != 0]
+        return ",".join([self.kind, *parts, f"b={b}", f"P={period.rows * b}x{period.columns * b}"])
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types, without those at their default."""
@@ -210,7 +220,8 @@ class Step(abc.ABC):
 
 @functools.cache
 def _choices(kind: type[Step]) -> dict[str, tuple[str, ...]]:
-    """The parameters of a kind in the order of its definition, each with the values that its type admits."""
+    """The parameters of a kind in the order of its definition, each with the values that its type admits;
+    none for a number."""
     common, hints = {field.name for field in dataclasses.fields(Step)}, get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.name not in common]
     return {name: get_args(hints[name]) for name in names}
@@ -226,11 +237,54 @@ def log2_masks(n: int) -> float:
     return log2_factorial(n) - log2_factorial(n // 2) - log2_factorial(n - n // 2)
 
 
+def check_fixed(fixed: int, n: int) -> None:
+    """Raises ValueError unless `fixed` of n positions may stay in place: at least two have to be left."""
+    if fixed and fixed > n - 2:
+        raise ValueError(f"fixed: expected 0, or at most {max(n - 2, 0)} of {n} positions, got {fixed}")
+
+
+def with_fixed(drawn: np.ndarray, fixed: int) -> np.ndarray:
+    """Permutations [..., n] that leave `fixed` positions in place, out of drawn ones.
+
+    The positions that move are the first n - fixed numbers of the drawn permutation, and they move in its
+    order (docs/scheme.md, "Steps").
+    """
+    if not fixed:
+        return drawn
+    n = drawn.shape[-1]
+    moving = drawn[..., : n - fixed]
+    found = np.broadcast_to(np.arange(n), drawn.shape).copy()
+    np.put_along_axis(found, np.sort(moving, axis=-1), moving, axis=-1)
+    return found
+
+
+def log2_permutations(n: int, fixed: int) -> float:
+    """log2 of the number of permutations of n that leave at least `fixed` positions in place."""
+    if not fixed:
+        return log2_factorial(n)
+    # Exactly k positions stay in n!/k! * shares[n - k] of them: shares[m] of m! permutations leave none.
+    share = term = 1.0
+    shares = [share]
+    for m in range(1, n - fixed + 1):
+        term /= -m
+        share += term
+        shares.append(share)
+    total, weight = 0.0, 1.0  # weight is fixed!/k!
+    for k in range(fixed, n + 1):
+        total += weight * shares[n - k]
+        weight /= k + 1
+    return log2_factorial(n) - log2_factorial(fixed) + math.log2(total)
+
+
 def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:
     """A secret that a user gave, as int64 [1, *shape] with values in 0..below - 1; else ValueError."""
     array = np.asarray(value)
-    shapes = (shape, shape[1:]) if shape[0] == 1 else (shape,)  # of a single block also without its axis
-    if array.dtype.kind not in "biu" or array.shape not in shapes:
+    # An axis may be given as several: the blocks of a period as rows and columns, a block as it lies.
+    fits = any(
+        math.prod(array.shape[:axes]) == shape[0] and math.prod(array.shape[axes:]) == math.prod(shape[1:])
+        for axes in range(array.ndim + 1)
+    )
+    if array.dtype.kind not in "biu" or not fits:
         raise ValueError(
             f"secret: expected {what}, integers of shape {shape}, got {array.dtype} {array.shape}"
         )
@@ -240,9 +294,11 @@ def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> 
     return array
 
 
-def checked_permutations(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """The same, where the last axis of the array holds permutations."""
+def checked_permutations(value: Any, shape: tuple[int, ...], what: str, fixed: int = 0) -> np.ndarray:
+    """The same, where the last axis of the array holds permutations that leave `fixed` positions in place."""
     array = checked_array(value, shape, shape[-1], what)
     if not (np.sort(array, axis=-1) == np.arange(shape[-1])).all():
         raise ValueError(f"secret: expected {what}: every number from 0 to {shape[-1] - 1} once")
+    if not ((array == np.arange(shape[-1])).sum(axis=-1) >= fixed).all():
+        raise ValueError(f"secret: expected {what}: at least {fixed} numbers in their place")
     return array
