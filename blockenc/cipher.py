@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -301,6 +302,12 @@ class Cipher:
         per_image = ", per_image=True" if self.per_image else ""
         return f"Cipher(fingerprint={self.fingerprint!r}, scheme={self.scheme!r}{per_image})"
 
+    def __copy__(self) -> Cipher:
+        """Another one with the same plans; unlike a pickle it stays in this process, with the key."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         if self.per_image:
             raise TypeError(
@@ -501,9 +508,12 @@ def _id_bytes(n: int, value: Any) -> bytes:
             raise ValueError(f"ids[{n}]: expected text that UTF-8 can encode, got {value!r}") from None
     if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.is_floating_point():
         value = value.item()  # of a batch of indices that a DataLoader collated
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}")
-    number = value.__index__()
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:  # of an array, too, which has an index only if it holds a single integer
+        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}") from None
     if number < 0:
         raise ValueError(f"ids[{n}]: expected an integer of at least 0, got {number}")
     return str(number).encode()

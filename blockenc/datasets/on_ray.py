@@ -29,6 +29,11 @@ def in_ray(address: str | None = None) -> Engine:
         raise BlockencError("--engine ray needs Ray: pip install 'blockenc[ray]'") from None
 
     def engine(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[Done]:
+        if any(cipher.per_image or not cipher.takes_any_size for cipher in job.ciphers.values()):
+            raise BlockencError(
+                "--engine ray: workers have no key, and keys for each image (--per-image) or image size "
+                "(period=image) are derived from it; use --engine threads, and --shard on several machines"
+            )
         ours = not ray.is_initialized()
         if ours:
             ray.init(
