@@ -21,6 +21,7 @@ class Ids(enum.Enum):
 
 
 DISPOSABLE = Ids.DISPOSABLE
+"""For `ids=`: each image has an id that is drawn at random and kept nowhere. Nobody can decrypt it."""
 
 
 def given_ids(cipher: Cipher, ids: Field | Ids | None) -> Field | Ids | None:
