@@ -528,9 +528,12 @@ def _id_bytes(n: int, value: Any) -> bytes:
             raise ValueError(f"ids[{n}]: expected text that UTF-8 can encode, got {value!r}") from None
     if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.is_floating_point():
         value = value.item()  # of a batch of indices that a DataLoader collated
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}")
-    number = value.__index__()
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = index(value)
+    except TypeError:  # of an array, too, which has an index only if it holds a single integer
+        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}") from None
     if number < 0:
         raise ValueError(f"ids[{n}]: expected an integer of at least 0, got {number}")
     return str(number).encode()
