@@ -372,6 +372,66 @@ def test_pictures_in_shards(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels_of(file.read()), plain)
 
 
+def test_pictures_in_tables(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = io.BytesIO()
+    Image.fromarray(smooth(32, 48)).save(data, "PNG")
+    rows = [{"bytes": data.getvalue(), "path": "a.png"}] * 2
+    parquet.write_table(pyarrow.table({"image": rows, "label": [0, 1]}), tmp_path / "t.parquet")
+    encrypt_files(tmp_path / "t.parquet", tmp_path / "enc/", KEY, scheme(8), reading=Reading(coding=Jpeg(90)))
+    decrypt_files(tmp_path / "enc/t.parquet", tmp_path / "dec/", KEY)
+    encrypted, decrypted = (parquet.read_table(tmp_path / f"{name}/t.parquet") for name in ("enc", "dec"))
+    assert [row["path"] for row in encrypted["image"].to_pylist()] == ["a.jpg"] * 2
+    with Image.open(io.BytesIO(encrypted["image"][1].as_py()["bytes"])) as image:
+        assert image.format == "JPEG"
+    plain = pixels_of(as_jpeg(smooth(32, 48), quality=90, subsampling="4:4:4"))
+    for row in decrypted["image"].to_pylist():
+        assert row["path"] == "a.png"
+        np.testing.assert_array_equal(pixels_of(row["bytes"]), plain)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('"quality": 90', '"quality": 0'),
+        ('"quality": 90', '"quality": true'),
+        ('"quality": 90', '"quality": 90,\n   "more": 1'),
+        ('"subsampling": "444"', '"subsampling": "411"'),
+        ('"format": "jpeg"', '"format": "gif"'),
+        ('"fit": "error"', '"fit": "error",\n "per_image": 1'),
+    ],
+)
+def test_manifests_that_are_damaged(src: Path, tmp_path: Path, change: tuple[str, str]) -> None:
+    encrypt_files(src, tmp_path / "enc", KEY, scheme(16), reading=Reading(coding=Jpeg(90)))
+    manifest = tmp_path / "enc/blockenc.json"
+    assert manifest.read_text().count(change[0]) == 1
+    manifest.write_text(manifest.read_text().replace(*change))
+    with pytest.raises(ManifestError, match="damaged manifest"):
+        decrypt_files(tmp_path / "enc", tmp_path / "dec", KEY)
+
+
+def test_a_run_that_was_cut_off_goes_on(src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, encode, calls = Reading(coding=Jpeg(90)), Jpeg.encode, []
+    encrypt_files(src, tmp_path / "whole", KEY, scheme(8), reading=reading)
+
+    def stops(self: Jpeg, image: np.ndarray) -> bytes:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError("the power fails")
+        return encode(self, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Jpeg, "encode", stops)
+        with pytest.raises(OSError, match="power"):
+            encrypt_files(src, tmp_path / "enc", KEY, scheme(8), reading=reading, workers=1)
+    with pytest.raises(ManifestError, match="had another reading"):
+        encrypt_files(src, tmp_path / "enc", KEY, scheme(8), reading=Reading(coding=Jpeg(91)))
+    assert encrypt_files(src, tmp_path / "enc", KEY, scheme(8), reading=reading).resumed == 1
+    for name in ("blockenc.json", "class/a.jpg", "class/b.jpg"):
+        assert (tmp_path / "enc" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_folder_holds_one_coding(src: Path, tmp_path: Path) -> None:
     enc = tmp_path / "enc"
     encrypt_files(src, enc, KEY, scheme(16), reading=Reading(coding=Jpeg(90)))
