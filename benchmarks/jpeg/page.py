@@ -57,15 +57,15 @@ def table(results: Results) -> str:
     )
     lines = [
         f"Measured by `{results['command']}` on {results['date'][:10]}: {results['photos']} photos, "
-        f"{results['megapixels']:.1f} megapixels; {packages}. Each cell: bits a pixel, dB of all pixels (dB "
-        "of the pixels inside of the units of 16 x 16, without their outermost).",
+        f"{results['megapixels']:.1f} megapixels; {packages}. Each cell: bits a pixel, dB (dB with a usual "
+        "decoder, where it is another).",
         "",
         "| scheme | blocks | chroma | " + " | ".join(f"Q = {q}" for q in QUALITIES) + " | bits for the PSNR "
         "of plain Q = 80 |",
         "|---" * (4 + len(QUALITIES)) + "|",
     ]
     for (name, size, subsampling), rows in found.items():
-        cells = [f"{row['bits']:.2f}, {row['psnr']:.1f} ({row['inside']:.1f})" for row in rows]
+        cells = [f"{row['bits']:.2f}, {row['psnr']:.1f}{_usual(row)}" for row in rows]
         refused = " (refused)" * rows[0]["refused"]
         more = "" if name == PLAIN else more_bits(rows, found[PLAIN, None, subsampling])
         blocks = "" if size is None else f"{size} x {size}"
@@ -73,6 +73,10 @@ def table(results: Results) -> str:
             f"| {name}{refused} | {blocks} | {SUBSAMPLINGS[subsampling]} | {' | '.join(cells)} | {more} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _usual(row: dict[str, Any]) -> str:
+    return "" if row["usual"] == row["psnr"] else f" ({row['usual']:.1f})"
 
 
 def plot(results: Results, path: Path) -> None:
@@ -88,21 +92,19 @@ def plot(results: Results, path: Path) -> None:
         for (name, size, sampled), rows in cases(results).items():
             if sampled != subsampling:
                 continue
-            axis.plot(
-                [row["bits"] for row in rows],
-                [row["psnr"] for row in rows],
-                color=colours[name],
-                linestyle="--" if size == 16 else "-",
-                linewidth=2.5 if name == PLAIN else 1.5,
-                marker="o",
-                markersize=4,
-                label=name + (f", {size} x {size}" if size else "") + ", refused" * rows[0]["refused"],
-            )
+            label = name + (f", {size} x {size}" if size else "") + ", refused" * rows[0]["refused"]
+            style = {"color": colours[name], "marker": "o", "markersize": 4}
+            style |= {"linestyle": "--" if size == 16 else "-", "linewidth": 2.5 if name == PLAIN else 1.5}
+            bits = [row["bits"] for row in rows]
+            axis.plot(bits, [row["psnr"] for row in rows], label=label, **style)
+            if any(_usual(row) for row in rows):
+                style |= {"linestyle": ":", "marker": "x"}
+                axis.plot(bits, [row["usual"] for row in rows], label=f"{label}, usual decoder", **style)
         axis.set(xlabel="bits a pixel", title=f"chroma {spelled}", xscale="log")
         axis.set_xticks(TICKS, map(str, TICKS))
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, loc="best")
+        axis.legend(frameon=False, loc="upper left", fontsize=8)
     axes[0].set_ylabel("PSNR after decryption, dB")
     qualities = ", ".join(map(str, QUALITIES))
     figure.suptitle(f"JPEG of encrypted photos, Q = {qualities}; means of {results['photos']} photos")
