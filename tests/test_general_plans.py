@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from blockenc import Cipher, Scheme
 from blockenc.backends import aten, cuda, native
 from blockenc.plan import DECIMAL_VALUES, Plan
 from blockenc.plan.packing import HEADER_BYTES
+from blockenc.steps import Colour, Np, Rotate, Scramble
 from tests import cuda_emulation, oracle
 from tests.plans import FORMS, draw_plan, images_for
 from tests.test_oracle_grid import check_guards, guarded, layouts
@@ -158,3 +160,45 @@ def test_a_plan_that_is_written_over_is_another() -> None:
     assert torch.equal(torch.ops.blockenc.apply(x, packed, torch.uint8, "native"), 255 - x)
     packed[HEADER_BYTES:] = torch.from_numpy(plan.packed)[HEADER_BYTES:]
     assert torch.equal(torch.ops.blockenc.apply(x, packed, torch.uint8, "native"), x)
+
+
+POSES = [
+    Scramble(period="image"),
+    Rotate(period="image"),
+    Np(unit="block", period="image"),
+    Colour(period="image"),
+]
+# What has a kernel of its own on the CPU (csrc/cpu/general.cpp), and near misses that have not.
+OF_THEIR_OWN = {
+    "whole blocks of 8": Scheme(8, POSES),
+    "whole blocks of 16": Scheme(16, POSES),
+    "whole blocks of 24": Scheme(24, POSES),
+    "whole blocks, grey": Scheme(16, [step for step in POSES if step.kind != "colour"], channels=1),
+    "blocks of 12": Scheme(12, POSES),
+    "masks": Scheme(1, [Np(period="image")]),
+    "masks of whole blocks": Scheme(4, [Np(unit="block", period="image")]),
+    "masks of halves of bytes": Scheme(4, [Np(cells="nibble", period="image")]),
+    "masks and colours": Scheme(1, [Np(period="image"), Colour(unit="pixel", period="image")]),
+    "keys of images": Scheme(4),
+    "keys of images, whole blocks": Scheme(8, POSES),
+}
+
+
+@needs_native
+@pytest.mark.parametrize("decrypt", [False, True])
+@pytest.mark.parametrize("name", OF_THEIR_OWN)
+def test_kernels_of_their_own(name: str, decrypt: bool) -> None:
+    """At each level, in every layout; and outputs so large that they go past the caches."""
+    scheme = OF_THEIR_OWN[name]
+    for images, height, width in ((5, 48, 96), (41, 144, 192)):
+        ids = [n % 4 for n in range(images)] if name.startswith("keys") else None
+        cipher = Cipher(oracle.KEY, scheme, per_image=ids is not None)
+        x = oracle.image((images, scheme.channels, height, width))
+        (plan,), (packed,) = cipher._passes(x, decrypt, None, None, ids)
+        want = aten.transform(x, plan, torch.uint8)
+        for level, available in native.levels().items():
+            for given in layouts(x).values() if available else ():
+                out, buffer = guarded(given, torch.uint8)
+                torch.ops.blockenc.apply_out(given, packed, out, f"native/{level}")
+                assert torch.equal(out.contiguous(), want), level
+                check_guards(out, buffer)
