@@ -7,6 +7,7 @@ withstand. Their secrets are drawn from a key as docs/scheme.md says; keys that 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -203,3 +204,20 @@ def _etc_of_blocks(
 PRESETS: Mapping[str, Callable[..., Scheme]] = {
     preset.__name__: preset for preset in (SHF, NP, FFX, LE, ELE, ETC, PE, VIT, VIT_ETC)
 }
+
+
+def named(name: str, block_size: int | None = None, channels: int = 3) -> Scheme:
+    """The scheme of that name, with its own block size unless another is given.
+
+    Raises ValueError for a name that is not in `PRESETS`, or a block size where it has none to choose.
+
+    >>> named("ETC", 8) == ETC(block_size=8)
+    True
+    """
+    if name not in PRESETS:
+        raise ValueError(f"scheme: expected one of {', '.join(PRESETS)}, got {name!r}")
+    if block_size is None:
+        return PRESETS[name](channels=channels)
+    if "block_size" not in inspect.signature(PRESETS[name]).parameters:
+        raise ValueError(f"block_size: expected none for the scheme {name}, got {block_size}")
+    return PRESETS[name](block_size=block_size, channels=channels)

@@ -12,7 +12,7 @@ import torch
 
 import blockenc
 from blockenc import Cipher, ExplicitKey, Scheme, schemes
-from blockenc.schemes import ELE, ETC, FFX, LE, NP, PE, PRESETS, SHF, VIT, VIT_ETC
+from blockenc.schemes import ELE, ETC, FFX, LE, NP, PE, PRESETS, SHF, VIT, VIT_ETC, named
 from blockenc.steps import Colour, Ffx, Np, Rotate, Scramble, Shuffle
 from blockenc.steps.base import log2_permutations
 from tests import oracle
@@ -95,6 +95,15 @@ def test_every_preset_is_found_by_its_name() -> None:
         assert said is not None
         assert all(f"\n{part}: " in said for part in ("Source", "Published code", "Does not withstand"))
         assert preset(channels=1).channels == 1
+
+
+def test_named() -> None:
+    assert named("VIT_ETC", 8, channels=1) == VIT_ETC(8, channels=1)
+    assert named("PE") == PE()
+    with pytest.raises(ValueError, match=r"^scheme: expected one of SHF, NP, .*, got 'etc'"):
+        named("etc")
+    with pytest.raises(ValueError, match=r"^block_size: expected none for the scheme PE, got 1"):
+        named("PE", 1)
 
 
 def test_presets_that_are_wrong() -> None:
