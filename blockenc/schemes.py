@@ -79,7 +79,7 @@ def LE(block_size: int = 4, channels: int = 3) -> Scheme:
     Shuffle(cells="nibble"), Np(cells="nibble")])` with an `ExplicitKey`.
 
     Does not withstand: chosen plaintexts, of which 16 blocks reveal the key; nor SIA-GAN, a network that
-    recovers pictures from encrypted ones.
+    recovers pictures from encrypted ones (LPIPS to the originals: 0.091).
 
     >>> [(step.kind, step.cells, step.period) for step in LE().bound_steps]
     [('np', 'nibble', 4), ('shuffle', 'nibble', 4)]
@@ -96,7 +96,7 @@ def ELE(block_size: int = 4, channels: int = 3) -> Scheme:
     paper's figure moves the blocks first, the code last.
 
     Does not withstand: chosen plaintexts, as one key serves all images; nor SIA-GAN, a network that recovers
-    pictures from encrypted ones.
+    pictures from encrypted ones (LPIPS to the originals: 0.148).
 
     >>> [(step.kind, step.period) for step in ELE().bound_steps]
     [('np', 'image'), ('shuffle', 'image'), ('scramble', 'image')]
@@ -176,7 +176,7 @@ def VIT_ETC(block_size: int = 16, channels: int = 3, sub_block_size: int | None 
     Source: Sensors 23(7) 3400 (2023) for vision transformers; Information 15(11) 723 (2024) for ConvMixers,
     which need their neighbours and so have no last step.
 
-    Published code: none. The papers know it with a key for each patch, too, which is each of the first four
+    Published code: none known. The papers know it with a key for each patch, too, which is each of the first four
     steps with period="image".
 
     Does not withstand: chosen or known plaintexts; nor solvers of jigsaw puzzles, for which the patches are
