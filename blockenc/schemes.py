@@ -176,8 +176,8 @@ def VIT_ETC(block_size: int = 16, channels: int = 3, sub_block_size: int | None 
     Source: Sensors 23(7) 3400 (2023) for vision transformers; Information 15(11) 723 (2024) for ConvMixers,
     which need their neighbours and so have no last step.
 
-    Published code: none known. The papers know it with a key for each patch, too, which is each of the first four
-    steps with period="image".
+    Published code: none known. The papers have it with a key for each patch, too, which is each of the first
+    four steps with period="image".
 
     Does not withstand: chosen or known plaintexts; nor solvers of jigsaw puzzles, for which the patches are
     pieces (arXiv 2202.00806).
