@@ -7,6 +7,7 @@ withstand. Their secrets are drawn from a key as docs/scheme.md says; keys that 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -221,3 +222,17 @@ def named(name: str, block_size: int | None = None, channels: int = 3) -> Scheme
     if "block_size" not in inspect.signature(PRESETS[name]).parameters:
         raise ValueError(f"block_size: expected none for the scheme {name}, got {block_size}")
     return PRESETS[name](block_size=block_size, channels=channels)
+
+
+def name_of(scheme: Scheme) -> str | None:
+    """The name under which `named` gives the scheme, for its block size and channels; None if it has none.
+
+    >>> name_of(ETC(8)), name_of(Scheme(4, ["np", "shuffle"]))
+    ('ETC', None)
+    """
+    for name in PRESETS:
+        for block_size in (scheme.block_size, None):
+            with contextlib.suppress(ValueError):
+                if named(name, block_size, scheme.channels) == scheme:
+                    return name
+    return None

@@ -6,6 +6,7 @@ import errno
 import hmac
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -414,6 +415,10 @@ def test_published_schemes_by_name(
     np.testing.assert_array_equal(pixels(enc), blockenc.encrypt(image, key, scheme=scheme))
     run("decrypt", enc, tmp_path / "dec.png", *args)
     np.testing.assert_array_equal(pixels(tmp_path / "dec.png"), image)
+    shown = run("inspect", enc)
+    assert re.search(rf"scheme +. {options[0]} ", shown)
+    if options[0] == "ETC":
+        assert "scramble:period=image, rotate:period=image" in shown
     (tmp_path / "enc.png.json").unlink()
     result = CliRunner().invoke(
         cli.app,
@@ -424,6 +429,14 @@ def test_published_schemes_by_name(
 
 
 # --- mistakes: one line, and nothing is written ---
+
+
+def test_positions_that_an_image_does_not_have(photos: Path, tmp_path: Path, keys: Path):
+    """photos/a.png has 2 x 3 blocks, deep/c.PNG 2 of them: told before anything is written, by name."""
+    steps = ("--key", keys / "good.key", "--steps", "scramble:period=image:fixed=1,np")
+    refused("encrypt", photos, tmp_path / "enc", *steps, says="c.PNG: fixed: expected 0, or at most 0 of 2")
+    assert not (tmp_path / "enc").exists()
+    run("encrypt", photos / "a.png", tmp_path / "a.png", *steps)
 
 
 @pytest.mark.parametrize(

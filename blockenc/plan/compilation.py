@@ -42,7 +42,7 @@ class Compiler:
     ) -> dict[bool, list[Plan]]:
         """The passes over images of that size: {False: of encryption, True: of decryption}."""
         scheme = self._scheme
-        periods = [step.period_of(height, width, scheme.channels) for step in scheme.bound_steps]
+        periods = scheme.periods(height, width)
         infos = scheme.infos(height, width, self._images)
         steps: list[Plan] = []
         for n, (step, period) in enumerate(zip(scheme.bound_steps, periods)):
