@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from blockenc import nn
     from blockenc.folding.stems import protect, unprotect
     from blockenc.loading.collate import EncryptCollate
+    from blockenc.loading.ids import DISPOSABLE
     from blockenc.loading.transform import EncryptTransform
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DISPOSABLE",
     "BackendError",
     "BlockencError",
     "Cipher",
@@ -48,6 +50,7 @@ __all__ = [
 
 # Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
 _LAZY = {
+    "DISPOSABLE": ("blockenc.loading.ids", "DISPOSABLE"),
     "EncryptCollate": ("blockenc.loading.collate", "EncryptCollate"),
     "EncryptTransform": ("blockenc.loading.transform", "EncryptTransform"),
     "nn": ("blockenc.nn", None),

@@ -1,8 +1,7 @@
-"""encrypt and decrypt in one call. The ciphers they make are kept for as long as their key is."""
+"""encrypt and decrypt in one call. The ciphers they make are kept with their key, and go with it."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,9 +14,6 @@ from blockenc.keys import AnyKey
 from blockenc.keys.key import AnySecret
 from blockenc.scheme import Scheme
 from blockenc.steps import Step
-
-# Weak, so that a key and its plans go with the last reference to the key.
-_ciphers: weakref.WeakKeyDictionary[AnySecret, dict[tuple, Cipher]] = weakref.WeakKeyDictionary()
 
 
 def encrypt(
@@ -113,7 +109,7 @@ def _cipher(
         fields["channels"] = channels_of(x)
     scheme = scheme_of(scheme, **fields)
     options = (scheme, per_image, backend, check_values, fit)
-    kept = _ciphers.setdefault(key, {}) if isinstance(key, AnySecret) else {}
+    kept: dict[tuple, Cipher] = key.kept if isinstance(key, AnySecret) else {}
     cipher = kept.get(options)
     if cipher is None:
         cipher = Cipher(key, scheme, per_image=per_image, backend=backend, check_values=check_values, fit=fit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence, Set
 from operator import index
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -63,8 +63,11 @@ def scheme_of(scheme: Scheme | None, **fields: Any) -> Scheme:
     if scheme is None:
         if isinstance(given.get("steps"), list):
             given["steps"] = tuple(given["steps"])
-        hashable = all(isinstance(value, Hashable) for value in given.values())
-        return _kept_scheme(**given) if hashable else Scheme(**given)
+        try:
+            hash(tuple(given.values()))
+        except TypeError:  # no scheme has such a value, and Scheme says which
+            return Scheme(**given)
+        return _kept_scheme(**given)
     if not isinstance(scheme, Scheme):
         raise TypeError(f"scheme: expected a Scheme, got {type(scheme).__name__}")
     if given:
@@ -189,6 +192,7 @@ class Cipher:
         self.fingerprint = key.fingerprint
         self._key: KeySet | ExplicitKey | None = key
         self._plans: dict[tuple[int, int], dict[bool, list[Plan]]] = {}
+        self._prepared: dict[tuple[int, int], dict[bool, list[Plan]]] = {}  # these stay
         self._compiled: dict[tuple, tuple[torch.Tensor, ...]] = {}
         self._any_size = not self.scheme.depends_on_size
         if self._any_size:
@@ -295,7 +299,7 @@ class Cipher:
     def prepare(self, height: int, width: int) -> Cipher:
         """Compiles the plans for images of that size now, so that a pickle of this cipher has them."""
         if not self.per_image:
-            self._plans_of_size(height, width)
+            self._prepared[self._size(height, width)] = self._plans_of_size(height, width)
         return self
 
     def __repr__(self) -> str:
@@ -303,6 +307,15 @@ class Cipher:
             return "Cipher(unfinished)"
         per_image = ", per_image=True" if self.per_image else ""
         return f"Cipher(fingerprint={self.fingerprint!r}, scheme={self.scheme!r}{per_image})"
+
+    def __copy__(self) -> Cipher:
+        new = type(self).__new__(type(self))
+        kept = {name: dict(getattr(self, name)) for name in ("_plans", "_prepared", "_compiled")}
+        new.__dict__.update(self.__dict__, **kept)
+        return new
+
+    def __deepcopy__(self, memo: Any) -> Cipher:
+        return self.__copy__()  # keys and plans are immutable
 
     def __getstate__(self) -> dict[str, Any]:
         if self.per_image:
@@ -312,12 +325,17 @@ class Cipher:
             )
         return {**self.__dict__, "_compiled": {}, "_key": None}
 
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        # operator.index, since a trace with dynamic shapes then takes the size for a constant; int() keeps a
+        # symbol, for which no plan can be compiled.
+        return ANY_SIZE if self._any_size else (index(height), index(width))
+
     def _plans_of_size(self, height: int, width: int) -> dict[bool, list[Plan]]:
-        size = ANY_SIZE if self._any_size else (int(height), int(width))
-        plans = self._plans.get(size)
+        size = self._size(height, width)
+        plans = self._prepared.get(size) or self._plans.get(size)
         if plans is None:
             if self._key is None:
-                known = ", ".join(f"{h} x {w}" for h, w in self._plans) or "none"
+                known = ", ".join(f"{h} x {w}" for h, w in {**self._prepared, **self._plans}) or "none"
                 raise ValueError(
                     f"x: this Cipher was pickled, without its key, and has no plan for {size[0]} x {size[1]} "
                     f"pixels (it has: {known}); call prepare(height, width) before it is pickled"
@@ -344,9 +362,7 @@ class Cipher:
         if self.per_image or ids is not None:
             plans = self._plans_of_images(tensor, decrypt, ids)
             return Passes(plans, _pack(plans, mean, std, tensor.device))
-        # operator.index, since a trace with dynamic shapes then takes the size for a constant; int() keeps a
-        # symbol, for which no plan can be compiled.
-        size = ANY_SIZE if self._any_size else (index(tensor.shape[-2]), index(tensor.shape[-1]))
+        size = self._size(tensor.shape[-2], tensor.shape[-1])
         plans = self.plans(*size, decrypt=decrypt)
         key = (size, decrypt, tensor.device, mean, std)
         packed = self._compiled.get(key)
@@ -493,7 +509,10 @@ def image_ids(ids: Sequence[ImageId] | ImageId | None, count: int) -> list[bytes
     """
     if ids is None:
         raise TypeError(f"ids: expected an id for each of {count} images, since per_image=True, got none")
-    several: list[Any] = [ids] if isinstance(ids, (int, str, bytes)) else list(ids)
+    if isinstance(ids, (Mapping, Set)):
+        raise TypeError(f"ids: expected a sequence, an id for each image in order, got {type(ids).__name__}")
+    one = isinstance(ids, (str, bytes)) or getattr(ids, "ndim", None) == 0 or not hasattr(ids, "__iter__")
+    several: list[Any] = [ids] if one else list(ids)  # type: ignore[arg-type]
     if len(several) != count:
         raise ValueError(f"ids: expected an id for each of {count} images, got {len(several)}")
     return [_id_bytes(n, value) for n, value in enumerate(several)]
@@ -509,9 +528,12 @@ def _id_bytes(n: int, value: Any) -> bytes:
             raise ValueError(f"ids[{n}]: expected text that UTF-8 can encode, got {value!r}") from None
     if isinstance(value, torch.Tensor) and value.dim() == 0 and not value.is_floating_point():
         value = value.item()  # of a batch of indices that a DataLoader collated
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}")
-    number = value.__index__()
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = index(value)
+    except TypeError:  # of an array, too, which has an index only if it holds a single integer
+        raise TypeError(f"ids[{n}]: expected an integer, str or bytes, got {type(value).__name__}") from None
     if number < 0:
         raise ValueError(f"ids[{n}]: expected an integer of at least 0, got {number}")
     return str(number).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal
 
 from blockenc.steps import IMAGE, KINDS, Ffx, Period, Step
@@ -48,7 +48,8 @@ class Scheme:
         object.__setattr__(self, "channels", positive_int(self.channels, "channels"))
         if self.ffx not in FFX_PROFILES:
             raise ValueError(f"ffx: expected one of {', '.join(FFX_PROFILES)}, got {self.ffx!r}")
-        if isinstance(self.steps, (str, bytes)) or not isinstance(self.steps, Iterable):
+        object.__setattr__(self, "ffx", FFX_PROFILES[FFX_PROFILES.index(self.ffx)])  # not an enumeration's
+        if isinstance(self.steps, (str, bytes, Mapping, Set)) or not isinstance(self.steps, Iterable):
             raise TypeError(f'steps: expected a sequence such as ("shuffle", "np"), got {self.steps!r}')
         given = [self._step(step) for step in self.steps]
         if not given:

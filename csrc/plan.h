@@ -41,7 +41,7 @@ constexpr int kByteValues = 256;
 constexpr int kDecimalValues = 1000;
 constexpr int64_t kSection = 64;
 constexpr int kMaxTables = (1 << 16) - 1;     // table_of has 16 bits
-constexpr int64_t kMaxBlockLength = 1 << 20;  // blockenc/steps/base.py, MAX_BLOCK_LENGTH
+constexpr int64_t kMaxBlockLength = 1 << 20;  // blockenc/limits.py, MAX_BLOCK_LENGTH
 constexpr int64_t kMaxBlocks = 1 << 24;       // of an image, and the images of a batch
 constexpr int64_t kMaxEntries = 1 << 28;      // of an array
 

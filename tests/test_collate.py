@@ -418,3 +418,10 @@ def test_a_dataclass_is_not_made_anew() -> None:
     assert got.picture is other
     assert got.turned
     assert torch.equal(sample.picture, IMAGES[0].flip(-1))
+
+
+def test_masks_are_refused_where_the_scheme_moves_what_images_show() -> None:
+    cipher = Cipher(oracle.KEY, steps=["scramble", "np"], block_size=4)
+    with pytest.raises(ValueError, match=r"^plain: 'mask' would no longer fit"):
+        EncryptCollate(cipher, plain="mask")
+    EncryptCollate(cipher, keep="mask")

@@ -14,7 +14,6 @@ import torch
 from torch.autograd import forward_ad
 
 import blockenc
-from blockenc import _api
 from blockenc.cipher import MOST_KEPT
 from blockenc.plan import Plan
 from blockenc.plan.packing import HEADER_BYTES
@@ -278,7 +277,7 @@ def test_caches_are_bounded() -> None:
         assert torch.allclose(got, want)
         blockenc.encrypt(x, key, steps=("np",) * (n + 1))
     assert len(cipher._compiled) <= MOST_KEPT
-    assert len(_api._ciphers[key]) <= MOST_KEPT
+    assert 0 < len(key.kept) <= MOST_KEPT
 
 
 @pytest.mark.parametrize("name", ["native", "numba", "aten"])

@@ -27,7 +27,7 @@ import pytest
 import torch
 
 import blockenc
-from blockenc import Cipher, Key, KeyFileError, KeySet, _api, hidden
+from blockenc import Cipher, Key, KeyFileError, KeySet, hidden
 from blockenc.keys import keyfile, keyset
 from blockenc.reference import version1
 from tests import oracle
@@ -420,19 +420,61 @@ def test_a_key_compiles_once() -> None:
     secret = secrets.token_bytes(32)  # no other test's: equal keys share what is kept
     key = Key(secret)
     first = blockenc.encrypt(X, key)
-    assert len(_api._ciphers[key]) == 1
+    assert len(key.kept) == 1
     assert torch.equal(blockenc.encrypt(X, key), first)
     assert torch.equal(blockenc.encrypt(X, secret), first)
     blockenc.encrypt(X, key, block_size=2)
-    assert len(_api._ciphers[key]) == 2
+    assert len(key.kept) == 2
     keys = blockenc.KeySet(shuffle=key, all=Key.generate())
     blockenc.encrypt(X, keys)
-    cipher = weakref.ref(next(iter(_api._ciphers[keys].values())))
+    cipher = weakref.ref(next(iter(keys.kept.values())))
     blockenc.encrypt(X, keys)
-    assert cipher() is next(iter(_api._ciphers[keys].values()))
+    assert cipher() is next(iter(keys.kept.values()))
     del keys
     gc.collect()
     assert cipher() is None
+
+
+def test_a_key_goes_with_its_last_reference() -> None:
+    """Also where the ciphers that are kept with it hold it, since secrets belong to a size or an image."""
+    key = Key.generate()
+    blockenc.encrypt(X, key, steps=[blockenc.steps.Scramble(period="image")])
+    blockenc.encrypt(X, key, ids=range(len(X)))
+    gone = weakref.ref(key)
+    del key
+    gc.collect()
+    assert gone() is None
+
+
+def test_partial_key_sets_are_compared_by_name() -> None:
+    """They do not encrypt alike: a kind without a member is refused."""
+    key = Key.generate()
+    some, others = blockenc.KeySet(shuffle=key), blockenc.KeySet(rotate=key)
+    assert some != others
+    assert some != key
+    assert blockenc.KeySet(all=key) == key
+    assert blockenc.KeySet(shuffle=key, np=key, ffx=key) == key
+
+
+def test_errors_of_secrets_do_not_show_them_in_local_variables() -> None:
+    def shown(call: Callable[[], object]) -> str:
+        try:
+            call()
+        except (TypeError, ValueError) as error:
+            below = error.__traceback__.tb_next.tb_next  # the frames of this test hold the secrets, too
+            return "".join(
+                traceback.TracebackException(type(error), error, below, capture_locals=True).format()
+            )
+        raise AssertionError("no error")
+
+    mask = np.arange(48) % 2
+    cases = {
+        "37.25": lambda: blockenc.ExplicitKey([[3.5, 37.25]]),
+        "array([": lambda: Cipher(blockenc.ExplicitKey([mask] * 300), steps=["np"] * 300),
+        "7, 7, 7": lambda: Cipher(blockenc.ExplicitKey([[7] * 48]), steps=["shuffle"]),
+    }
+    for secret, call in cases.items():
+        assert secret not in shown(call)
 
 
 def test_one_plan_gives_the_schemes_of_its_steps_away() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import enum
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,11 @@ from hypothesis import strategies as st
 
 import blockenc
 from blockenc import Cipher, Scheme
+from blockenc.cipher import MOST_KEPT
+from blockenc.keys.keystream import PART, AesKeystreams
+from blockenc.plan import Plan
+from blockenc.reference import version1
+from blockenc.steps import Np, Scramble, Shuffle
 from tests import oracle, schemes
 
 PINNED = json.loads((Path(__file__).parent / "vectors" / "scheme_v2.json").read_text())["cases"]
@@ -177,3 +185,109 @@ def test_schemes_that_are_wrong() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+class Cells(str, enum.Enum):
+    """A user's own enumeration, as typer's options are."""
+
+    nibble = "nibble"
+    image = "image"
+    decimal = "decimal"
+
+
+def test_enumerations_encrypt_as_the_strings_they_equal() -> None:
+    x = oracle.image((1, 3, 8, 8))
+    ours = Scheme(4, [Np(cells=Cells.nibble), Scramble(period=Cells.image)])
+    spelled = Scheme(4, [Np(cells="nibble"), Scramble(period="image")])
+    assert ours.infos(8, 8) == spelled.infos(8, 8)
+    assert torch.equal(Cipher(oracle.KEY, ours).encrypt(x), Cipher(oracle.KEY, spelled).encrypt(x))
+    assert type(Scheme(steps=["shuffle"], ffx=Cells.decimal).ffx) is str
+
+
+@pytest.mark.parametrize("bound", [3 << 30, 7])
+def test_rejected_words_are_replaced_by_those_that_follow(bound: int) -> None:
+    """Of 3 * 2^30 every fourth word is rejected; over more than one part of the keystream, of two rows."""
+    subkeys = [bytes(range(32)), bytes(32)]
+    for subkey, got in zip(subkeys, AesKeystreams(subkeys).uniforms(np.full(3 * PART, bound)).tolist()):
+        uniform = version1.uniform_words(subkey)
+        assert got == [uniform(bound) for _ in range(3 * PART)]
+
+
+def test_a_period_that_memory_could_not_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^period: .*16384 x 16384 pixels"):
+        Cipher(oracle.KEY, Scheme(4, [Np(period=16384)]))
+    with pytest.raises(ValueError, match=r"^period: "):
+        Cipher(oracle.KEY, Scheme(4, [Np(period="image")])).plans(16384, 16384)
+
+
+def test_a_layer_for_one_size_takes_no_other() -> None:
+    """Also none with as many blocks, and also where the size is that of a single block."""
+    for steps, size in (
+        ([Scramble(period="image")], (32, 32)),
+        ([Np(block_size=4, period="image"), Shuffle(block_size=16)], (16, 16)),
+    ):
+        cipher = Cipher(oracle.KEY, Scheme(4, steps))
+        for form in ("op", "aten"):
+            layer, x = blockenc.nn.Encrypt(cipher, size=size, form=form), oracle.image((1, 3, *size))
+            assert torch.equal(layer(x), cipher.encrypt(x))
+            for other in ((16, 64), (64, 64)):
+                with pytest.raises(ValueError, match=r"^x: .*made for images of"):
+                    layer(oracle.image((1, 3, *other)))
+        with pytest.raises(TypeError, match=r"^size: expected \(height, width\)"):
+            blockenc.nn.Encrypt(cipher, size=32)
+
+
+def test_copies_keep_the_key_and_pickles_what_was_prepared() -> None:
+    x = oracle.image((1, 3, 8, 16))
+    cipher = Cipher(oracle.KEY, Scheme(4, [Scramble(period="image")]))
+    for copied in (copy.copy(cipher), copy.deepcopy(cipher)):
+        assert torch.equal(copied.encrypt(x), cipher.encrypt(x))
+    per_image = Cipher(oracle.KEY, per_image=True)
+    assert torch.equal(copy.copy(per_image).encrypt(x, ids=1), per_image.encrypt(x, ids=1))
+    sizes = [(4 * n, 8) for n in range(1, 2 * MOST_KEPT)]
+    for size in sizes:
+        cipher.prepare(*size)
+    pickled = pickle.loads(pickle.dumps(cipher))
+    for size in sizes:
+        assert len(pickled.plans(*size)) == 1
+
+
+@pytest.mark.parametrize("backend", ["numba", "aten"])
+def test_a_plan_written_to_while_it_is_read_is_refused(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the check of its header and the reading of it."""
+    packed = torch.from_numpy(Cipher(oracle.KEY, block_size=4).plan().packed.copy())
+    other = torch.from_numpy(Cipher(oracle.KEY, block_size=2).plan().packed.copy())
+    unpack = Plan.unpack
+
+    def written(*arguments: object) -> Plan:
+        return unpack(other.numpy(), *arguments[1:])
+
+    monkeypatch.setattr(Plan, "unpack", written)
+    with pytest.raises(ValueError, match=r"^plan: it was written to"):
+        torch.ops.blockenc.apply(oracle.image((1, 3, 8, 8)), packed, torch.uint8, backend)
+
+
+def test_explicit_secrets_have_the_shape_of_the_period() -> None:
+    masks = np.arange(4 * 48).reshape(4, 48) % 2
+    scheme = Scheme(4, [Np(period="image")])
+    Cipher(blockenc.ExplicitKey([masks]), scheme).plans(8, 8)
+    with pytest.raises(ValueError, match=r"secrets\[0\].*shape \(4, 48\), got int64 \(48, 4\)"):
+        Cipher(blockenc.ExplicitKey([masks.T]), scheme).plans(8, 8)
+
+
+def test_kinds_of_ids() -> None:
+    cipher, x = Cipher(oracle.KEY, per_image=True), oracle.image((3, 8, 8))
+    want = cipher.encrypt(x, ids=5)
+    for one in (np.int64(5), torch.tensor(5), "5", b"5", [5], torch.tensor([5])):
+        assert torch.equal(cipher.encrypt(x, ids=one), want)
+    for bad in ({5}, {5: 5}, 5.0, None):
+        with pytest.raises(TypeError, match=r"^ids(\[0\])?: expected"):
+            cipher.encrypt(x, ids=bad)
+
+
+def test_steps_have_an_order() -> None:
+    for steps in ({"shuffle", "np"}, {"shuffle": 1}):
+        with pytest.raises(TypeError, match=r"^steps: expected a sequence"):
+            Scheme(steps=steps)
+    with pytest.raises(ValueError, match=r"^steps: expected names.*\['np'\]"):
+        blockenc.encrypt(oracle.image((1, 3, 8, 8)), oracle.KEY, steps=("shuffle", ["np"]))

@@ -51,7 +51,7 @@ def one_thread_if_forked() -> Iterator[None]:
 
 @one_thread_if_forked()
 def apply(request: Request) -> None:
-    plan = Plan.unpack(request.plan.cpu().numpy())
+    plan = Plan.unpack(request.plan.cpu().numpy(), request.header)
     request.out.copy_(transform(request.x, plan, request.out.dtype))
 
 

@@ -36,7 +36,7 @@ def apply(request: Request) -> None:
         x, out = x[None], out[None]
     if x.numel() == 0:
         return
-    plan = Plan.unpack(request.plan.numpy())
+    plan = Plan.unpack(request.plan.numpy(), request.header)
     m, (n, _, h, w) = plan.block_size, x.shape
     lookup, row_of = _lookup(plan, out.dtype)
     place = _coordinates(np.arange(plan.length), plan)

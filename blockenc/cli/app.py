@@ -281,6 +281,9 @@ def encrypt(
         Optional[Subsampling],  # noqa: UP045
         typer.Option(help="Of JPEG: 444 (blocks of 8) or 420 (of 16); default: 444."),
     ] = None,
+    per_image: Annotated[
+        bool, typer.Option("--per-image", help="Keys for each image, by its path below SRC.")
+    ] = False,
     resize: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="N|WxH", help="Resize pictures first: the shorter side to N, or to W x H."),
@@ -347,6 +350,7 @@ def encrypt(
         scheme,
         fit=fit.value,
         reading=reading,
+        per_image=per_image,
         backend=backend,
         force=force,
         verify=verify.value,

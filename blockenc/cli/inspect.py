@@ -95,6 +95,7 @@ def _scheme_rows(manifest: Manifest) -> dict[str, str]:
         "ffx": scheme.ffx,
         "fit": manifest.fit,
         "pictures": str(manifest.reading.coding),
+        "keys": "one for each image, by its path" if manifest.per_image else "one for all images",
     }
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from blockenc.datasets import pixels
+from blockenc.datasets.chroma import within_units
 from blockenc.datasets.pixels import ImageFileError, Source
 from blockenc.files import sha256_of
 from blockenc.scheme import Scheme
@@ -46,6 +47,13 @@ class Png:
 
     def check_file(self, image: Image.Image, name: object) -> None:
         """Raises ImageFileError for an open picture file that is coded otherwise."""
+
+    def begin(self, image: Image.Image) -> None:
+        """Tells the decoder of an open picture file, before it is loaded, what `pixels` needs."""
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """The pixels [H, W] or [H, W, C] of a picture file that is loaded."""
+        return np.array(image)
 
     def encode(self, image: np.ndarray) -> bytes:
         """The file of encrypted pixels uint8 [H, W, C]."""
@@ -119,6 +127,21 @@ class Jpeg:
                 f"{name}: a JPEG with {found}, and its encryption was written with "
                 f"{SUBSAMPLINGS[self.subsampling]}; it was compressed anew"
             )
+
+    def begin(self, image: Image.Image) -> None:
+        if self.subsampling == "420" and image.mode == "RGB":
+            image.draft("YCbCr", image.size)
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Each unit of the file by itself: usual decoders interpolate chroma across the borders of units,
+        which are no neighbours in the picture that was encrypted."""
+        if image.mode != "YCbCr":
+            return np.array(image)
+        found = np.asarray(image)
+        if all(side % UNITS["420"] == 0 for side in image.size):
+            found = within_units(found)
+        bands = [Image.fromarray(np.ascontiguousarray(found[:, :, k])) for k in range(3)]
+        return np.array(Image.merge("YCbCr", bands).convert("RGB"))
 
     def encode(self, image: np.ndarray) -> bytes:
         file = io.BytesIO()

@@ -201,6 +201,7 @@ def encrypt_files(
     *,
     fit: str = "error",
     reading: Reading = DEFAULT,
+    per_image: bool = False,
     backend: str | None = None,
     force: bool = False,
     verify: str = "none",
@@ -224,6 +225,8 @@ def encrypt_files(
         bottom; or padded there by repeating the edge, which decryption undoes.
     reading: how picture files are read and written, and what is copied as it is
         (blockenc.datasets.reading.Reading). JPEG goes with schemes that leave whole blocks of 8 or 16 only.
+    per_image: every image has keys of its own, derived from the key and the path of its file below src (of
+        one file: its name). The manifest has the paths, so that decryption needs nothing but the key.
     force: overwrite files in dst that no manifest there lists.
     verify: decrypt what was written and compare it with the source: of no file, of up to SAMPLE files
         picked at random, or of all. A file that fails is not put in place. One of them that an earlier run,
@@ -257,7 +260,7 @@ def encrypt_files(
     folder, manifest_name, single = _destination(src, dst, shard, reading)
     root = src if single is None else src.parent
     plain = dataclasses.replace(scheme, channels=1)
-    manifest = Manifest(plain, key.fingerprint, fit, (), reading, shard)
+    manifest = Manifest(plain, key.fingerprint, fit, (), reading, shard, per_image=per_image)
     path, place = folder / manifest_name, Folder(folder)
     if not again and (listed := manifest_of(src)):
         raise encrypted_already(src, listed)
@@ -293,7 +296,7 @@ def encrypt_files(
                 source=root,
                 folder=folder,
                 temporary=work,
-                ciphers=_ciphers(key, scheme, channels, backend),
+                ciphers=_ciphers(key, scheme, channels, backend, per_image),
                 block_size=scheme.side,
                 fit=fit,
                 reading=reading,
@@ -423,7 +426,7 @@ def decrypt_files(
         source=root,
         folder=folder,
         temporary=work,
-        ciphers=_ciphers(key, manifest.scheme, channels, backend),
+        ciphers=_ciphers(key, manifest.scheme, channels, backend, manifest.per_image),
         block_size=manifest.scheme.side,
         fit=manifest.fit,
         reading=reading,
@@ -746,12 +749,15 @@ def _manifests_there(folder: Path, path: Path, shard: tuple[int, int] | None) ->
     return [path] if path in there else []
 
 
-def _ciphers(key: Key | KeySet, scheme: Scheme, channels: set[int], backend: str | None) -> dict[int, Cipher]:
+def _ciphers(
+    key: Key | KeySet, scheme: Scheme, channels: set[int], backend: str | None, per_image: bool = False
+) -> dict[int, Cipher]:
     """A cipher for each count of channels; for several, those that the block size admits."""
     ciphers = {}
     for count in sorted(channels):
         try:
-            ciphers[count] = Cipher(key, dataclasses.replace(scheme, channels=count), backend=backend)
+            of_count = dataclasses.replace(scheme, channels=count)
+            ciphers[count] = Cipher(key, of_count, per_image=per_image, backend=backend)
         except ValueError:
             if len(channels) == 1:
                 raise

@@ -159,6 +159,13 @@ class PictureLog:
         return Pictures([], self._path, 0, self._count)
 
 
+def image_id(source: str, kind: str, n: int) -> bytes:
+    """The id of image number n, from 0, of a file: its path below SRC with forward slashes, and for formats
+    that hold many images `#n` after it."""
+    path = os.fsencode(source)
+    return path if kind == IMAGE.name else b"%s#%d" % (path, n)
+
+
 class Item(NamedTuple):
     """One encrypted file: its name below the manifest, with forward slashes; the file it comes from; its
     format (blockenc.datasets.formats); its images; what in it was copied as it is as the user said."""
@@ -173,6 +180,10 @@ class Item(NamedTuple):
     def key(self) -> bytes:
         """What items are ordered by: file names need not be Unicode."""
         return os.fsencode(self.name)
+
+    def image_id(self, n: int) -> bytes:
+        """The id of its image number n, from 0, where each image has keys of its own."""
+        return image_id(self.source, self.format, n)
 
     def lines(self) -> Iterator[bytes]:
         """As it stands in a manifest, without the comma and the end of the last line."""
@@ -230,7 +241,7 @@ class Manifest:
 
     scheme: its channels are not used; each image has its own. paths: where it was read, of several shards
     or of one run. reading: how picture files were read. shard: (i, n), of the manifest of one shard. version:
-    of the file that was read.
+    of the file that was read. per_image: whether each image has keys of its own, by its `Item.image_id`.
     """
 
     scheme: Scheme
@@ -240,6 +251,7 @@ class Manifest:
     reading: Reading = DEFAULT
     shard: tuple[int, int] | None = None
     version: int = FORMAT_VERSION
+    per_image: bool = False
 
     def head(self) -> dict[str, Any]:
         """All but the items, as JSON."""
@@ -252,6 +264,7 @@ class Manifest:
             "fingerprint": self.fingerprint,
             "fit": self.fit,
             "reading": self.reading.to_dict(),
+            **({"per_image": True} if self.per_image else {}),
             **({"shard": list(self.shard)} if self.shard else {}),
         }
 
@@ -338,13 +351,16 @@ class Manifest:
             if not _FINGERPRINT.fullmatch(fingerprint) or fit not in FITS:
                 raise ValueError("fingerprint or fit")
             reading = Reading.from_dict(fields["reading"]) if "reading" in fields else FORMER
+            per_image = fields.get("per_image", False)
+            if not isinstance(per_image, bool):
+                raise ValueError("per_image")
             shard = part_of(path.name)
             if version != UNTAGGED and fields.get("shard") != (shard and list(shard)):
                 raise ValueError("its name is that of another shard")
-        return cls(scheme, fingerprint, fit, (path,), reading, shard, version)
+        return cls(scheme, fingerprint, fit, (path,), reading, shard, version, per_image)
 
     def check_same(self, other: Manifest) -> None:
-        """Raise WrongKeyError or ManifestError unless `other` has our key, scheme and fit."""
+        """Raise WrongKeyError or ManifestError unless `other` has our key, scheme, fit and options."""
         if other.fingerprint != self.fingerprint:
             raise WrongKeyError(
                 f"{other.paths[0]}: this folder was encrypted with the key {other.fingerprint}, "
@@ -353,6 +369,11 @@ class Manifest:
         if (other.scheme, other.fit) != (self.scheme, self.fit):
             raise ManifestError(
                 f"{other.paths[0]}: this folder was encrypted with another scheme or fit; give another DST"
+            )
+        if other.per_image != self.per_image:
+            whose = "keys for each image" if other.per_image else "the same keys for all images"
+            raise ManifestError(
+                f"{other.paths[0]}: this folder was encrypted with {whose} (--per-image); give another DST"
             )
         if (theirs := other.reading.to_dict()) != (ours := self.reading.to_dict()):
             raise ManifestError(

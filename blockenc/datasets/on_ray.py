@@ -31,8 +31,8 @@ def in_ray(address: str | None = None) -> Engine:
     def engine(job: Job, units: Iterable[Unit], workers: int | None) -> Iterator[Done]:
         if any(cipher.per_image or not cipher.takes_any_size for cipher in job.ciphers.values()):
             raise BlockencError(
-                "--engine ray: secrets are derived for each size of image, or for each image, and the key "
-                "does not leave this process; use --engine threads"
+                "--engine ray: workers have no key, and keys for each image (--per-image) or image size "
+                "(period=image) are derived from it; use --engine threads, and --shard on several machines"
             )
         ours = not ray.is_initialized()
         if ours:

@@ -156,8 +156,9 @@ def read_encrypted(source: Source, name: object, reading: Reading) -> np.ndarray
     """The pixels [H, W, C] of an encrypted picture file: grey, RGB or RGBA. Raises ImageFileError."""
     with _opened(source, name, reading) as image:
         _check_encrypted(image, name, reading)
+        reading.coding.begin(image)
         _load(image, name)
-        return _channels_last(np.array(image))
+        return _channels_last(reading.coding.pixels(image))
 
 
 def check_encrypted(source: Source, name: object, reading: Reading) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from blockenc.cipher import Cipher
 from blockenc.datasets import pictures, pixels
 from blockenc.datasets.formats import BY_NAME, Format
-from blockenc.datasets.manifest import Item, Picture, PictureLog, Pictures
+from blockenc.datasets.manifest import Item, Picture, PictureLog, Pictures, image_id
 from blockenc.datasets.pictures import Encoded, Stored
 from blockenc.datasets.pixels import ImageFileError, Source
 from blockenc.datasets.reading import DEFAULT, Reading
@@ -72,10 +72,14 @@ class Job:
 
 
 class Encrypting:
-    """The change of encryption; notes a `Picture` of every image, and what is copied as it is."""
+    """The change of encryption; notes a `Picture` of every image, and what is copied as it is.
 
-    def __init__(self, job: Job, name: object, file: str) -> None:
+    file: the source's path below SRC. kind: the name of its format.
+    """
+
+    def __init__(self, job: Job, name: object, file: str, kind: str) -> None:
         self.job, self.name, self.reading = job, name, job.reading.at(file)
+        self._kind, self._done = kind, 0
         self.pictures, self.pixels, self.metadata = PictureLog(job.temporary), 0, 0
         self.copied: list[str] = []
 
@@ -83,6 +87,7 @@ class Encrypting:
         height, width, channels = images.shape[1:]
         encrypted = self.transform(images, self.name)
         self.pictures.add([Picture(width, height, channels, pixels.digest(image)) for image in encrypted])
+        self._done += len(images)
         self.pixels += len(images) * height * width
         return encrypted
 
@@ -98,6 +103,7 @@ class Encrypting:
         data = self.reading.coding.encode(image)
         digest = self.reading.coding.digest(data, image)
         self.pictures.add([Picture(width, height, image.shape[2], digest, mode, stored.orientation, palette)])
+        self._done += 1
         self.pixels += height * width
         self.metadata += stored.metadata
         return data
@@ -109,16 +115,21 @@ class Encrypting:
 
     def transform(self, images: np.ndarray, name: object) -> np.ndarray:
         """Images [N, H, W, C] made to fit and encrypted."""
-        height, width, channels = images.shape[1:]
+        height, width = images.shape[1:3]
         if pixels.misfit((width, height), self.job.block_size, self.job.fit):
             raise pixels.misfit_error(name, (width, height), self.job.block_size, self.job.fit)
-        fitted = pixels.fitted(images, self.job.block_size, self.job.fit)
-        encrypted: np.ndarray = self.job.cipher(channels, name).encrypt(fitted)
-        return encrypted
+        return self._encrypted(pixels.fitted(images, self.job.block_size, self.job.fit), name)
 
     def _padded(self, array: np.ndarray) -> np.ndarray:
-        fitted = pixels.fitted(array[None], self.job.block_size, "pad")[0]
-        encrypted: np.ndarray = self.job.cipher(array.shape[2], self.name).encrypt(fitted)
+        fitted = pixels.fitted(array[None], self.job.block_size, "pad")
+        encrypted: np.ndarray = self._encrypted(fitted, self.name)[0]
+        return encrypted
+
+    def _encrypted(self, images: np.ndarray, name: object) -> np.ndarray:
+        cipher = self.job.cipher(images.shape[3], name)
+        numbers = range(self._done, self._done + len(images))
+        ids = [image_id(self.reading.file, self._kind, n) for n in numbers] if cipher.per_image else None
+        encrypted: np.ndarray = cipher.encrypt(images, ids=ids)
         return encrypted
 
 
@@ -126,7 +137,7 @@ class Decrypting:
     """The change of decryption; raises ImageFileError for an image that is not what is expected."""
 
     def __init__(self, job: Job, name: object, item: Item) -> None:
-        self.job, self.name, self.pictures = job, name, item.images
+        self.job, self.name, self.item, self.pictures = job, name, item, item.images
         self.reading = job.reading.of_output(item.copied)
         self._left, self.done, self.pixels = iter(item.images), 0, 0
         self.metadata = 0
@@ -175,9 +186,15 @@ class Decrypting:
         return expected
 
     def _decrypted(self, images: np.ndarray, picture: Picture) -> np.ndarray:
-        decrypted: np.ndarray = self.job.cipher(images.shape[3], self.name).decrypt(images)
-        part: np.ndarray = decrypted[:, : picture.height, : picture.width]
-        return part
+        return self._of_any_size(images)[:, : picture.height, : picture.width]
+
+    def _of_any_size(self, images: np.ndarray) -> np.ndarray:
+        """The last images that were `_expected`, or what goes with the last one, decrypted."""
+        cipher = self.job.cipher(images.shape[3], self.name)
+        numbers = range(self.done - len(images), self.done)
+        ids = [self.item.image_id(n) for n in numbers] if cipher.per_image else None
+        decrypted: np.ndarray = cipher.decrypt(images, ids=ids)
+        return decrypted
 
     def _palette(self, picture: Picture) -> np.ndarray | None:
         if not picture.palette:
@@ -186,7 +203,7 @@ class Decrypting:
         size = pixels.fitted_size((width, height), self.job.block_size, "pad")
         try:
             return pictures.unpack_palette(
-                picture.palette, size, lambda array: self.job.cipher(array.shape[2], self.name).decrypt(array)
+                picture.palette, size, lambda array: self._of_any_size(array[None])[0]
             )
         except ValueError as error:
             raise ImageFileError(f"{self.name}: its palette in the manifest is damaged ({error})") from None
@@ -265,7 +282,7 @@ def do(job: Job, unit: Unit) -> Result:
                 kind.rewrite(source, file, change)
                 item = Item(unit.target, unit.source, kind.name, Pictures([]))
             elif unit.expected is None:
-                change = Encrypting(job, source, unit.source)
+                change = Encrypting(job, source, unit.source, kind.name)
                 kind.rewrite(source, file, change)
                 images, copied = change.pictures.finish(), tuple(change.copied)
                 item = Item(unit.target, unit.source, kind.name, images, copied)

@@ -35,7 +35,10 @@ class ExplicitKey(AnySecret):
         secrets = hide(secrets)
         if isinstance(reveal(secrets), (str, bytes)) or not hasattr(reveal(secrets), "__len__"):
             raise TypeError(f"secrets: expected a sequence, got {type(reveal(secrets)).__name__}")
-        self._hidden = hide(tuple(_copied(hide(secret), n) for n, secret in enumerate(reveal(secrets))))
+        try:
+            self._hidden = hide(tuple(_copied(hide(secret), n) for n, secret in enumerate(reveal(secrets))))
+        except TypeError as error:  # without the frames that it came through, whose variables are secrets
+            raise TypeError(str(error)) from None
 
     @property
     def derives(self) -> bool:

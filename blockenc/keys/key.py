@@ -19,7 +19,17 @@ from blockenc.keys.keystream import KEY_BYTES, AesKeystreams, hkdf
 class AnySecret(NotPickled):
     """What keys have in common: shown by fingerprint, compared by what they hold."""
 
-    __slots__ = ()
+    __slots__ = ("_kept",)
+    _kept: dict[Any, Any]
+
+    @property
+    def kept(self) -> dict[Any, Any]:
+        """What others made of this key and keep with it, so that it goes when the key goes."""
+        try:
+            return self._kept
+        except AttributeError:
+            self._kept = {}
+            return self._kept
 
     @property
     def derives(self) -> bool:
@@ -32,7 +42,8 @@ class AnySecret(NotPickled):
         raise NotImplementedError
 
     def _contents(self) -> tuple[bytes, ...]:
-        """What the kinds of steps use, for comparisons. Of a Key, three times that key."""
+        """What the kinds of steps use, for comparisons. Of a Key three times that key, so that it equals a
+        KeySet whose members are all that key."""
         raise NotImplementedError
 
     def mac_key(self, info: str) -> bytes:

@@ -147,7 +147,8 @@ class KeySet(AnySecret):
     def _contents(self) -> tuple[bytes, ...]:
         members: dict[str, Any] = self._named()
         contents = hide({kind: member._contents()[0] for kind, member in members.items()})
-        if len(set(reveal(contents).values())) == 1:
+        whole = self._rest is not None or tuple(members) == VERSION_1
+        if whole and len(set(reveal(contents).values())) == 1:
             return tuple(reveal(contents).values())[:1] * len(VERSION_1)
         if tuple(members) == VERSION_1:
             return tuple(reveal(contents).values())

@@ -1,8 +1,7 @@
 """What a key offers to the steps: a keystream for an *info*, and the numbers drawn from it.
 
 Where images have keys of their own, there is an info for each image, and the keystreams of all are read
-together, a row for each: K rows, mostly one. Nothing here, nor anywhere in this package, knows the kinds of
-steps.
+together, a row for each: K rows, mostly one. Nothing here knows the kinds of steps.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ except ImportError:  # then Python does it, more slowly
 
 KEY_BYTES = 32
 WORDS = 2**32  # what a word of the keystream can be
+PART = 4096  # draws that are looked at together
 
 
 class Keystreams(Protocol):
@@ -84,17 +84,26 @@ class AesKeystreams:
         """Words that would bias the remainder are rejected: the next word takes their place."""
         words, limits = self._words(len(bounds)), WORDS // bounds * bounds
         for k in np.flatnonzero((words >= limits).any(axis=1)).tolist():  # few, and mostly none
-            row, first = words[k].tolist(), 0
-            while first < len(row):
-                if row[first] < limits[first]:
-                    first += 1
-                else:
-                    row = [*row[:first], *row[first + 1 :], self._next_word(k)]
-            words[k] = row
+            words[k] = self._accepted(k, words[k], limits)
         return np.asarray(words % bounds)
 
-    def _next_word(self, k: int) -> int:
-        return int.from_bytes(self._streams[k].update(bytes(4)), "little")
+    def _accepted(self, k: int, words: np.ndarray, limits: np.ndarray) -> np.ndarray:
+        """For each limit the next word of keystream k that is below it; `words` are the first to come.
+
+        Part by part, since all words behind one that is rejected are for other draws than before.
+        """
+        found, done = np.empty_like(words), 0
+        while done < len(limits):
+            wanted = limits[done : done + PART]
+            if (missing := len(wanted) - len(words)) > 0:
+                more = np.frombuffer(self._streams[k].update(bytes(4 * missing)), "<u4")
+                words = np.concatenate([words, more.astype(np.int64)])
+            rejected = np.flatnonzero(words[: len(wanted)] >= wanted)
+            count = int(rejected[0]) if rejected.size else len(wanted)
+            found[done : done + count] = words[:count]
+            done += count
+            words = words[count + bool(rejected.size) :]
+        return found
 
     def permutations(self, count: int, length: int) -> np.ndarray:
         """Fisher-Yates from the last position down."""

@@ -29,6 +29,7 @@ from blockenc.loading.fields import (
     refuse_images,
     within,
 )
+from blockenc.loading.ids import DISPOSABLE, Ids, drawn, given_ids
 
 
 def check_output(
@@ -72,10 +73,12 @@ class EncryptCollate:
         img, pixel_values, png or jpg; and what else, at any depth, is an image without doubt: torchvision's,
         colour PIL images, what has a usual name, equal ones in a list (`fields.image_paths` has the rule).
     keep: fields that come out as a list, one entry a sample, untouched: boxes, masks of many sizes.
-    plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest.
-        They stay as they are even where the scheme moves what an image shows (`Scheme.moves_geometry`).
-    ids: the field that holds the id of each sample's images, where every image has keys of its own
-        (`Cipher(per_image=True)`); it is collated as the rest.
+    plain: fields that look like images and are not to be encrypted, such as masks: collated as the rest. Not
+        with schemes that move what an image shows (`Scheme.moves_geometry`), which masks would no longer fit.
+    ids: where every image has keys of its own (`Cipher(per_image=True)`), the field that holds the id of
+        each sample's images, which is collated as the rest: a number from 0, text or bytes. Images of one id
+        have the same keys. Or `blockenc.DISPOSABLE`: each image has an id that is drawn at random and kept
+        nowhere, so that nobody can decrypt it.
     dtype, mean, std: the output stage of `Cipher.encrypt`, in the same pass: it replaces
         ToTensor and Normalize.
     memory_format: of the batches, torch.contiguous_format or torch.channels_last.
@@ -94,6 +97,16 @@ class EncryptCollate:
     ...     print(tuple(x.shape), x.dtype, y.tolist())
     (2, 3, 32, 32) torch.float32 [0, 1]
     (2, 3, 32, 32) torch.float32 [2, 3]
+
+    >>> import blockenc
+    >>> cipher = blockenc.Cipher(blockenc.Key.generate(), per_image=True)
+    >>> samples = [{"image": torch.zeros(3, 8, 8, dtype=torch.uint8), "path": f"{n}.png"} for n in range(2)]
+    >>> batch = blockenc.EncryptCollate(cipher, ids="path")(samples)
+    >>> torch.equal(batch["image"], blockenc.EncryptCollate(cipher, ids="path")(samples)["image"])
+    True
+    >>> x = blockenc.EncryptCollate(cipher, ids=blockenc.DISPOSABLE)([sample["image"] for sample in samples])
+    >>> torch.equal(x[0], x[1])
+    False
     """
 
     def __init__(
@@ -103,7 +116,7 @@ class EncryptCollate:
         images: Field | Sequence[Field] | None = None,
         keep: Field | Sequence[Field] = (),
         plain: Field | Sequence[Field] = (),
-        ids: Field | None = None,
+        ids: Field | Ids | None = None,
         dtype: torch.dtype | np.dtype | str | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -120,6 +133,11 @@ class EncryptCollate:
         if both := set(self.images or ()) & {*self.keep, *self.plain}:
             name = "keep" if both & set(self.keep) else "plain"
             raise ValueError(f"{name}: {', '.join(map(repr, both))} cannot be in it, it is in images")
+        if self.plain and cipher.scheme.moves_geometry:
+            raise ValueError(
+                f"plain: {', '.join(map(repr, self.plain))} would no longer fit the images, whose parts the "
+                "scheme moves (scramble, rotate); name it in keep= if its places do not matter"
+            )
         if memory_format not in (torch.contiguous_format, torch.channels_last):
             raise ValueError(
                 f"memory_format: expected contiguous_format or channels_last, got {memory_format}"
@@ -136,7 +154,7 @@ class EncryptCollate:
             raise ValueError("batch: expected at least one sample, got none")
         first = batch[0]
         if is_array(first):
-            if self.ids is not None:
+            if self.ids not in (None, DISPOSABLE):
                 raise TypeError(
                     f"batch: expected samples with a field {self.ids!r}, the id, got images alone"
                 )
@@ -149,7 +167,9 @@ class EncryptCollate:
         images = self._images(first)
         kept = [_path(first, field, 0) for field in self.keep]
         columns = {path: _column(batch, path) for path in (*images, *kept)}
-        ids = None if self.ids is None else _column(batch, _path(first, self.ids, 0))
+        ids = None
+        if self.ids is not None and not isinstance(self.ids, Ids):
+            ids = _column(batch, _path(first, self.ids, 0))
         # Numbers stand in for these fields, so that the containers become what torch makes of them.
         rest = []
         for number, sample in enumerate(batch):
@@ -191,8 +211,10 @@ class EncryptCollate:
             )
         return found
 
-    def _encrypt(self, samples: Sequence[Any], place: str, ids: list[Any] | None) -> torch.Tensor:
+    def _encrypt(self, samples: Sequence[Any], place: str, ids: Sequence[Any] | None) -> torch.Tensor:
         stacked = self._stack(samples, place)
+        if self.ids is DISPOSABLE:
+            ids = drawn(len(stacked))
         encrypt = functools.partial(self.cipher.encrypt, stacked, mean=self.mean, std=self.std, ids=ids)
         if torch.float64 in (stacked.dtype, self.dtype):
             result: torch.Tensor = encrypt(dtype=self.dtype)
@@ -244,17 +266,6 @@ class EncryptCollate:
         if not grey and image.shape[-3 if first else -1] != channels:
             raise channels_error(where, tuple(image.shape), channels, first)
         return describe(image)
-
-
-def given_ids(cipher: Cipher, ids: Field | None) -> Field | None:
-    """The argument `ids`. Raises TypeError where the cipher does not need it, or needs it."""
-    if cipher.per_image and ids is None:
-        raise TypeError(
-            "ids: expected the field that holds the id of each image, since the cipher has per_image=True"
-        )
-    if not cipher.per_image and ids is not None:
-        raise TypeError("ids: goes with a Cipher with per_image=True only")
-    return ids
 
 
 def _usual_field(sample: Any) -> Field:

@@ -21,7 +21,7 @@ except ImportError as error:
 
 from blockenc.cipher import Cipher
 from blockenc.images import as_tensor, describe, fitted_side
-from blockenc.loading.collate import check_output, given_ids
+from blockenc.loading.collate import check_output
 from blockenc.loading.fields import (
     Field,
     Path,
@@ -36,6 +36,7 @@ from blockenc.loading.fields import (
     refuse_images,
     within,
 )
+from blockenc.loading.ids import DISPOSABLE, Ids, drawn, given_ids
 
 # What has a place or a size on the image that it goes with.
 PLACED = tuple(
@@ -65,8 +66,9 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
     images: the fields that are images, instead of those found by their looks: positions, or names of a
         dict or named tuple, one or several; one that lies deeper by its way, "target.crop", "0.1".
     keep: fields that come out as they are, whatever they look like.
-    ids: the field that holds the id of a sample's images, where every image has keys of its own
-        (`Cipher(per_image=True)`).
+    ids: where every image has keys of its own (`Cipher(per_image=True)`), the field that holds the id of a
+        sample's images; a video is one image. Or `blockenc.DISPOSABLE`: each image, and each frame, has an id
+        that is drawn at random and kept nowhere, so that nobody can decrypt it.
     dtype, mean, std: the output stage of `Cipher.encrypt`, which replaces ToImage, ToDtype(scale=True) and
         Normalize in the same pass.
 
@@ -86,7 +88,7 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         *,
         images: Field | Sequence[Field] | None = None,
         keep: Field | Sequence[Field] = (),
-        ids: Field | None = None,
+        ids: Field | Ids | None = None,
         dtype: torch.dtype | np.dtype | str | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -123,7 +125,9 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
                 "(scramble, rotate), so that they would no longer lie where they belong; use a scheme "
                 "without such steps"
             )
-        image_id = None if self.ids is None else at(sample, self._path(sample, self.ids))
+        image_id = None
+        if self.ids is not None and not isinstance(self.ids, Ids):
+            image_id = at(sample, self._path(sample, self.ids))
         params = {"placed": placed, "id": image_id}
         result = sample
         for path in images:
@@ -135,7 +139,7 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         cipher, ids = self._cipher_for(inpt, params.get("placed", True)), params.get("id")
         if isinstance(inpt, PIL.Image.Image):
             if self.dtype is None:
-                return cipher.encrypt(inpt, ids=ids)
+                return self._encrypt(cipher, inpt, ids)
             # Not tv_tensors.Image(inpt), which would go to torch's default device.
             tensor = self._encrypt(cipher, as_tensor(inpt, cipher.scheme.channels)[0], ids)
             return tensor.as_subclass(tv_tensors.Image)
@@ -156,7 +160,10 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
 
     def _encrypt(self, cipher: Cipher, images: Any, image_id: Any) -> Any:
         frames = len(images) if len(getattr(images, "shape", ())) == 4 else 1
-        ids = None if image_id is None else [image_id] * frames  # a video is one image
+        if self.ids is DISPOSABLE:
+            ids: list[Any] | None = drawn(frames)
+        else:
+            ids = None if image_id is None else [image_id] * frames  # a video is one image
         return cipher.encrypt(images, dtype=self.dtype, mean=self.mean, std=self.std, ids=ids)
 
     def _cipher_for(self, image: Any, placed: bool) -> Cipher:

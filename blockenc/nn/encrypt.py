@@ -75,7 +75,8 @@ class Encrypt(torch.nn.Module):
             )
         self.scheme, self.fingerprint, self.backend = cipher.scheme, cipher.fingerprint, cipher.backend
         self.form, self.fit = form, "error" if decrypt else cipher.fit
-        plans = cipher.plans(*(size or (self.scheme.side,) * 2), decrypt=decrypt)
+        self._size = None if cipher.takes_any_size else _checked_size(size)
+        plans = cipher.plans(*(self._size or (self.scheme.side,) * 2), decrypt=decrypt)
         plans = [*plans[:-1], plans[-1].with_output(mean, std)]
         # The plans proper are these bytes, which nothing writes to; what is computed with is made of them.
         self._bytes = tuple(plan.packed.tobytes() for plan in plans)
@@ -100,6 +101,11 @@ class Encrypt(torch.nn.Module):
 
     def _encrypted(self, x: torch.Tensor) -> torch.Tensor:
         check_size(x, self.scheme.side)
+        if self._size is not None and (x.shape[-2], x.shape[-1]) != self._size:
+            raise ValueError(
+                f"x: the layer was made for images of {self._size[0]} x {self._size[1]} pixels (size=), got "
+                f"{x.shape[-2]} x {x.shape[-1]}"
+            )
         dtype = result_dtype(x.dtype, self._flags, self.dtype)
         if self.form == "aten":
             check_no_derivative("x", x)
@@ -159,6 +165,12 @@ class Encrypt(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"fingerprint={self.fingerprint!r}, scheme={self.scheme!r}, form={self.form!r}"
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+        raise TypeError(f"size: expected (height, width) in pixels, got {size!r}")
+    return size[0], size[1]
 
 
 def _digest(packed: Sequence[bytes]) -> bytes:

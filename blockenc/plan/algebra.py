@@ -113,13 +113,14 @@ def invert(plan: Plan) -> Plan:
     return _with_rows(back, rows, row_of.reshape(chains.shape))
 
 
-def lifted(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
-    """The same transform of images of rows x columns larger blocks, as a plan of that block size.
+def lifted(plan: Plan, block_size: int, grid: tuple[int, int] | None) -> Plan:
+    """The same transform as a plan of larger blocks, none of which a smaller block may leave.
 
-    No block may leave the larger block that it lies in. A single larger block stands for all images: then the
-    result has no grid.
+    grid: rows and columns of the larger blocks. None: the plan is that of a single one, which stands for all
+        of an image of any size; then the result has no grid.
     """
     across = block_size // plan.block_size
+    rows, columns = grid or (1, 1)
     shape = (-1, rows, across, columns, across)
 
     def grouped(of_block: np.ndarray) -> np.ndarray:
@@ -130,8 +131,7 @@ def lifted(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
     place[grouped(np.arange(blocks))] = np.arange(across * across)
     moves, variant = _maps(plan, (rows * across, columns * across))
     found = np.concatenate([place[grouped(moves)], grouped(variant)], axis=1)
-    uniform = rows * columns == 1
-    if not uniform:
+    if grid is not None:
         found, variant_of = np.unique(found, axis=0, return_inverse=True)
     inside, variant = np.split(found, 2, axis=1)
     _check_entries(len(found) * across * across * plan.source.shape[1])
@@ -142,12 +142,12 @@ def lifted(plan: Plan, block_size: int, rows: int, columns: int) -> Plan:
     source[:, cell] = np.take_along_axis(cell[inside], plan.source[variant].astype(np.int64), axis=2)
     flips[:, cell] = plan.flips[variant]
     table_of[:, cell[:, : plan.length]] = plan.table_of[variant]
-    if uniform:
+    if grid is None:
         maps: dict[str, Any] = {"grid": None, "moves": None, "variant": None}
     else:
         still = np.broadcast_to(np.arange(rows * columns, dtype=np.int32), (plan.keys, rows * columns))
         variant_of = variant_of.reshape(plan.keys, -1).astype(np.int32)
-        maps = {"grid": (rows, columns), "moves": still, "variant": variant_of}
+        maps = {"grid": grid, "moves": still, "variant": variant_of}
     return dataclasses.replace(
         plan,
         source=source,

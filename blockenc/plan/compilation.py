@@ -40,7 +40,16 @@ class Compiler:
     def plans(
         self, height: int, width: int, directions: Sequence[bool] = (False, True)
     ) -> dict[bool, list[Plan]]:
-        """The passes over images of that size: {False: of encryption, True: of decryption}."""
+        """The passes over images of that size: {False: of encryption, True: of decryption}.
+
+        Raises ValueError where secrets do not fit, or a plan would be too large.
+        """
+        try:
+            return self._plans(height, width, directions)
+        except ValueError as error:  # without the frames that it came through, whose variables are secrets
+            raise ValueError(str(error)) from None
+
+    def _plans(self, height: int, width: int, directions: Sequence[bool]) -> dict[bool, list[Plan]]:
         scheme = self._scheme
         periods = scheme.periods(height, width)
         infos = scheme.infos(height, width, self._images)
@@ -200,14 +209,14 @@ def _at_block_size(step: Step, plan: Plan, block_size: int, height: int, width: 
     rows, columns = plan.grid or (1, 1)
     if isinstance(period, int) and block_size % period == 0:
         across = block_size // b
-        return lifted(_tiled(plan, across // rows, across // columns), block_size, 1, 1)
+        return lifted(_tiled(plan, across // rows, across // columns), block_size, None)
     if isinstance(period, int):
         plan = _tiled(plan, height // period, width // period)
     rows, columns = height // block_size, width // block_size
     if block_size == b:
         return plan
     if block_size > b:
-        return lifted(plan, block_size, rows, columns)
+        return lifted(plan, block_size, (rows, columns))
     return refined(plan, block_size, rows, columns)
 
 

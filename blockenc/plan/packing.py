@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from blockenc.steps.base import MAX_BLOCK_LENGTH
+from blockenc.limits import MAX_BLOCK_LENGTH
 
 BYTE_VALUES = 256
 DECIMAL_VALUES = 1000
@@ -144,15 +144,18 @@ def padded(size: int) -> int:
     return size + -size % SECTION
 
 
-def unpack(packed: np.ndarray) -> tuple[Header, list[np.ndarray]]:
+def unpack(packed: np.ndarray, expected: Header | None = None) -> tuple[Header, list[np.ndarray]]:
     """The header of a packed plan, and its arrays as `Header.sections` has them.
 
-    Raises ValueError unless every number in it lies inside what it indexes.
+    expected: the header that images were compared with before, if they were. Raises ValueError where it is
+    another one, and unless every number in the plan lies inside what it indexes.
     """
     if packed.dtype != np.uint8 or packed.ndim != 1 or packed.size < HEADER_BYTES:
         raise ValueError(f"plan: expected a vector of bytes, got {packed.dtype} {packed.shape}")
     packed = packed.copy()  # what is checked is what is used, whoever may write to the plan meanwhile
     header = read_header(packed[:HEADER_BYTES].tobytes())
+    if expected not in (None, header):
+        raise ValueError("plan: it was written to while it was read")
     if packed.size != header.size:
         raise ValueError(f"plan: expected {header.size} bytes, got {packed.size}")
     arrays, start = [], HEADER_BYTES

@@ -169,12 +169,13 @@ class Plan:
         return pack(header, [*arrays, self.moves, self.variant, self.key_of_image])
 
     @classmethod
-    def unpack(cls, packed: np.ndarray) -> Plan:
+    def unpack(cls, packed: np.ndarray, expected: Header | None = None) -> Plan:
         """The plan in `packed`. The output stage is kept as mean and std.
 
-        Raises ValueError unless every number in it lies inside what it indexes.
+        expected: its header, where it is known already. Raises ValueError where it is another one, and
+        unless every number in the plan lies inside what it indexes.
         """
-        header, arrays = unpack(packed)
+        header, arrays = unpack(packed, expected)
         floats, source, flips, table_of, tables, output, moves, variant, key_of_image = arrays
         flags, channels = header.flags, header.channels
         plan = cls(

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, get_args,
 import numpy as np
 
 from blockenc.keys.keystream import Secret
+from blockenc.limits import MAX_BLOCK_LENGTH
 
 IMAGE: Final = "image"  # the period that is the whole image
-# A block vector beyond this is a mistake (a 512 x 512 block of RGB is below it).
-MAX_BLOCK_LENGTH = 1 << 20
+# Values of a period: a secret takes some 30 bytes of memory for each while it is drawn.
+MAX_PERIOD_VALUES = 1 << 26
 
 AnyStep = TypeVar("AnyStep", bound="Step")
 
@@ -64,6 +65,9 @@ class Effect(NamedTuple):
     decimal: bool = False  # whether the values of the tables are below 1000, not 256
     variant: np.ndarray | None = None  # integers [K, G]: the variant of each block; None: V is 1 or K*G
     moves: np.ndarray | None = None  # integers [K, G]: the block that each block of the result comes from
+
+    def __repr__(self) -> str:
+        return "Effect(<hidden>)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +119,21 @@ class Step(abc.ABC):
     def __post_init__(self) -> None:
         if self.block_size is not None:
             object.__setattr__(self, "block_size", positive_int(self.block_size, "block_size"))
-        if self.period is not None and self.period != IMAGE:
+        if self.period == IMAGE:
+            object.__setattr__(self, "period", IMAGE)
+        elif self.period is not None:
             if isinstance(self.period, str):
                 raise ValueError(f'period: expected a number of pixels or "image", got {self.period!r}')
             object.__setattr__(self, "period", positive_int(self.period, "period"))
         for name, allowed in _choices(type(self)).items():
             value = getattr(self, name)
             if not allowed:
-                object.__setattr__(self, name, positive_int(value, name, least=0))
+                value = positive_int(value, name, least=0)
             elif value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+            else:  # an enumeration equal to a string may have another text, which the secret is bound to
+                value = allowed[allowed.index(value)]
+            object.__setattr__(self, name, value)
 
     @classmethod
     def parameters(cls) -> tuple[str, ...]:
@@ -164,8 +173,14 @@ class Step(abc.ABC):
         b, period = self.block_size, self.period
         assert b is not None
         assert period is not None
-        rows, columns = (height, width) if isinstance(period, str) else (period, period)
-        found = Period(b, channels, rows // b, columns // b)
+        if isinstance(period, int):
+            height = width = period
+        if height * width * channels > MAX_PERIOD_VALUES:
+            raise ValueError(
+                f"period: one of {height} x {width} pixels of {channels} channels has more than the "
+                f"{MAX_PERIOD_VALUES} values supported"
+            )
+        found = Period(b, channels, height // b, width // b)
         self.check_period(found)
         return found
 
@@ -264,7 +279,12 @@ def log2_permutations(n: int, fixed: int) -> float:
 def checked_array(value: Any, shape: tuple[int, ...], below: int, what: str) -> np.ndarray:
     """A secret that a user gave, as int64 [1, *shape] with values in 0..below - 1; else ValueError."""
     array = np.asarray(value)
-    if array.dtype.kind not in "biu" or array.size != np.prod(shape, dtype=np.int64):
+    # An axis may be given as several: the blocks of a period as rows and columns, a block as it lies.
+    fits = any(
+        math.prod(array.shape[:axes]) == shape[0] and math.prod(array.shape[axes:]) == math.prod(shape[1:])
+        for axes in range(array.ndim + 1)
+    )
+    if array.dtype.kind not in "biu" or not fits:
         raise ValueError(
             f"secret: expected {what}, integers of shape {shape}, got {array.dtype} {array.shape}"
         )

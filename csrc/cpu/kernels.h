@@ -29,6 +29,11 @@ struct Level {
   std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, Layout layout);
 };
 
+// For plans that are not uniform: a kernel of their own, or the portable one. Of the level it takes what it
+// does in blocks that are alike.
+std::unique_ptr<const Kernel> make_general(const Level& level, const Plan& plan, Type in, Type out,
+                                           Layout layout);
+
 std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout = Layout::any);
 #define BLOCKENC_DECLARE(name, supported) \
   std::unique_ptr<const Kernel> make_##name(const Plan& plan, Type in, Type out, Layout layout);

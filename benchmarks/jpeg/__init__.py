@@ -1,0 +1,1 @@
+"""What encrypted pictures cost and lose as JPEG files (docs/jpeg.md)."""
