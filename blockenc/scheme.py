@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Literal
 
-from blockenc.steps import IMAGE, KINDS, Ffx, Step
+from blockenc.steps import IMAGE, KINDS, Ffx, Period, Step
 from blockenc.steps.base import positive_int
 
 STEPS = ("shuffle", "np", "ffx")  # what a scheme does by default, and all that version 1 knows
@@ -137,6 +137,13 @@ class Scheme:
         too."""
         return any(step.moves_geometry for step in self.bound_steps)
 
+    def periods(self, height: int, width: int) -> list[Period]:
+        """The period of each step in images of that size, in pixels, which `side` divides.
+
+        Raises ValueError where a step asks for more than its period has.
+        """
+        return [step.period_of(height, width, self.channels) for step in self.bound_steps]
+
     def infos(self, height: int, width: int, images: Sequence[bytes | None] = (None,)) -> list[list[str]]:
         """What the key schedule binds the secrets to (docs/scheme.md, "Key schedule"): of each step, for each
         image.
@@ -149,7 +156,7 @@ class Scheme:
             numbers = [self.kinds[:n].count(kind) for n, kind in enumerate(self.kinds)]
             steps = zip(self.kinds, numbers)
             return [[f"blockenc/1/{kind}/{number}/{ends}"] * len(images) for kind, number in steps]
-        periods = [step.period_of(height, width, self.channels) for step in self.bound_steps]
+        periods = self.periods(height, width)
         texts = [step.text(period) for step, period in zip(self.bound_steps, periods)]
         whole = ";".join([f"blockenc/2/C={self.channels}", *texts])
         of_images = ["" if image is None else f"/image={image.hex()}" for image in images]
@@ -179,7 +186,7 @@ class Scheme:
         for name, size in sizes.items():
             if size is not None and positive_int(size, name) % self.side:
                 raise ValueError(f"{name}: expected a multiple of {self.side}, got {size}")
-        periods = (step.period_of(height or 0, width or 0, self.channels) for step in self.bound_steps)
+        periods = self.periods(height or 0, width or 0)
         return sum(step.key_space_bits(period) for step, period in zip(self.bound_steps, periods))
 
     def to_dict(self) -> dict[str, Any]:

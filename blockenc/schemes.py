@@ -7,6 +7,8 @@ withstand. Their secrets are drawn from a key as docs/scheme.md says; keys that 
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -78,7 +80,7 @@ def LE(block_size: int = 4, channels: int = 3) -> Scheme:
     Shuffle(cells="nibble"), Np(cells="nibble")])` with an `ExplicitKey`.
 
     Does not withstand: chosen plaintexts, of which 16 blocks reveal the key; nor SIA-GAN, a network that
-    recovers pictures from encrypted ones.
+    recovers pictures from encrypted ones (LPIPS to the originals: 0.091).
 
     >>> [(step.kind, step.cells, step.period) for step in LE().bound_steps]
     [('np', 'nibble', 4), ('shuffle', 'nibble', 4)]
@@ -95,7 +97,7 @@ def ELE(block_size: int = 4, channels: int = 3) -> Scheme:
     paper's figure moves the blocks first, the code last.
 
     Does not withstand: chosen plaintexts, as one key serves all images; nor SIA-GAN, a network that recovers
-    pictures from encrypted ones.
+    pictures from encrypted ones (LPIPS to the originals: 0.148).
 
     >>> [(step.kind, step.period) for step in ELE().bound_steps]
     [('np', 'image'), ('shuffle', 'image'), ('scramble', 'image')]
@@ -175,8 +177,8 @@ def VIT_ETC(block_size: int = 16, channels: int = 3, sub_block_size: int | None 
     Source: Sensors 23(7) 3400 (2023) for vision transformers; Information 15(11) 723 (2024) for ConvMixers,
     which need their neighbours and so have no last step.
 
-    Published code: none. The papers know it with a key for each patch, too, which is each of the first four
-    steps with period="image".
+    Published code: none known. The papers have it with a key for each patch, too, which is each of the first
+    four steps with period="image".
 
     Does not withstand: chosen or known plaintexts; nor solvers of jigsaw puzzles, for which the patches are
     pieces (arXiv 2202.00806).
@@ -203,3 +205,34 @@ def _etc_of_blocks(
 PRESETS: Mapping[str, Callable[..., Scheme]] = {
     preset.__name__: preset for preset in (SHF, NP, FFX, LE, ELE, ETC, PE, VIT, VIT_ETC)
 }
+
+
+def named(name: str, block_size: int | None = None, channels: int = 3) -> Scheme:
+    """The scheme of that name, with its own block size unless another is given.
+
+    Raises ValueError for a name that is not in `PRESETS`, or a block size where it has none to choose.
+
+    >>> named("ETC", 8) == ETC(block_size=8)
+    True
+    """
+    if name not in PRESETS:
+        raise ValueError(f"scheme: expected one of {', '.join(PRESETS)}, got {name!r}")
+    if block_size is None:
+        return PRESETS[name](channels=channels)
+    if "block_size" not in inspect.signature(PRESETS[name]).parameters:
+        raise ValueError(f"block_size: expected none for the scheme {name}, got {block_size}")
+    return PRESETS[name](block_size=block_size, channels=channels)
+
+
+def name_of(scheme: Scheme) -> str | None:
+    """The name under which `named` gives the scheme, for its block size and channels; None if it has none.
+
+    >>> name_of(ETC(8)), name_of(Scheme(4, ["np", "shuffle"]))
+    ('ETC', None)
+    """
+    for name in PRESETS:
+        for block_size in (scheme.block_size, None):
+            with contextlib.suppress(ValueError):
+                if named(name, block_size, scheme.channels) == scheme:
+                    return name
+    return None

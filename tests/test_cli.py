@@ -6,6 +6,7 @@ import errno
 import hmac
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import blockenc
-from blockenc import files
+from blockenc import files, schemes
 from blockenc import keys as keys_package
 from blockenc.cli import app as cli
 from blockenc.datasets import engine
@@ -401,7 +402,41 @@ def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: 
     assert before == {path: path.read_bytes() for path in enc.rglob("*.*")}
 
 
+@pytest.mark.parametrize(
+    "options, scheme", [(("LE",), schemes.LE()), (("ETC", "--block-size", 8), schemes.ETC(8))]
+)
+def test_published_schemes_by_name(
+    photos: Path, tmp_path: Path, keys: Path, options: tuple, scheme: blockenc.Scheme
+):
+    image, args = save(tmp_path / "x.png", (16, 24, 3)), ("--key", keys / "good.key")
+    enc = tmp_path / "enc.png"
+    run("encrypt", tmp_path / "x.png", enc, *args, "--scheme", *options)
+    key = blockenc.Key.load(keys / "good.key", PASSWORD)
+    np.testing.assert_array_equal(pixels(enc), blockenc.encrypt(image, key, scheme=scheme))
+    run("decrypt", enc, tmp_path / "dec.png", *args)
+    np.testing.assert_array_equal(pixels(tmp_path / "dec.png"), image)
+    shown = run("inspect", enc)
+    assert re.search(rf"scheme +. {options[0]} ", shown)
+    if options[0] == "ETC":
+        assert "scramble:period=image, rotate:period=image" in shown
+    (tmp_path / "enc.png.json").unlink()
+    result = CliRunner().invoke(
+        cli.app,
+        [str(arg) for arg in ("decrypt", enc, tmp_path / "again.png", *args, "--scheme", *options)],
+    )
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(pixels(tmp_path / "again.png"), image)
+
+
 # --- mistakes: one line, and nothing is written ---
+
+
+def test_positions_that_an_image_does_not_have(photos: Path, tmp_path: Path, keys: Path):
+    """photos/a.png has 2 x 3 blocks, deep/c.PNG 2 of them: told before anything is written, by name."""
+    steps = ("--key", keys / "good.key", "--steps", "scramble:period=image:fixed=1,np")
+    refused("encrypt", photos, tmp_path / "enc", *steps, says="c.PNG: fixed: expected 0, or at most 0 of 2")
+    assert not (tmp_path / "enc").exists()
+    run("encrypt", photos / "a.png", tmp_path / "a.png", *steps)
 
 
 @pytest.mark.parametrize(
@@ -409,6 +444,13 @@ def test_a_wrong_key_is_told_before_anything_is_written(photos: Path, tmp_path: 
     [
         (("--steps", "shuffle,rot13"), "rot13"),
         (("--steps", ","), "expected at least one of"),
+        (
+            ("--scheme", "AES"),
+            "scheme: expected one of SHF, NP, FFX, LE, ELE, ETC, PE, VIT, VIT_ETC, got 'AES'",
+        ),
+        (("--scheme", "LE", "--steps", "np"), "--scheme: stands for its steps"),
+        (("--scheme", "FFX", "--ffx", "decimal"), "goes without --steps and --ffx"),
+        (("--scheme", "PE", "--block-size", "4"), "block_size: expected none for the scheme PE, got 4"),
         (("--block-size", "0"), "at least 1"),
         (("--block-size", "3"), "not a multiple of the block size 3 (and 2 more images)"),
         (("--block-size", "32", "--fit", "crop"), "too small"),

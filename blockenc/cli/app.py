@@ -27,13 +27,14 @@ from typer.core import TyperGroup
 from blockenc.cli.inspect import show
 from blockenc.cli.progress import report, tracked
 from blockenc.errors import UNFORESEEN, BlockencError
+from blockenc.scheme import STEPS, Scheme
+from blockenc.schemes import PRESETS, named
 from blockenc.text import printable
 
 if TYPE_CHECKING:
     from blockenc.datasets.engine import Engine
     from blockenc.datasets.units import Selection
     from blockenc.keys import Key, KeySet
-    from blockenc.scheme import Scheme
     from blockenc.steps import Step
 
 PASSWORD_VARIABLE = "BLOCKENC_PASSWORD"
@@ -244,8 +245,20 @@ def encrypt(
     src: Annotated[Path, typer.Argument(metavar="SRC", help="An image or data set file, or a folder tree.")],
     dst: Annotated[str, typer.Argument(metavar="DST", help="Folder to write; for one file also a file.")],
     key: KeyOption,
-    block_size: Annotated[int, typer.Option(help="M: images are cut into M x M blocks.")] = 4,
-    steps: Annotated[str, typer.Option(help=STEPS_HELP)] = "shuffle,np,ffx",
+    block_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="M: images are cut into M x M blocks; default: 4, or the scheme's own."),
+    ] = None,
+    steps: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"{STEPS_HELP} Default: {','.join(STEPS)}."),
+    ] = None,
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--scheme", metavar="NAME", help=f"A published scheme, instead of steps: {', '.join(PRESETS)}."
+        ),
+    ] = None,
     ffx: Annotated[Ffx, typer.Option(help="Profile of the ffx step.")] = Ffx.byte,
     fit: Annotated[
         Fit, typer.Option(help="Sizes that M does not divide: refuse; crop or pad at the right and bottom.")
@@ -317,7 +330,7 @@ def encrypt(
     from blockenc.datasets.engine import encrypt_files
     from blockenc.datasets.reading import Reading, parse_edges
 
-    scheme = _scheme(block_size, steps, ffx)
+    scheme = _scheme(block_size, steps, ffx, preset)
     part = _shard(shard)
     reading = Reading(
         mode=mode.value,
@@ -377,6 +390,10 @@ def decrypt(
         Optional[str],  # noqa: UP045
         typer.Option(help="Without a manifest: steps of the encryption, as they were given there."),
     ] = None,
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--scheme", metavar="NAME", help="Without a manifest: --scheme of the encryption."),
+    ] = None,
     mode: Annotated[Mode, typer.Option(help="Without a manifest: --mode of the encryption.")] = Mode.rgb,
     format: Annotated[
         Coding, typer.Option(help="Without a manifest: --format of the encryption.")
@@ -392,17 +409,17 @@ def decrypt(
 ) -> None:
     """Decrypt what encrypt wrote: images as PNG files of the original sizes, data sets in their formats.
 
-    Where the manifest (blockenc.json) is lost, --block-size and --steps stand in for it; then nothing tells
-    whether they, and the key, are right.
+    Where the manifest (blockenc.json) is lost, --block-size and --steps, or --scheme, stand in for it; then
+    nothing tells whether they, and the key, are right.
     """
     from blockenc.datasets.coding import PNG, coding_from
     from blockenc.datasets.engine import decrypt_files, decrypt_unlisted
 
     scheme, coding = None, coding_from(format.value, None, subsampling and subsampling.value)
-    if block_size is not None and steps is not None:
-        scheme = _scheme(block_size, steps, Ffx.byte)
+    if preset is not None or (block_size is not None and steps is not None):
+        scheme = _scheme(block_size, steps, Ffx.byte, preset)
     elif block_size is not None or steps is not None or size is not None or coding != PNG:
-        raise ValueError("decrypting without a manifest: expected both --block-size and --steps")
+        raise ValueError("decrypting without a manifest: expected both --block-size and --steps, or --scheme")
     wanted_size = _size(size)
     secret = _load_key(key, password_file)
     start = time.perf_counter()
@@ -426,11 +443,15 @@ def decrypt(
     report("decrypted", summary, time.perf_counter() - start, dst)
 
 
-def _scheme(block_size: int, steps: str, ffx: Ffx) -> Scheme:
-    from blockenc.scheme import Scheme
-
-    given = tuple(_step(text.strip(), n) for n, text in enumerate(steps.split(",")) if text.strip())
-    return Scheme(block_size=block_size, steps=given, channels=1, ffx=ffx.value)
+def _scheme(block_size: int | None, steps: str | None, ffx: Ffx, preset: str | None) -> Scheme:
+    if preset is not None:
+        if steps is not None or ffx is not Ffx.byte:
+            raise ValueError("--scheme: stands for its steps, so it goes without --steps and --ffx")
+        return named(preset, block_size, channels=1)
+    texts = STEPS if steps is None else steps.split(",")
+    given = tuple(_step(text.strip(), n) for n, text in enumerate(texts) if text.strip())
+    size = Scheme.block_size if block_size is None else block_size
+    return Scheme(size, given, channels=1, ffx=ffx.value)
 
 
 def _step(text: str, n: int) -> str | Step:

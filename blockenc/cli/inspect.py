@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blockenc.schemes import name_of
 from blockenc.text import printable
 
 if TYPE_CHECKING:
     from blockenc.datasets.formats import Format
     from blockenc.datasets.manifest import Manifest
+    from blockenc.steps import Step
 
 
 def show(path: Path | None) -> None:
@@ -85,14 +87,24 @@ def _authentication(manifest: Manifest) -> str:
 
 def _scheme_rows(manifest: Manifest) -> dict[str, str]:
     scheme = manifest.scheme
+    name = name_of(scheme)
     return {
+        **({} if name is None else {"scheme": name}),
         "block size": str(scheme.block_size),
-        "steps": ", ".join(str(step) for step in scheme.steps),
+        "steps": ", ".join(map(_step_text, scheme.steps)),
         "ffx": scheme.ffx,
         "fit": manifest.fit,
         "pictures": str(manifest.reading.coding),
         "keys": "one for each image, by its path" if manifest.per_image else "one for all images",
     }
+
+
+def _step_text(step: str | Step) -> str:
+    """As --steps of encrypt takes it."""
+    if isinstance(step, str):
+        return step
+    fields = step.to_dict()
+    return ":".join([fields.pop("kind"), *(f"{name}={value}" for name, value in fields.items())])
 
 
 def _file_rows(path: Path, kind: Format) -> dict[str, str]:

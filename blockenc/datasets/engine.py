@@ -290,7 +290,7 @@ def encrypt_files(
         with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units, root, reading)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
-            channels = check_headers(root, units, scheme.side, fit, reading, damaged)
+            channels = check_headers(root, units, scheme, fit, reading, damaged)
             job = Job(
                 decrypt=False,
                 source=root,
@@ -524,7 +524,7 @@ def decrypt_unlisted(
         with journal.opened(work, head, key, folder_mode(root)) as log:
             resumed = _resumed(log, place, units, root, reading)
             damaged = _skipping(log, units, left_out) if skip_damaged else None
-            channels = check_headers(root, units, scheme.side, "error", reading, damaged, size or (1, 1))
+            channels = check_headers(root, units, scheme, "error", reading, damaged, size or (1, 1))
             job = Job(
                 decrypt=True,
                 source=root,

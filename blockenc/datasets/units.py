@@ -31,6 +31,7 @@ from blockenc.files import Folder
 
 if TYPE_CHECKING:
     from blockenc.datasets.journal import Row
+    from blockenc.scheme import Scheme
 
 SAMPLE = 100  # files that verify="sample" looks at
 SHOWN = 3  # names of each kind that a summary shows
@@ -444,19 +445,20 @@ def check_target(folder: Folder, unit: Unit, resuming: bool) -> None:
 def check_headers(
     root: Path,
     units: Iterable[Unit],
-    block_size: int,
+    scheme: Scheme,
     fit: str,
     reading: Reading,
     damaged: Callable[[Unit, pixels.ImageFileError], object] | None = None,
     least: pixels.Size = (1, 1),
 ) -> set[int]:
-    """The channel counts that may occur. Raises if a size does not fit, or if a file is no image.
+    """The channel counts that may occur. Raises if a size does not fit the scheme, or if a file is no image.
 
     damaged: is told of a file that is no image, or a damaged one, instead. least: width and height that an
         image must have.
     """
     channels: set[int] = set()
-    misfit, more = None, 0
+    fitting: set[tuple[pixels.Size, int]] = set()
+    misfit, more, block_size = None, 0, scheme.side
     for unit in units:
         path = root / unit.source
         try:
@@ -479,6 +481,15 @@ def check_headers(
             if pixels.misfit(size, block_size, fit):
                 more += misfit is not None
                 misfit = misfit or (path, size)
+                continue
+            width, height = pixels.fitted_size(size, block_size, fit)
+            for count in counts:
+                if ((width, height), count) not in fitting:
+                    fitting.add(((width, height), count))
+                    try:
+                        dataclasses.replace(scheme, channels=count).periods(height, width)
+                    except ValueError as error:
+                        raise ValueError(f"{path}: {error}") from None
     if misfit:
         raise pixels.misfit_error(*misfit, block_size, fit, more=more)
     return channels

@@ -51,7 +51,7 @@ class Compiler:
 
     def _plans(self, height: int, width: int, directions: Sequence[bool]) -> dict[bool, list[Plan]]:
         scheme = self._scheme
-        periods = [step.period_of(height, width, scheme.channels) for step in scheme.bound_steps]
+        periods = scheme.periods(height, width)
         infos = scheme.infos(height, width, self._images)
         steps: list[Plan] = []
         for n, (step, period) in enumerate(zip(scheme.bound_steps, periods)):
