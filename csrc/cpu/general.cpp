@@ -234,9 +234,7 @@ class WholeBlockKernel : public Kernel {
     const bool stream = job.n * job.h * job.w * plan_.channels > kMinStreamedBytes;
     std::vector<uint8_t> rows(stream ? m * job.w
                                      : 0);  // of one channel, put together in the first-level cache
-    for (int64_t r = first; r < std::min(last, first + block_rows); ++r) prefetch(job, r);
     for (int64_t r = first; r < last; ++r) {
-      if (r + block_rows < last) prefetch(job, r + block_rows);
       const int64_t image = r / block_rows, start = r % block_rows * columns;
       const int64_t key = plan_.images ? plan_.key_of_image[image] : 0;
       const int32_t* moves = plan_.moves + key * plan_.blocks() + start;
@@ -246,7 +244,10 @@ class WholeBlockKernel : public Kernel {
           static_cast<uint8_t*>(job.out) + image * job.out_stride[0] + r % block_rows * m * job.out_stride[2];
       for (int channel = 0; channel < plan_.channels; ++channel) {
         uint8_t* const to = out + channel * job.out_stride[1];
+        const uint8_t* const next =
+            in + job.in_stride[0] + channel * job.in_stride[1] + r % block_rows * m * job.in_stride[2];
         for (int64_t g = 0; g < columns; ++g) {
+          if (r + block_rows < last) prefetch(job, next, g, m);
           const Pose& pose = poses_[int64_t{variant[g]} * plan_.channels + channel];
           const auto [row, column] = std::div(moves[g], plan_.grid_columns);
           copy(pose, m,
@@ -261,18 +262,12 @@ class WholeBlockKernel : public Kernel {
     if (stream) fence();
   }
 
-  // Brings a block row of the input into the caches: its blocks may go anywhere in the image, and no
-  // processor guesses the order in which they are read.
-  void prefetch(const Job& job, int64_t r) const {
-    const int64_t m = plan_.block_size, block_rows = plan_.grid_rows;
-    const auto* in = static_cast<const char*>(job.in) + r / block_rows * job.in_stride[0] +
-                     r % block_rows * m * job.in_stride[2];
-    for (int channel = 0; channel < plan_.channels; ++channel) {
-      for (int64_t i = 0; i < m; ++i) {
-        const char* row = in + channel * job.in_stride[1] + i * job.in_stride[2];
-        for (int64_t x = 0; x < job.w; x += kCacheLine) __builtin_prefetch(row + x, 0, 2);
-      }
-    }
+  // Brings the cache lines of the input in which block g of a block row begins closer: blocks are read in an
+  // order that no processor guesses. A few at a time, since only so many may be on their way.
+  template <class Size>
+  static void prefetch(const Job& job, const uint8_t* block_row, int64_t g, Size m) {
+    if (g * m % kCacheLine >= m) return;  // in a line of the block before
+    for (int i = 0; i < m; ++i) __builtin_prefetch(block_row + i * job.in_stride[2] + g * m, 0, 2);
   }
 
   int64_t origin(const Pose& pose, int i, int j) const {
