@@ -128,10 +128,12 @@ def benchmark_loaders(cifar: Path | None, photos: Path, options: argparse.Namesp
 class Plain:
     """In the place of a cipher: the same run without encryption."""
 
+    per_image = False
+
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def encrypt(self, images: np.ndarray) -> np.ndarray:
+    def encrypt(self, images: np.ndarray, ids: None = None) -> np.ndarray:
         return images
 
 

@@ -122,7 +122,7 @@ def measure_row(row: Row, names: list[str], seconds: float, tiny: bool) -> dict[
     with threads(row.threads):
         torch._dynamo.reset()  # rows do not share graphs, and there is a limit to recompiling
         for name in names:
-            reason = PEERS[name].available(row) if name in PEERS else ""
+            reason = PEERS[name].missing(row) if name in PEERS else ""
             if reason:
                 missing[name] = reason
                 continue

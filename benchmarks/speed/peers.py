@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import blockenc
-from benchmarks.speed.rows import MEAN, STD, Row
+from benchmarks.speed.rows import MEAN, SCHEMES, STD, Row
 from blockenc.plan import Plan
 
 KEY = bytes(range(32))  # speed does not depend on the key
@@ -30,11 +30,17 @@ class Case(NamedTuple):
     out: torch.Tensor
 
     def cipher(self, backend: str | None = None, **fields: object) -> blockenc.Cipher:
+        if self.row.scheme:
+            return blockenc.Cipher(KEY, SCHEMES[self.row.scheme](self.row.block_size), backend=backend)
         scheme = {"block_size": self.row.block_size, "steps": self.row.steps, "ffx": self.row.ffx}
+        scheme["per_image"] = self.row.per_image
         return blockenc.Cipher(KEY, backend=backend, **{**scheme, **fields})  # type: ignore[arg-type]
 
     def encrypt(self, cipher: blockenc.Cipher) -> Call:
         """The call of blockenc that the row is about."""
+        if self.row.per_image:
+            passes = cipher._passes(self.x, False, None, None, range(len(self.x)))
+            return lambda: passes.apply(self.x, self.out.dtype, cipher.backend, self.out)
         output = {"mean": MEAN, "std": STD} if self.row.normalises else {}
         if self.row.allocate:
             dtype = getattr(torch, self.row.target)
@@ -179,6 +185,20 @@ def numpy_take(case: Case) -> Call:
     return run
 
 
+def whole_image_index(case: Case) -> Call:
+    """A permutation of all values of an image, and an exclusive or.
+
+    What becomes of zeros is the mask, and what becomes of the bits of the values' numbers is the permutation.
+    """
+    cipher, shape = case.cipher(), case.x.shape[1:]
+    mask = cipher.encrypt(torch.zeros(shape, dtype=torch.uint8))
+    number, index = torch.arange(mask.numel()).reshape(shape), torch.zeros(mask.numel(), dtype=torch.int64)
+    for bit in range(mask.numel().bit_length()):
+        moved = cipher.encrypt((number >> bit & 1).to(torch.uint8) * 255) ^ mask
+        index |= (moved.flatten() > 0).long() << bit
+    return lambda: case.x.flatten(1)[:, index].bitwise_xor_(mask.flatten()).view(case.x.shape)
+
+
 def opencv(case: Case) -> Call:
     """remap and LUT, image by image.
 
@@ -251,10 +271,27 @@ class Peer(NamedTuple):
     available: Callable[[Row], str] = always  # why it cannot do a row; "" if it can
     exact: bool = True  # gives what blockenc gives
     slow: bool = True  # is measured on a part of a large batch
+    version_2: bool = False  # also for rows of schemes that need it, or with keys of images
+
+    def missing(self, row: Row) -> str:
+        """Why it cannot do a row; "" if it can."""
+        if (row.scheme or row.per_image) and not self.version_2:
+            return "treats all blocks alike"
+        return self.available(row)
 
 
 PEERS = {
-    "copy_": Peer(copy_, "Tensor.copy_ of the input: the floor", exact=False, slow=False),
+    "copy_": Peer(copy_, "Tensor.copy_ of the input: the floor", exact=False, slow=False, version_2=True),
+    "whole-image index": Peer(
+        whole_image_index,
+        "PyTorch's index with a permutation of all values of an image, and exclusive or",
+        lambda row: (
+            ""
+            if row.scheme in ("scramble", "ETC", "PE", "VIT")
+            else "the scheme is not moves and negatives of bytes, alike in all images"
+        ),
+        version_2=True,
+    ),
     "clone": Peer(
         clone,
         "Tensor.clone: a copy into new memory",

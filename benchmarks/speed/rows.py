@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
+
+from blockenc import Scheme, schemes
+from blockenc.steps import Scramble
 
 STEPS = ("shuffle", "np", "ffx")
 FLOATS = ("float32", "float16", "bfloat16")
@@ -13,6 +17,17 @@ BLOCK_SIZES = (2, 4, 8, 16, 32, 14)
 BATCHES = {"CIFAR": (1, 16, 128, 1024), "ImageNet": (1, 16, 128, 1024), "4K": (1, 4)}
 
 
+# Schemes that need version 2, by block size: the presets, and block scrambling alone.
+SCHEMES: dict[str, Callable[[int], Scheme]] = {
+    "scramble": lambda m: Scheme(m, [Scramble(period="image")]),
+    "ETC": lambda m: schemes.ETC(block_size=m),
+    "LE": lambda m: schemes.LE(block_size=m),
+    "ELE": lambda m: schemes.ELE(block_size=m),
+    "PE": lambda m: schemes.PE(),
+    "VIT": lambda m: schemes.VIT(block_size=m),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A batch of 3-channel images, the scheme, and what comes out. Integers come out normalised as floats."""
@@ -20,6 +35,8 @@ class Row:
     size: str
     batch: int
     block_size: int = 4
+    scheme: str = ""  # one of SCHEMES, in the place of `steps` and `ffx`
+    per_image: bool = False  # every image has keys of its own, whose plans are at hand
     steps: tuple[str, ...] = STEPS
     ffx: str = "byte"
     source: str = "uint8"
@@ -31,6 +48,8 @@ class Row:
     @property
     def name(self) -> str:
         parts = [f"{self.size} {self.batch}", f"M = {self.block_size}"]
+        parts += [self.scheme] * bool(self.scheme)
+        parts += ["keys of images"] * self.per_image
         parts += ["+".join(self.steps)] * (self.steps != STEPS)
         parts += ["decimal"] * (self.ffx != "byte")
         parts += [f"from {self.source}"] * (self.source != "uint8")
@@ -83,6 +102,16 @@ IMAGENET = {m: Row("ImageNet", 1024, m) for m in BLOCK_SIZES}
 FLOAT_ROW = Row("ImageNet", 256, target="float32")
 CIFAR_ROW = Row("CIFAR", 128, allocate=True)
 ONE_THREAD_ROW = Row("ImageNet", 1024, threads=1)
+# Rows of schemes that need version 2, with the limits of AVX-512 and AVX2.
+VERSION_2 = [
+    (Row("ImageNet", 256, 16, "scramble"), 0.8, 0.7),
+    (Row("ImageNet", 256, 16, "ETC"), 0.6, 0.4),
+    (Row("ImageNet", 256, 8, "ETC"), 0.6, 0.4),
+    (Row("ImageNet", 256, 4, "LE"), 0.6, 0.4),
+    (Row("ImageNet", 256, 1, "PE"), 0.8, 0.7),
+    (Row("ImageNet", 256, 4, "ELE"), 0.4, 0.3),
+    (Row("ImageNet", 256, 4, per_image=True), 0.4, 0.3),
+]
 AVX512_LIMITS = {2: 0.95, 4: 0.95, 8: 0.95, 16: 0.75, 32: 0.4, 14: 0.2}
 BUDGETS = [
     *[
@@ -92,6 +121,11 @@ BUDGETS = [
     *[
         Budget(f"AVX2 against copy_, M = {m}", IMAGENET[m], "native/avx2", "copy_", "speed", 0.5)
         for m in (2, 4, 8)
+    ],
+    *[
+        Budget(f"{level} against copy_, {row.name.partition(', ')[2]}", row, name, "copy_", "speed", limit)
+        for row, *limits in VERSION_2
+        for level, name, limit in zip(("AVX-512", "AVX2"), ("native/avx512_vbmi", "native/avx2"), limits)
     ],
     Budget("cost of 3 steps against the shuffle alone", IMAGENET[4], "native", "one step", "cost", 1.1),
     Budget(
@@ -115,6 +149,7 @@ BUDGETS = [
 # Without a budget: what the system takes for a large new output, and images that are floats already.
 ALSO_MEASURED = [
     Row("ImageNet", 1024, allocate=True),
+    Row("ImageNet", 256, 16, "VIT"),
     *[Row("ImageNet", 256, source=dtype, target=dtype) for dtype in FLOATS],
 ]
 

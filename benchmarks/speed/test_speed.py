@@ -18,7 +18,7 @@ from benchmarks.speed.rows import Row, grid
 @pytest.mark.parametrize("row", grid(), ids=lambda row: row.name)
 @pytest.mark.parametrize("name", [*measure.contenders(), *PEERS])
 def test_speed(row: Row, name: str, benchmark: Any, request: pytest.FixtureRequest) -> None:
-    if name in PEERS and (reason := PEERS[name].available(row)):
+    if name in PEERS and (reason := PEERS[name].missing(row)):
         pytest.skip(f"{name}: {reason}")
     case = measure.make_case(row, request.config.getoption("--tiny"))
     case = measure.part(case) if measure.is_slow(name) else case
