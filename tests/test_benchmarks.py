@@ -169,3 +169,8 @@ def test_speed_against_itself(tmp_path: Path) -> None:
         with pytest.raises(subprocess.CalledProcessError) as error:
             run_module("benchmarks.speed.against", *arguments)
         assert message in error.value.stderr
+
+
+def test_speed_of_deriving() -> None:
+    said = run_module("benchmarks.speed.derive", "--tiny", "--rounds", "1")
+    assert len(re.findall(r"^\| shuffle.* \| [\d,]+/s \|$", said, re.MULTILINE)) == 3
