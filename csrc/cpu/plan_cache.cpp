@@ -62,17 +62,14 @@ struct Entry {
 
   // Two threads that need a kernel at once may both make it; the first one's is kept.
   std::shared_ptr<const Kernel> kernel(const Job& job, const Level& level) {
-    // Only uniform plans have kernels of several levels and layouts.
-    const bool uniform = plan.is_uniform();
-    const Layout layout = uniform ? layout_of(job) : Layout::any;
-    const Key key{uniform ? &level : nullptr, job.in_type, job.out_type, layout};
+    const Layout layout = layout_of(job);
+    const Key key{&level, job.in_type, job.out_type, layout};
     {
       const std::lock_guard<std::mutex> lock(state_lock());
       const auto found = kernels.find(key);
       if (found != kernels.end()) return found->second;
     }
-    const auto make = uniform ? level.make : make_portable;
-    std::shared_ptr<const Kernel> made = make(plan, job.in_type, job.out_type, layout);
+    std::shared_ptr<const Kernel> made = level.make(plan, job.in_type, job.out_type, layout);
     const std::lock_guard<std::mutex> lock(state_lock());
     return kernels.emplace(key, std::move(made)).first->second;
   }
