@@ -10,6 +10,7 @@ from tests import oracle
 
 SPECIAL = (float("nan"), float("inf"), -float("inf"), -0.0, 2.0, -3.0, 1e-45, 1.0)
 FORMS = ("uniform", "nibbles", "grid", "keys", "keys and grid", "nibbles and grid", "nibbles, keys and grid")
+FORMS += ("tiles", "pixels")  # of square tiles that are turned; of values that stay in their pixels
 
 
 def draw_plan(
@@ -21,8 +22,9 @@ def draw_plan(
     def integers(end: int, *shape: int, dtype: type = np.int32) -> np.ndarray:
         return draw.integers(0, end, shape).astype(dtype)
 
-    m, c = int(draw.choice([1, 2, 3, 4, 5, 8])), int(draw.choice([1, 2, 3, 4]))
-    drawn_rows, drawn_columns = (int(draw.integers(1, 6)) for _ in range(2))
+    sizes = {"tiles": [8, 16, 24, 32], "pixels": [1, 2]}.get(form, [1, 2, 3, 4, 5, 8])
+    m, c = int(draw.choice(sizes)), int(draw.choice([1, 2, 3, 4]))
+    drawn_rows, drawn_columns = (int(draw.integers(1, 3 if form == "tiles" else 6)) for _ in range(2))
     rows = rows or drawn_rows
     columns = columns or (32 if form == "uniform" and seed % 2 else drawn_columns)  # 32: whole vectors
     length, nibbles, grid = m * m * c, "nibbles" in form, "grid" in form
@@ -34,6 +36,8 @@ def draw_plan(
     in_values = DECIMAL_VALUES if decimal_in else BYTE_VALUES
     out_values = DECIMAL_VALUES if draw.random() < 0.3 else BYTE_VALUES
     normalised = draw.random() < 0.5
+    if form in ("tiles", "pixels"):
+        return _plain_plan(form, draw, m, c, rows, columns, images), (images, c, rows * m, columns * m)
     plan = Plan(
         block_size=m,
         channels=c,
@@ -57,6 +61,55 @@ def draw_plan(
         std=tuple((draw.random(c) + 0.1).tolist()) if normalised else None,
     )
     return plan, (images, c, rows * m, columns * m)
+
+
+def _plain_plan(
+    form: str, draw: np.random.Generator, m: int, c: int, rows: int, columns: int, images: int
+) -> Plan:
+    """What moves bytes and negates some, as block scrambling, rotations and shuffled colours do."""
+    keys, variants, blocks = int(draw.integers(1, 3)), int(draw.integers(1, 9)), rows * columns
+    planar = draw.random() < 0.7
+    pixels = np.arange(m * m * c).reshape(m, m, c)
+    sources = []
+    for _ in range(variants):
+        if form == "tiles":
+            planes = pixels.transpose(2, 0, 1) if planar else pixels.reshape(1, m, m * c)
+            turned = _turned_tiles(draw, planes, 16 if m % 16 == 0 else 8)
+            source = turned.transpose(1, 2, 0) if planar else turned
+        elif planar:
+            source = np.take_along_axis(pixels, draw.integers(0, c, pixels.shape), axis=2)
+        else:
+            source = pixels
+        sources.append(source.ravel())
+    flips = draw.integers(0, 4, (variants, m * m * c))
+    flips[::2] = draw.integers(0, 2, (len(flips[::2]), 1))
+    still = draw.random() < 0.3 or form == "pixels"
+    still_blocks = np.tile(np.arange(blocks), (keys, 1))
+    return Plan(
+        block_size=m,
+        channels=c,
+        source=np.stack(sources).astype(np.int32),
+        flips=flips.astype(np.uint8),
+        table_of=np.zeros((variants, m * m * c), np.uint16),
+        tables=np.zeros((0, BYTE_VALUES), np.uint16),
+        grid=(rows, columns),
+        moves=(still_blocks if still else draw.integers(0, blocks, (keys, blocks))).astype(np.int32),
+        variant=draw.integers(0, variants, (keys, blocks)).astype(np.int32),
+        key_of_image=draw.integers(0, keys, images).astype(np.int32) if keys > 1 else None,
+        nearest=True,
+    )
+
+
+def _turned_tiles(draw: np.random.Generator, planes: np.ndarray, side: int) -> np.ndarray:
+    """[planes, rows, columns], made of tiles of it, drawn and turned."""
+    count, rows, columns = planes.shape
+    out = np.empty_like(planes)
+    for to in np.ndindex(count, rows // side, columns // side):
+        of = draw.integers(0, (count, rows // side, columns // side))
+        tile = planes[of[0], of[1] * side :, of[2] * side :][:side, :side]
+        tile = np.rot90(tile, draw.integers(4))
+        out[to[0], to[1] * side :, to[2] * side :][:side, :side] = tile.T if draw.integers(2) else tile
+    return out
 
 
 def images_for(plan: Plan, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -29,8 +29,7 @@ struct Level {
   std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, Layout layout);
 };
 
-// For plans that are not uniform: a kernel of their own, or the portable one. Of the level it takes what it
-// does in blocks that are alike.
+// For plans that are not uniform: a kernel of their own (general.cpp), or the level's.
 std::unique_ptr<const Kernel> make_general(const Level& level, const Plan& plan, Type in, Type out,
                                            Layout layout);
 

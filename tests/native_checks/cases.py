@@ -384,9 +384,18 @@ def large() -> Iterator[Case]:
     yield make((1, 3, 1024, 800), "interleaved", "padded interleaved", block_size=2)
     yield make((3, 1, 513, 735), "planar", "planar", block_size=3, ffx="decimal", result=torch.uint16)
     yield make((5, 2, 320, 320), "planar", "planar", block_size=5, dtype=torch.float32, result=torch.float16)
-    for seed, form in enumerate(plans.FORMS[1:]):  # block rows in which threads share images, keys and moves
+    for seed, form in enumerate(plans.FORMS[1:7]):  # block rows in which threads share images, keys, moves
         layout = LAYOUTS[seed % 4]
         yield make_drawn(form, seed, layout, layout, result=torch.float32, images=5, rows=91, columns=67)
+    for form, seed, images, rows, columns in (
+        ("tiles", 0, 5, 11, 23),  # M = 32
+        ("tiles", 40, 7, 47, 61),  # M = 8
+        ("pixels", 80, 7, 311, 515),  # M = 1
+        ("pixels", 40, 5, 101, 453),  # M = 2
+    ):
+        for layout in LAYOUTS[:4]:
+            sizes = {"images": images, "rows": rows, "columns": columns}
+            yield make_drawn(form, seed, layout, layout, result=torch.uint8, **sizes)
     yield make((57, 3, 224, 224), "planar", "planar", block_size=4)
     yield make((15, 3, 224, 224), "planar", "planar", block_size=8, result=torch.float32, normalised=True)
 

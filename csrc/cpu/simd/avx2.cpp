@@ -80,7 +80,7 @@ struct Vector : X86 {
 }  // namespace
 }  // namespace blockenc
 
-#include "columns-inl.h"
+#include "kernels-inl.h"
 BLOCKENC_TARGET_END
 BLOCKENC_DEFINE_MAKE(avx2)
 

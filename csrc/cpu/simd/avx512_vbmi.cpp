@@ -79,7 +79,7 @@ struct Vector : X86 {
 }  // namespace
 }  // namespace blockenc
 
-#include "columns-inl.h"
+#include "kernels-inl.h"
 BLOCKENC_TARGET_END
 BLOCKENC_DEFINE_MAKE(avx512_vbmi)
 

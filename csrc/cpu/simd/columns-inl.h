@@ -33,6 +33,8 @@
 //   permute(x, from)            byte j of the vector is byte from[j] of it
 // Everything is in an unnamed namespace, since each of these files compiles it for its own instruction set.
 
+#pragma once
+
 #include "../kernels.h"
 #include "row_tiling-inl.h"
 #include "value_maps-inl.h"
@@ -42,17 +44,17 @@ namespace {
 
 // Transposes n vectors, each lane by itself. A lane has n runs of equal length: item b of run a of vector k
 // becomes item b * n + k of vector a.
-template <int size, int n, int half = n / 2>
-inline __attribute__((always_inline)) void transpose(Vector::type (&x)[n]) {
+template <class V, int size, int n, int half = n / 2, class T>
+inline __attribute__((always_inline)) void transpose(T (&x)[n]) {
   if constexpr (half > 0) {
 #pragma GCC unroll 16
     for (int k = 0; k < n; ++k) {
       if (k & half) continue;
-      const auto low = Vector::interleave_lower<size>(x[k], x[k + half]);
-      x[k + half] = Vector::interleave_upper<size>(x[k], x[k + half]);
+      const auto low = V::template interleave_lower<size>(x[k], x[k + half]);
+      x[k + half] = V::template interleave_upper<size>(x[k], x[k + half]);
       x[k] = low;
     }
-    transpose<size, n, half / 2>(x);
+    transpose<V, size, n, half / 2>(x);
   }
 }
 
@@ -286,7 +288,7 @@ class ColumnKernel : public Kernel {
             x[k] = Vector::load_parts<parts>(from + k * parts, offset);
             if (n * in_bytes < kLane) x[k] = Vector::shuffle_bytes(x[k], order);
           }
-          transpose<in_bytes>(x);
+          transpose<Vector, in_bytes>(x);
 #pragma GCC unroll 16
           for (int k = 0; k < n; ++k) Vector::store(to + (k * in_vectors + v) * Vector::bytes, x[k]);
         }
@@ -323,7 +325,7 @@ class ColumnKernel : public Kernel {
 #pragma GCC unroll 16
             for (int k = 0; k < n; ++k) x[v][k] = Vector::shuffle_bytes(x[v][k], order);
           }
-          transpose<out_bytes>(x[v]);
+          transpose<Vector, out_bytes>(x[v]);
           if (compacts) {
 #pragma GCC unroll 16
             for (int k = 0; k < n; ++k) x[v][k] = Vector::shuffle_bytes(x[v][k], compact_order);
@@ -345,21 +347,6 @@ class ColumnKernel : public Kernel {
   LaneOrder compact_order_;       // in a lane of a line: [blocks][columns] to [blocks][items]
   std::unique_ptr<const Kernel> portable_;
 };
-
-// Level::make for `Vector`.
-std::unique_ptr<const Kernel> make_columns(const Plan& plan, Type in, Type out, Layout layout) {
-  std::unique_ptr<const Kernel> kernel;
-  with_types(in, out, [&](auto in_type, auto out_type) {
-    using In = decltype(in_type);
-    using Out = decltype(out_type);
-    if constexpr (kByteLookups<In, Out> || kWideLookups<In, Out> || !kInteger<In>) {
-      if (layout != Layout::any) {
-        kernel = std::make_unique<ColumnKernel<In, Out>>(plan, layout == Layout::planar);
-      }
-    }
-  });
-  return kernel ? std::move(kernel) : make_portable(plan, in, out);
-}
 
 }  // namespace
 }  // namespace blockenc

@@ -63,10 +63,21 @@ struct Vector {
   static type permute(type x, const uint8_t* from) { return vqtbl1q_u8(x, load(from)); }
 };
 
+struct Lane : Vector {
+  static type load_halves(const char* first, const char* second) {
+    return vcombine_u8(vld1_u8(reinterpret_cast<const uint8_t*>(first)),
+                       vld1_u8(reinterpret_cast<const uint8_t*>(second)));
+  }
+  static void store_halves(char* first, char* second, type x) {
+    vst1_u8(reinterpret_cast<uint8_t*>(first), vget_low_u8(x));
+    vst1_u8(reinterpret_cast<uint8_t*>(second), vget_high_u8(x));
+  }
+};
+
 }  // namespace
 }  // namespace blockenc
 
-#include "columns-inl.h"
+#include "kernels-inl.h"
 BLOCKENC_DEFINE_MAKE(neon)
 
 #endif

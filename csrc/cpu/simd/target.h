@@ -4,10 +4,10 @@
 //   BLOCKENC_TARGET_BEGIN("avx2")       what follows is compiled for it, as by -mavx2
 //   namespace blockenc {
 //   namespace {
-//   struct Vector { ... };
+//   struct Vector { ... };              and Lane
 //   }
 //   }
-//   #include "columns-inl.h"
+//   #include "kernels-inl.h"
 //   BLOCKENC_TARGET_END
 //   BLOCKENC_DEFINE_MAKE(avx2)          the name of its row in instruction_sets.h
 //
@@ -35,5 +35,5 @@
 #define BLOCKENC_DEFINE_MAKE(name)                                                                   \
   std::unique_ptr<const blockenc::Kernel> blockenc::make_##name(const Plan& plan, Type in, Type out, \
                                                                 Layout layout) {                     \
-    return make_columns(plan, in, out, layout);                                                      \
+    return make_kernel(plan, in, out, layout);                                                       \
   }

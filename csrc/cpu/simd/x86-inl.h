@@ -27,5 +27,29 @@ struct X86 {
   static void store_pair(void* to, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(to), x); }
 };
 
+// 16 bytes.
+struct Lane {
+  using type = __m128i;
+  static type load(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  static void store(void* to, type x) { _mm_storeu_si128(static_cast<__m128i*>(to), x); }
+  static type load_halves(const char* first, const char* second) {
+    return _mm_unpacklo_epi64(_mm_loadu_si64(first), _mm_loadu_si64(second));
+  }
+  static void store_halves(char* first, char* second, type x) {
+    _mm_storeu_si64(first, x);
+    _mm_storeh_pd(reinterpret_cast<double*>(second), _mm_castsi128_pd(x));
+  }
+  static type shuffle_bytes(type x, type from) { return _mm_shuffle_epi8(x, from); }
+  template <int>
+  static type interleave_lower(type a, type b) {
+    return _mm_unpacklo_epi8(a, b);
+  }
+  template <int>
+  static type interleave_upper(type a, type b) {
+    return _mm_unpackhi_epi8(a, b);
+  }
+  static type exclusive_or(type a, type b) { return _mm_xor_si128(a, b); }
+};
+
 }  // namespace
 }  // namespace blockenc
