@@ -111,7 +111,17 @@ struct Plan {
   const int32_t* variant;       // the same
   const int32_t* key_of_image;  // [images]
 
-  BLOCKENC_HOST_DEVICE bool is_uniform() const { return keys == 1 && grid_rows == 0 && !(flags & kNibbles); }
+  BLOCKENC_HOST_DEVICE bool is_uniform() const { return keys == 1 && grid_rows == 0; }
+  // A uniform plan of one of the variants.
+  Plan of_variant(int64_t v) const {
+    Plan plan = *this;
+    plan.source += v * cells;
+    plan.flips += v * cells;
+    plan.table_of += v * length;
+    plan.variants = plan.keys = 1;
+    plan.images = plan.grid_rows = plan.grid_columns = 0;
+    return plan;
+  }
   BLOCKENC_HOST_DEVICE int64_t blocks() const { return int64_t{grid_rows} * grid_columns; }
   BLOCKENC_HOST_DEVICE int64_t positions() const { return int64_t{variants} * length; }
 };

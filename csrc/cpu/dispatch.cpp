@@ -55,14 +55,13 @@ Layout layout_of(const Job& job) {
 }
 
 void run_kernel(const Kernel& kernel, const Job& job, int threads) {
-  const int64_t block_rows = job.n * (job.h / job.plan.block_size);
-  if (block_rows == 0) return;
+  const int64_t units = kernel.units(job);
+  if (units == 0) return;
   const int64_t bytes = job.n * job.h * job.w * job.plan.channels * item_size(job.out_type);
   const int64_t task_bytes = std::clamp(bytes / (threads * kTasksPerThread), kMinTaskBytes, kMaxTaskBytes);
-  const int64_t tasks = threads > 1 ? std::clamp(bytes / task_bytes, int64_t{1}, block_rows) : 1;
-  in_parallel(tasks, threads, [&](int64_t task) {
-    kernel.run(job, block_rows * task / tasks, block_rows * (task + 1) / tasks);
-  });
+  const int64_t tasks = threads > 1 ? std::clamp(bytes / task_bytes, int64_t{1}, units) : 1;
+  in_parallel(tasks, threads,
+              [&](int64_t task) { kernel.run(job, units * task / tasks, units * (task + 1) / tasks); });
 }
 
 }  // namespace blockenc

@@ -27,9 +27,7 @@ class KeyKernel : public Kernel {
   KeyKernel(const Level& level, const Plan& plan, Type in, Type out, Layout layout)
       : level_(level), plan_(plan), in_(in), out_(out), layout_(layout) {}
 
-  static bool takes(const Plan& plan) {
-    return plan.grid_rows == 0 && plan.keys > 1 && !(plan.flags & kNibbles);
-  }
+  static bool takes(const Plan& plan) { return plan.grid_rows == 0 && plan.keys > 1; }
 
   void run(const Job& job, int64_t first, int64_t last) const override {
     const int64_t block_rows = job.h / plan_.block_size;
@@ -37,23 +35,12 @@ class KeyKernel : public Kernel {
       const int64_t image = begin / block_rows;
       end = std::min(last, (image + 1) * block_rows);
       Job part = job;
-      part.plan = plan_of(plan_.key_of_image[image]);
+      part.plan = plan_.of_variant(plan_.key_of_image[image]);
       level_.make(part.plan, in_, out_, layout_)->run(part, begin, end);
     }
   }
 
  private:
-  // The plan of all images of one key, which is its variant.
-  Plan plan_of(int64_t key) const {
-    Plan plan = plan_;
-    plan.source += key * plan.cells;
-    plan.flips += key * plan.cells;
-    plan.table_of += key * plan.length;
-    plan.variants = plan.keys = 1;
-    plan.images = 0;
-    return plan;
-  }
-
   const Level& level_;
   const Plan& plan_;
   Type in_, out_;
@@ -122,8 +109,8 @@ class MaskKernel : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<const Kernel> make_general(const Level& level, const Plan& plan, Type in, Type out,
-                                           Layout layout) {
+std::unique_ptr<const Kernel> make_kernel(const Level& level, const Plan& plan, Type in, Type out,
+                                          Layout layout) {
   if (KeyKernel::takes(plan)) return std::make_unique<KeyKernel>(level, plan, in, out, layout);
   if (MaskKernel::takes(plan, in, out, layout)) return std::make_unique<MaskKernel>(plan, layout);
   return level.make(plan, in, out, layout);

@@ -18,8 +18,11 @@ enum class Layout { planar, interleaved, any };
 class Kernel {
  public:
   virtual ~Kernel() = default;
-  // Transforms the block rows [first, last) of the job. A block row is one row of blocks of one image: number
-  // r is block row r % (h / M) of image r / (h / M).
+  // How many units the job has, which threads share among them. Unless a kernel cuts it in another way, a
+  // unit is a block row, that is one row of blocks of one image: number r is block row r % (h / M) of image
+  // r / (h / M).
+  virtual int64_t units(const Job& job) const { return job.n * (job.h / job.plan.block_size); }
+  // Transforms the units [first, last) of the job.
   virtual void run(const Job& job, int64_t first, int64_t last) const = 0;
 };
 
@@ -29,9 +32,9 @@ struct Level {
   std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, Layout layout);
 };
 
-// For plans that are not uniform: a kernel of their own (general.cpp), or the level's.
-std::unique_ptr<const Kernel> make_general(const Level& level, const Plan& plan, Type in, Type out,
-                                           Layout layout);
+// The kernel for a plan: one of general.cpp if that is for it, else the level's.
+std::unique_ptr<const Kernel> make_kernel(const Level& level, const Plan& plan, Type in, Type out,
+                                          Layout layout);
 
 std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout = Layout::any);
 #define BLOCKENC_DECLARE(name, supported) \

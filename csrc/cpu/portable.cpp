@@ -34,7 +34,7 @@ class PortableKernel : public Kernel {
         negatives_(plan) {}
 
   void run(const Job& job, int64_t first, int64_t last) const override {
-    if (plan_.is_uniform()) return run_uniform(job, first, last);
+    if (plan_.is_uniform() && !(plan_.flags & kNibbles)) return run_uniform(job, first, last);
     const std::vector<int64_t> in_offset = offsets(plan_, job.in_stride);
     const std::vector<int64_t> out_offset = offsets(plan_, job.out_stride);
     const int64_t m = plan_.block_size, block_rows = job.h / m, columns = job.w / m;

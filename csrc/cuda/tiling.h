@@ -81,7 +81,7 @@ inline bool is_vectors(const void* data, const int64_t* stride, Type type, int c
 // Fills `t`; false if the job has to take the element-by-element kernel.
 inline bool make_tiling(const Job& job, Tiling* t) {
   const Plan& plan = job.plan;
-  if (!plan.is_uniform()) return false;
+  if (!plan.is_uniform() || plan.flags & kNibbles) return false;
   const int m = plan.block_size, c = plan.channels;
   auto goes = [&](bool channels_last) {
     return is_vectors(job.in, job.in_stride, job.in_type, c, channels_last) &&

@@ -30,6 +30,11 @@ struct Vector : X86 {
       store_two_lanes(parts, offset, x);
     }
   }
+  static type from_lanes(const Lane::type (&x)[2]) { return _mm256_set_m128i(x[1], x[0]); }
+  template <int k>
+  static Lane::type lane(type x) {
+    return _mm256_extracti128_si256(x, k);
+  }
   static void stream(void* to, type x) { _mm256_stream_si256(static_cast<__m256i*>(to), x); }
   static type broadcast(const void* lane) { return _mm256_broadcastsi128_si256(load_lane(lane)); }
   static type shuffle_bytes(type x, type from) { return _mm256_shuffle_epi8(x, from); }
@@ -46,6 +51,10 @@ struct Vector : X86 {
     return _mm256_unpackhi_epi32(a, b);
   }
   static type exclusive_or(type a, type b) { return _mm256_xor_si256(a, b); }
+  static type bitwise_and(type a, type b) { return _mm256_and_si256(a, b); }
+  static type bitwise_or(type a, type b) { return _mm256_or_si256(a, b); }
+  static type shift_left(type x, int bits) { return _mm256_slli_epi16(x, bits); }
+  static type shift_right(type x, int bits) { return _mm256_srli_epi16(x, bits); }
   struct Table {
     const uint8_t* bytes;
     explicit Table(const uint8_t* bytes) : bytes(bytes) {}

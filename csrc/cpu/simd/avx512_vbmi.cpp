@@ -46,6 +46,14 @@ struct Vector : X86 {
       }
     }
   }
+  static type from_lanes(const Lane::type (&x)[4]) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(x[1], x[0])),
+                              _mm256_set_m128i(x[3], x[2]), 1);
+  }
+  template <int k>
+  static Lane::type lane(type x) {
+    return _mm512_extracti32x4_epi32(x, k);
+  }
   static void stream(void* to, type x) { _mm512_stream_si512(static_cast<__m512i*>(to), x); }
   static type broadcast(const void* lane) { return _mm512_broadcast_i32x4(load_lane(lane)); }
   static type shuffle_bytes(type x, type from) { return _mm512_shuffle_epi8(x, from); }
@@ -62,6 +70,10 @@ struct Vector : X86 {
     return _mm512_unpackhi_epi32(a, b);
   }
   static type exclusive_or(type a, type b) { return _mm512_xor_si512(a, b); }
+  static type bitwise_and(type a, type b) { return _mm512_and_si512(a, b); }
+  static type bitwise_or(type a, type b) { return _mm512_or_si512(a, b); }
+  static type shift_left(type x, int bits) { return _mm512_slli_epi16(x, bits); }
+  static type shift_right(type x, int bits) { return _mm512_srli_epi16(x, bits); }
   struct Table {
     type quarter[4];
     explicit Table(const uint8_t* bytes) {

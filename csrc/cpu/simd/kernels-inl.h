@@ -1,11 +1,35 @@
 // Which of the kernels of an instruction set a plan gets.
 //
-// Each file of an instruction set includes this one after it has chosen its target and defined `Vector`
-// (columns-inl.h) and `Lane` (tiles-inl.h).
+// Each file of an instruction set includes this one after it has chosen its target and defined `Vector`:
+//   type, bytes                 the vector; its size
+//   max_part_bytes              the most that load_parts<n> takes from one place: kLane or 2 * kLane
+//   load, store                 of a whole vector, at any address
+//   load_parts<n>               the same in n equal parts, at parts[0] + offset, ..., parts[n - 1] + offset
+//   store_parts<n>
+//   has_stream, stream, fence   whether there are stores past the caches; one, aligned; what orders them
+//   prefetch                    a cache line, into the second-level cache
+//   broadcast(lane)             16 bytes to every lane
+//   shuffle_bytes(x, from)      byte j of a lane is byte from[j] of that lane of x
+//   interleave_lower<size>      items of `size` bytes of the lower halves of the lanes of a and b in turn,
+//   interleave_upper<size>      or of the upper halves
+//   exclusive_or, bitwise_and, bitwise_or
+//   shift_left, shift_right     every byte by as many bits; bits of its neighbours may come in
+//   from_lanes, lane<k>         a vector of lanes, and a lane of a vector
+//   Table, lookup(table, x)     256 bytes, and a table lookup of every byte of x in them
+//   has_fast_lookup             whether it is worth while to look up every byte of a wider result; if so also
+//   permute(x, from)            byte j of the vector is byte from[j] of it
+// and `Lane`, 16 bytes, with
+//   load, store                 at any address
+//   load_part, store_part       the first bytes alone: 1, 2, 4, 8 or 16
+//   shift_down<n>               byte j becomes byte j - n
+//   interleave_lower<size>      items of up to 8 bytes
+//   shuffle_bytes, interleave_upper, exclusive_or       as of `Vector`
+// Everything is in an unnamed namespace, since each of these files compiles it for its own instruction set.
 
 #pragma once
 
 #include "columns-inl.h"
+#include "groups-inl.h"
 #include "tiles-inl.h"
 
 namespace blockenc {
@@ -19,12 +43,20 @@ std::unique_ptr<const Kernel> make_kernel(const Plan& plan, Type in, Type out, L
     using In = decltype(in_type);
     using Out = decltype(out_type);
     if (layout == Layout::any) return;
-    if (plan.is_uniform()) {
-      if constexpr (kByteLookups<In, Out> || kWideLookups<In, Out> || !kInteger<In>) {
-        kernel = std::make_unique<ColumnKernel<In, Out>>(plan, planar);
+    constexpr bool kBytes = kByteLookups<In, Out>;
+    if (plan.flags & kNibbles) {
+      if constexpr (kBytes) {
+        if (plan.table_count > 0) return;
+        kernel = plan.is_uniform() ? std::make_unique<ColumnKernel<In, Out, NibbleMap>>(plan, planar)
+                                   : GroupKernel<In, Out, NibbleMap>::make(plan, planar);
       }
-    } else if constexpr (kByteLookups<In, Out>) {
-      kernel = TileKernel::make(plan, planar);
+    } else if constexpr (kBytes || kWideLookups<In, Out> || !kInteger<In>) {
+      if (plan.is_uniform()) {
+        kernel = std::make_unique<ColumnKernel<In, Out>>(plan, planar);
+        return;
+      }
+      if constexpr (kBytes) kernel = TileKernel::make(plan, planar);
+      if (!kernel) kernel = GroupKernel<In, Out>::make(plan, planar);
     }
   });
   return kernel ? std::move(kernel) : make_portable(plan, in, out);

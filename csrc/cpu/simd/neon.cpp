@@ -9,12 +9,58 @@
 namespace blockenc {
 namespace {
 
-struct Vector {
+// 16 bytes, which are a whole vector.
+struct Lane {
   using type = uint8x16_t;
-  static constexpr int bytes = 16, max_part_bytes = 16;
-  static constexpr bool has_stream = false, has_fast_lookup = true;
   static type load(const void* from) { return vld1q_u8(static_cast<const uint8_t*>(from)); }
   static void store(void* to, type x) { vst1q_u8(static_cast<uint8_t*>(to), x); }
+  template <int bytes>
+  static type load_part(const void* from) {
+    if constexpr (bytes == 16) return load(from);
+    uint64_t part = 0;
+    std::memcpy(&part, from, bytes % 16);
+    return vreinterpretq_u8_u64(vsetq_lane_u64(part, vdupq_n_u64(0), 0));
+  }
+  template <int bytes>
+  static void store_part(void* to, type x) {
+    if constexpr (bytes == 16) return store(to, x);
+    const uint64_t part = vgetq_lane_u64(vreinterpretq_u64_u8(x), 0);
+    std::memcpy(to, &part, bytes % 16);
+  }
+  template <int bytes>
+  static type shift_down(type x) {
+    return vextq_u8(x, vdupq_n_u8(0), bytes);
+  }
+  static type shuffle_bytes(type x, type from) { return vqtbl1q_u8(x, from); }
+  template <int size>
+  static type interleave_lower(type a, type b) {
+    if constexpr (size == 1) return vzip1q_u8(a, b);
+    if constexpr (size == 2) {
+      return vreinterpretq_u8_u16(vzip1q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+    }
+    if constexpr (size == 4) {
+      return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+    }
+    if constexpr (size == 8) {
+      return vreinterpretq_u8_u64(vzip1q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b)));
+    }
+  }
+  template <int size>
+  static type interleave_upper(type a, type b) {
+    if constexpr (size == 1) return vzip2q_u8(a, b);
+    if constexpr (size == 2) {
+      return vreinterpretq_u8_u16(vzip2q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+    }
+    if constexpr (size == 4) {
+      return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+    }
+  }
+  static type exclusive_or(type a, type b) { return veorq_u8(a, b); }
+};
+
+struct Vector : Lane {
+  static constexpr int bytes = 16, max_part_bytes = 16;
+  static constexpr bool has_stream = false, has_fast_lookup = true;
   template <int>
   static type load_parts(const char* const* parts, int64_t offset) {
     return load(parts[0] + offset);
@@ -27,24 +73,15 @@ struct Vector {
   static void fence() {}
   static void prefetch(const void*) {}
   static type broadcast(const void* lane) { return load(lane); }
-  static type shuffle_bytes(type x, type from) { return vqtbl1q_u8(x, from); }
-  template <int size>
-  static type interleave_lower(type a, type b) {
-    if constexpr (size == 1) return vzip1q_u8(a, b);
-    if constexpr (size == 2) {
-      return vreinterpretq_u8_u16(vzip1q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
-    }
-    return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+  static type from_lanes(const type (&x)[1]) { return x[0]; }
+  template <int>
+  static type lane(type x) {
+    return x;
   }
-  template <int size>
-  static type interleave_upper(type a, type b) {
-    if constexpr (size == 1) return vzip2q_u8(a, b);
-    if constexpr (size == 2) {
-      return vreinterpretq_u8_u16(vzip2q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
-    }
-    return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
-  }
-  static type exclusive_or(type a, type b) { return veorq_u8(a, b); }
+  static type bitwise_and(type a, type b) { return vandq_u8(a, b); }
+  static type bitwise_or(type a, type b) { return vorrq_u8(a, b); }
+  static type shift_left(type x, int bits) { return vshlq_u8(x, vdupq_n_s8(static_cast<int8_t>(bits))); }
+  static type shift_right(type x, int bits) { return vshlq_u8(x, vdupq_n_s8(static_cast<int8_t>(-bits))); }
   struct Table {
     uint8x16x4_t quarter[4];
     explicit Table(const uint8_t* bytes) {
@@ -61,17 +98,6 @@ struct Vector {
     return sum;
   }
   static type permute(type x, const uint8_t* from) { return vqtbl1q_u8(x, load(from)); }
-};
-
-struct Lane : Vector {
-  static type load_halves(const char* first, const char* second) {
-    return vcombine_u8(vld1_u8(reinterpret_cast<const uint8_t*>(first)),
-                       vld1_u8(reinterpret_cast<const uint8_t*>(second)));
-  }
-  static void store_halves(char* first, char* second, type x) {
-    vst1_u8(reinterpret_cast<uint8_t*>(first), vget_low_u8(x));
-    vst1_u8(reinterpret_cast<uint8_t*>(second), vget_high_u8(x));
-  }
 };
 
 }  // namespace

@@ -17,6 +17,8 @@
 //
 // Included by columns-inl.h, after `Vector` is defined.
 
+#pragma once
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -40,25 +42,28 @@ constexpr int64_t kMinStreamedBytes =
 
 // How blocks lie in memory, in the input or in the output. A block is cut into *lines*, which are what fits
 // in a lane: a pixel row of the block (of one channel if the image is planar), or, if that is longer than a
-// lane, a *segment* of it. If several pixel rows fit in a lane, it holds the same line of blocks side by
-// side.
+// lane, a *segment* of it. If several lines fit in a lane, it holds the same line of several blocks.
 struct BlockLayout {
   bool planar;  // a pixel row holds one channel; otherwise the channels are interleaved
   int m, channels;
   int item;      // bytes of a value
   int items;     // of a pixel row of a block: M, or M * C interleaved
   int segments;  // of a pixel row of a block
-  int columns;   // items of a block in a lane, rounded up to a power of two
+  int columns;   // items of a block in a lane, a power of two
   int blocks;    // of a lane
   int lines;     // of a block
 
-  BlockLayout(const Plan& plan, int item, bool planar)
+  // exact: whether a line has no items beyond its pixel row, as blocks need it whose neighbours are others
+  // than in the image. Where `items` is no power of two, the segments are then as long as the next smaller
+  // one; else a lane holds a whole pixel row.
+  BlockLayout(const Plan& plan, int item, bool planar, bool exact = false)
       : planar(planar), m(plan.block_size), channels(plan.channels), item(item) {
     items = planar ? m : m * channels;
     const int lane_items = kLane / item;
-    segments = (items + lane_items - 1) / lane_items;
     columns = 1;
     while (columns < std::min(items, lane_items)) columns *= 2;
+    if (exact && columns > items) columns /= 2;
+    segments = (items + columns - 1) / columns;
     blocks = lane_items / columns;
     lines = (planar ? m * channels : m) * segments;
   }
@@ -73,7 +78,8 @@ struct BlockLayout {
   // Whether lanes side by side in memory are lanes of a line, with no items between them.
   bool contiguous() const { return segments == 1 && items == columns; }
 
-  int64_t row_bytes() const { return int64_t{items} * item; }  // of a pixel row of a block
+  int64_t row_bytes() const { return int64_t{items} * item; }        // of a pixel row of a block
+  int lane_pitch() const { return segments > 1 ? columns : items; }  // items from block to block in a lane
 
   // The position in the block vector of an item of a line, -1 where a line has no such item.
   int position(int line, int column) const {
@@ -88,6 +94,15 @@ struct BlockLayout {
     const int e = planar ? p / channels % m : p % items;
     const int segment = std::min(e / columns, segments - 1);
     return (row * segments + segment) * columns + (e - segment_start(segment));
+  }
+
+  // Where each line begins in its block, in bytes.
+  std::vector<int64_t> line_offsets(const int64_t* stride) const {
+    std::vector<int64_t> offsets;
+    each_line([&](int channel, int row, int first) {
+      offsets.push_back((channel * stride[1] + row * stride[2] + first) * item);
+    });
+    return offsets;
   }
 
   // Calls f(channel, row, item) for each line: the item of a block that it begins with.
@@ -158,10 +173,7 @@ struct BlockRowOffsets {
     // behind its end, where the staging buffer has padding.
     const int64_t absent = output ? tiling.row_blocks * layout.row_bytes() : 0;
     for (int64_t k = 0; k < tiling.row_tiles; ++k) tiling.add_parts(layout, k, absent, &parts);
-    lines.clear();
-    layout.each_line([&](int channel, int row, int item) {
-      lines.push_back((channel * stride[1] + row * stride[2] + item) * layout.item);
-    });
+    lines = layout.line_offsets(stride);
   }
 
   // Writes the addresses of the parts of tiles [tile, tile + tiles) of the block row that begins at `row`.
@@ -177,6 +189,12 @@ template <class T>
 T* room(std::vector<T>* vector, int64_t size) {
   if (static_cast<int64_t>(vector->size()) < size) vector->resize(size);
   return vector->data();
+}
+
+// The same for at least `bytes` bytes from the beginning of a cache line on.
+inline char* aligned_room(std::vector<char>* memory, int64_t bytes) {
+  char* const first = room(memory, bytes + kCacheLine);
+  return first + (-reinterpret_cast<uintptr_t>(first) & (kCacheLine - 1));
 }
 
 // Copies, past the caches where that makes whole cache lines.

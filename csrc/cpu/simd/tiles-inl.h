@@ -8,11 +8,6 @@
 // first-level cache, and then written as a whole: in the order of memory and, if it is large, past the
 // caches.
 //
-// A file that includes this one has defined `Lane` beside its `Vector`: 16 bytes, with
-//   load, store                 at any address
-//   load_halves, store_halves   8 bytes at one address, and 8 at another
-//   shuffle_bytes, interleave_lower, interleave_upper, exclusive_or       as of `Vector`
-//
 // Included by kernels-inl.h.
 
 #pragma once
@@ -23,7 +18,7 @@
 #include <memory>
 #include <vector>
 
-#include "columns-inl.h"
+#include "row_tiling-inl.h"
 
 namespace blockenc {
 namespace {
@@ -177,28 +172,51 @@ class TileKernel : public Kernel {
     int64_t plane, row;
   };
 
-  // A part of the input that is asked for in advance: the same of every pixel row of a block row.
-  void prefetch(const char* in, const Pitch& pitch, int64_t bytes) const {
+  // The memory that a thread works in, kept for its next call.
+  struct Workspace {
+    PrefetchQueue prefetches;  // of the input, a block row ahead or an image
+    WriteQueue writes;         // of the chunk before, from its staging buffer
+    std::vector<char> memory;  // of two staging buffers
+  };
+
+  // Queues a part of the input: the same of every pixel row of a block row.
+  void queue_prefetches(const char* in, const Pitch& pitch, int64_t bytes, PrefetchQueue* queue) const {
+    each_run(pitch, pitch, bytes, [&](int64_t offset, int64_t, int64_t n) { queue->add(in + offset, n); });
+  }
+
+  // Queues a chunk in a staging buffer to be written to the output.
+  void queue_writes(const char* from, const Pitch& in, char* to, const Pitch& out, int64_t bytes,
+                    WriteQueue* queue) const {
+    each_run(in, out, bytes,
+             [&](int64_t offset, int64_t there, int64_t n) { queue->add(to + there, from + offset, n); });
+  }
+
+  // Calls f(offset, offset, bytes) for what lies together in a part of a block row, by two pitches.
+  template <class F>
+  void each_run(const Pitch& a, const Pitch& b, int64_t bytes, F&& f) const {
+    const bool gapless = a.row == bytes && b.row == bytes;
     for (int c = 0; c < planes_.count; ++c) {
-      for (int row = 0; row < planes_.m; ++row) {
-        const char* const at = in + c * pitch.plane + row * pitch.row;
-        for (int64_t k = 0; k < bytes; k += kCacheLine) Vector::prefetch(at + k);
+      for (int row = 0; row < (gapless ? 1 : planes_.m); ++row) {
+        f(c * a.plane + row * a.row, c * b.plane + row * b.row, gapless ? planes_.m * bytes : bytes);
       }
     }
   }
 
   template <int side>
   void run_tiles(const Job& job, int64_t first, int64_t last) const {
-    static thread_local std::vector<char> staging_memory;
+    static thread_local Workspace kept;
+    Workspace& work = kept;
     const int64_t m = planes_.m, block_rows = job.h / m, columns = job.w / m;
     const int64_t block_bytes = planes_.columns;
     const Pitch in_pitch{job.in_stride[1], job.in_stride[2]}, out_pitch{job.out_stride[1], job.out_stride[2]};
     const bool stream = Vector::has_stream && job.n * job.h * job.w * plan_.channels > kMinStreamedBytes;
     const int64_t most = std::max<int64_t>(kMaxTileChunkBytes / plan_.length / 8 * 8, 8);
-    const int64_t staging_row = std::min(most, columns) * block_bytes;
-    char* const staging = room(&staging_memory, staging_row * m * planes_.count + kCacheLine);
-    char* const staged = staging + (-reinterpret_cast<uintptr_t>(staging) & (kCacheLine - 1));
-    const Pitch staging_pitch{staging_row * m, staging_row};
+    const int64_t staging_bytes = std::min(most, columns) * block_bytes * m * planes_.count;
+    char* staging = aligned_room(&work.memory, 2 * staging_bytes + kCacheLine);
+    char* last_staging = staging + (staging_bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+    work.writes.clear();
+    work.writes.stream = true;
+    const Traffic traffic{work.prefetches, work.writes};
     for (int64_t r = first; r < last; ++r) {
       const int64_t image = r / block_rows, block_row = r % block_rows;
       const BlockMap map(plan_, image);
@@ -209,22 +227,33 @@ class TileKernel : public Kernel {
       const int64_t ahead = still_ ? r + 1 : r + block_rows;
       for (int64_t begin = 0, end = 0; begin < columns; begin = end) {
         end = std::min(begin + most, columns);
-        if (stream && ahead < last) {
-          prefetch(static_cast<const char*>(job.in) + ahead / block_rows * job.in_stride[0] +
-                       ahead % block_rows * m * in_pitch.row + begin * block_bytes,
-                   in_pitch, (end - begin) * block_bytes);
-        }
+        const int64_t bytes = (end - begin) * block_bytes;
+        const Pitch staging_pitch{bytes * m, bytes};
         const Pitch& pitch = stream ? staging_pitch : out_pitch;
-        char* to = stream ? staged : out + begin * block_bytes;
+        char* to = stream ? staging : out + begin * block_bytes;
+        work.prefetches.clear();
+        if (stream && ahead < last) {
+          queue_prefetches(static_cast<const char*>(job.in) + ahead / block_rows * job.in_stride[0] +
+                               ahead % block_rows * m * in_pitch.row + begin * block_bytes,
+                           in_pitch, bytes, &work.prefetches);
+        }
+        work.prefetches.set_steps(end - begin);
+        work.writes.set_steps(end - begin);
         for (int64_t b = begin; b < end; ++b, to += block_bytes) {
           const int64_t g = block_row * columns + b, from = map.from(g);
           const char* const block = in + from / columns * m * in_pitch.row + from % columns * block_bytes;
           move_block<side>(map.variant_of(g), block, in_pitch, to, pitch);
+          traffic.step();
         }
-        if (stream)
-          write(staged, staging_pitch, out + begin * block_bytes, out_pitch, (end - begin) * block_bytes);
+        work.writes.finish();
+        work.writes.clear();
+        if (stream) {
+          queue_writes(staging, staging_pitch, out + begin * block_bytes, out_pitch, bytes, &work.writes);
+          std::swap(staging, last_staging);
+        }
       }
     }
+    work.writes.finish();
     if (stream) Vector::fence();
   }
 
@@ -264,7 +293,8 @@ class TileKernel : public Kernel {
       if constexpr (side == kLane) {
         x[k] = Lane::load(from + k * in_row);
       } else {
-        x[k] = Lane::load_halves(from + 2 * k * in_row, from + (2 * k + 1) * in_row);
+        x[k] = Lane::interleave_lower<8>(Lane::load_part<8>(from + 2 * k * in_row),
+                                         Lane::load_part<8>(from + (2 * k + 1) * in_row));
       }
       if (reverses_columns) x[k] = Lane::shuffle_bytes(x[k], reversal);
     }
@@ -275,7 +305,8 @@ class TileKernel : public Kernel {
       if constexpr (side == kLane) {
         Lane::store(to + k * out_row, x[k]);
       } else {
-        Lane::store_halves(to + 2 * k * out_row, to + (2 * k + 1) * out_row, x[k]);
+        Lane::store_part<8>(to + 2 * k * out_row, x[k]);
+        Lane::store_part<8>(to + (2 * k + 1) * out_row, Lane::shift_down<8>(x[k]));
       }
     }
   }
@@ -293,17 +324,6 @@ class TileKernel : public Kernel {
       x[k + 2] = Lane::interleave_upper<1>(y[k], y[k + 2]);
     }
     std::swap(x[1], x[2]);  // (c2 c1, c0 r2 r1 r0)
-  }
-
-  // Writes a chunk from the staging buffer, gapless where it is so on both sides.
-  void write(const char* from, const Pitch& in, char* to, const Pitch& out, int64_t bytes) const {
-    const bool gapless = in.row == bytes && out.row == bytes;
-    const int64_t rows = gapless ? 1 : planes_.m, row_bytes = gapless ? planes_.m * bytes : bytes;
-    for (int c = 0; c < planes_.count; ++c) {
-      for (int64_t row = 0; row < rows; ++row) {
-        stream_bytes(to + c * out.plane + row * out.row, from + c * in.plane + row * in.row, row_bytes);
-      }
-    }
   }
 
   const Plan& plan_;

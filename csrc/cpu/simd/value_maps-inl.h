@@ -1,4 +1,4 @@
-// What happens to values between the transpositions of the vector kernel: ByteMap, WideMap and FloatMap. They
+// What happens to values between the transpositions: ByteMap, NibbleMap, WideMap and FloatMap. They
 // work on columns; a column holds one position of many blocks, so that all its values have the same flips,
 // the same substitution table and the same channel.
 //
@@ -9,7 +9,9 @@
 //   reader()           a function (index, group's scratch memory, vectors) that makes the output column
 //   `index` line_flip(line)    a function of a vector of the output line, applied just before it is stored
 //
-// Included by columns-inl.h, after row_tiling-inl.h.
+// Included by transposition-inl.h, after row_tiling-inl.h.
+
+#pragma once
 
 #include <cstdint>
 #include <cstring>
@@ -96,7 +98,7 @@ class ByteMap {
       }
       const int line = index / out.columns, column = index % out.columns;
       for (int b = 0; complement && b < out.blocks; ++b) {
-        xor_mask_[line * kLane + b * out.items + column] = 0xff;
+        xor_mask_[line * kLane + b * out.lane_pitch() + column] = 0xff;
       }
     });
   }
@@ -156,6 +158,65 @@ class ByteMap {
   std::vector<uint8_t> xor_mask_;  // [line][kLane]
   std::vector<uint8_t> tables_;    // [table][256]
   std::vector<std::vector<Lookup>> lookups_;  // by each table
+};
+
+// Bytes to bytes, where their halves are moved and flipped on their own. Substitution tables are not for it.
+class NibbleMap {
+ public:
+  static constexpr int vectors = 1;
+  static constexpr int columns = 0;
+
+  NibbleMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
+      : columns_(out.lines * out.columns), xor_mask_(out.lines * kLane) {
+    each_column(out, [&](int index, int p) {
+      if (p < 0) return;
+      auto half = [&](int cell) {
+        return Half{in.column_of(cell % plan.length) * Vector::bytes, cell < plan.length ? 0 : 4};
+      };
+      columns_[index] = {half(plan.source[p]), half(plan.source[plan.length + p])};
+      const int mask = (plan.flips[p] & 1 ? 0x0f : 0) | (plan.flips[plan.length + p] & 1 ? 0xf0 : 0);
+      const int line = index / out.columns, column = index % out.columns;
+      for (int b = 0; b < out.blocks; ++b) {
+        xor_mask_[line * kLane + b * out.lane_pitch() + column] = static_cast<uint8_t>(mask);
+      }
+    });
+  }
+
+  void prepare(const Scratch&) const {}
+
+  auto reader() const {
+    const Column* columns = columns_.data();
+    const auto low_half = byte_vector(0x0f), high_half = byte_vector(0xf0);
+    return [=](int index, const char* scratch, Vector::type(&to)[1]) {
+      const Column& column = columns[index];
+      const auto low = Vector::shift_right(Vector::load(scratch + column.low.from), column.low.shift);
+      const auto high = Vector::shift_left(Vector::load(scratch + column.high.from), 4 - column.high.shift);
+      to[0] = Vector::bitwise_or(Vector::bitwise_and(low, low_half), Vector::bitwise_and(high, high_half));
+    };
+  }
+
+  auto line_flip(int line) const {
+    return [mask = Vector::broadcast(xor_mask_.data() + line * kLane)](Vector::type x) {
+      return Vector::exclusive_or(x, mask);
+    };
+  }
+
+ private:
+  static Vector::type byte_vector(int value) {
+    uint8_t bytes[kLane];
+    std::memset(bytes, value, kLane);
+    return Vector::broadcast(bytes);
+  }
+
+  struct Half {
+    int from;   // where its column lies in a group's scratch memory
+    int shift;  // of the half in its byte: 0 or 4 bits
+  };
+  struct Column {
+    Half low, high;
+  };
+  std::vector<Column> columns_;    // of the output
+  std::vector<uint8_t> xor_mask_;  // [line][kLane]
 };
 
 // Bytes to wider types. Each byte of a result is a table lookup of its own.
@@ -286,6 +347,19 @@ class FloatMap {
   std::vector<Column> columns_;
   std::vector<int> order_;
 };
+
+// Whether integers are looked up a vector at a time. All others are looked up one by one, for which columns
+// are of no use.
+template <class In, class Out>
+constexpr bool kByteLookups = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
+template <class In, class Out>
+constexpr bool kWideLookups =
+    std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 && Vector::has_fast_lookup;
+
+template <class In, class Out>
+using MapOf =
+    std::conditional_t<kByteLookups<In, Out>, ByteMap,
+                       std::conditional_t<kWideLookups<In, Out>, WideMap<Out, Vector>, FloatMap<In, Out>>>;
 
 }  // namespace
 }  // namespace blockenc

@@ -32,20 +32,37 @@ struct Lane {
   using type = __m128i;
   static type load(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
   static void store(void* to, type x) { _mm_storeu_si128(static_cast<__m128i*>(to), x); }
-  static type load_halves(const char* first, const char* second) {
-    return _mm_unpacklo_epi64(_mm_loadu_si64(first), _mm_loadu_si64(second));
+  template <int bytes>
+  static type load_part(const void* from) {
+    if constexpr (bytes == 16) return load(from);
+    if constexpr (bytes == 8) return _mm_loadu_si64(from);
+    if constexpr (bytes == 4) return _mm_loadu_si32(from);
+    if constexpr (bytes == 2) return _mm_loadu_si16(from);
+    if constexpr (bytes == 1) return _mm_cvtsi32_si128(*static_cast<const uint8_t*>(from));
   }
-  static void store_halves(char* first, char* second, type x) {
-    _mm_storeu_si64(first, x);
-    _mm_storeh_pd(reinterpret_cast<double*>(second), _mm_castsi128_pd(x));
+  template <int bytes>
+  static void store_part(void* to, type x) {
+    if constexpr (bytes == 16) store(to, x);
+    if constexpr (bytes == 8) _mm_storeu_si64(to, x);
+    if constexpr (bytes == 4) _mm_storeu_si32(to, x);
+    if constexpr (bytes == 2) _mm_storeu_si16(to, x);
+    if constexpr (bytes == 1) *static_cast<uint8_t*>(to) = static_cast<uint8_t>(_mm_cvtsi128_si32(x));
+  }
+  template <int bytes>
+  static type shift_down(type x) {
+    return _mm_srli_si128(x, bytes);
   }
   static type shuffle_bytes(type x, type from) { return _mm_shuffle_epi8(x, from); }
-  template <int>
+  template <int size>
   static type interleave_lower(type a, type b) {
-    return _mm_unpacklo_epi8(a, b);
+    if constexpr (size == 1) return _mm_unpacklo_epi8(a, b);
+    if constexpr (size == 2) return _mm_unpacklo_epi16(a, b);
+    if constexpr (size == 4) return _mm_unpacklo_epi32(a, b);
+    if constexpr (size == 8) return _mm_unpacklo_epi64(a, b);
   }
-  template <int>
+  template <int size>
   static type interleave_upper(type a, type b) {
+    static_assert(size == 1);
     return _mm_unpackhi_epi8(a, b);
   }
   static type exclusive_or(type a, type b) { return _mm_xor_si128(a, b); }
