@@ -11,6 +11,7 @@ from tests import oracle
 SPECIAL = (float("nan"), float("inf"), -float("inf"), -0.0, 2.0, -3.0, 1e-45, 1.0)
 FORMS = ("uniform", "nibbles", "grid", "keys", "keys and grid", "nibbles and grid", "nibbles, keys and grid")
 FORMS += ("tiles", "pixels")  # of square tiles that are turned; of values that stay in their pixels
+FORMS += ("large grid", "nibbles and large grid")  # so many blocks of a variant that they are worth a group
 
 
 def draw_plan(
@@ -23,14 +24,18 @@ def draw_plan(
         return draw.integers(0, end, shape).astype(dtype)
 
     sizes = {"tiles": [8, 16, 24, 32], "pixels": [1, 2]}.get(form, [1, 2, 3, 4, 5, 8])
+    large = "large" in form
+    if large:
+        sizes = [2, 3, 4, 6, 8, 14, 16]
     m, c = int(draw.choice(sizes)), int(draw.choice([1, 2, 3, 4]))
-    drawn_rows, drawn_columns = (int(draw.integers(1, 3 if form == "tiles" else 6)) for _ in range(2))
+    least, end = (6, 10) if large else (1, 3 if form == "tiles" else 6)
+    drawn_rows, drawn_columns = (int(draw.integers(least, end)) for _ in range(2))
     rows = rows or drawn_rows
     columns = columns or (32 if form == "uniform" and seed % 2 else drawn_columns)  # 32: whole vectors
     length, nibbles, grid = m * m * c, "nibbles" in form, "grid" in form
     keys = int(draw.integers(1, 5)) if "keys" in form else 1
-    variants = int(draw.integers(1, 8)) if grid else keys
-    cells, tables = length * (2 if nibbles else 1), int(draw.choice([0, 1, 5, 300]))
+    variants = int(draw.integers(1, 3 if large else 8)) if grid else keys
+    cells, tables = length * (2 if nibbles else 1), int(draw.choice([0, 0, 2] if large else [0, 1, 5, 300]))
     quantises = nibbles or bool(draw.integers(2))
     decimal_in = not nibbles and draw.random() < 0.3
     in_values = DECIMAL_VALUES if decimal_in else BYTE_VALUES

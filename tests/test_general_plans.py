@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from blockenc import Cipher, Scheme
+from blockenc import Cipher, Scheme, schemes
 from blockenc.backends import aten, cuda, native
 from blockenc.plan import DECIMAL_VALUES, Plan
 from blockenc.plan.packing import HEADER_BYTES
-from blockenc.steps import Colour, Np, Rotate, Scramble
+from blockenc.steps import Colour, Ffx, Np, Rotate, Scramble, Shuffle
 from tests import cuda_emulation, oracle
 from tests.plans import FORMS, draw_plan, images_for
 from tests.test_oracle_grid import check_guards, guarded, layouts
@@ -168,7 +168,7 @@ POSES = [
     Np(unit="block", period="image"),
     Colour(period="image"),
 ]
-# What has a kernel of its own on the CPU (csrc/cpu/general.cpp), and near misses that have not.
+# What has a kernel of its own on the CPU (csrc/cpu/simd/kernels-inl.h), and near misses that have not.
 OF_THEIR_OWN = {
     "whole blocks of 8": Scheme(8, POSES),
     "whole blocks of 16": Scheme(16, POSES),
@@ -179,7 +179,18 @@ OF_THEIR_OWN = {
     "masks of whole blocks": Scheme(4, [Np(unit="block", period="image")]),
     "masks of halves of bytes": Scheme(4, [Np(cells="nibble", period="image")]),
     "masks and colours": Scheme(1, [Np(period="image"), Colour(unit="pixel", period="image")]),
+    "halves of bytes": schemes.LE(),
+    "halves of bytes, each block in its own order": schemes.ELE(),
+    "the same, interleaved in pieces": schemes.ELE(block_size=8),
+    "bytes, each block in its own order": Scheme(4, [Shuffle(period="image"), Scramble(period="image")]),
+    "bytes of a wide block, each in its own order": Scheme(12, [Shuffle(period="image")]),
+    "moved blocks of 4": Scheme(4, [Scramble(period="image"), Shuffle(), Ffx()]),
+    "moved blocks of 6": Scheme(6, [Scramble(period="image"), Shuffle(), Np()]),
+    "moved blocks of 16, shuffled": schemes.VIT(),
+    "some forms of small blocks": Scheme(4, POSES),
     "keys of images": Scheme(4),
+    "keys of images, halves of bytes": schemes.LE(),
+    "keys of images, moved and shuffled": schemes.VIT(block_size=8),
     "keys of images, whole blocks": Scheme(8, POSES),
 }
 

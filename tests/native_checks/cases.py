@@ -392,6 +392,11 @@ def large() -> Iterator[Case]:
         ("tiles", 40, 7, 47, 61),  # M = 8
         ("pixels", 80, 7, 311, 515),  # M = 1
         ("pixels", 40, 5, 101, 453),  # M = 2
+        ("large grid", 0, 57, 37, 31),  # M = 4, C = 4
+        ("large grid", 5, 5, 37, 31),  # M = 16
+        ("large grid", 6, 131, 37, 31),  # M = 3
+        ("nibbles and large grid", 7, 71, 37, 31),  # M = 4
+        ("nibbles and large grid", 10, 33, 37, 31),  # M = 6
     ):
         for layout in LAYOUTS[:4]:
             sizes = {"images": images, "rows": rows, "columns": columns}

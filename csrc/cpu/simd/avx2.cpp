@@ -53,6 +53,8 @@ struct Vector : X86 {
   static type exclusive_or(type a, type b) { return _mm256_xor_si256(a, b); }
   static type bitwise_and(type a, type b) { return _mm256_and_si256(a, b); }
   static type bitwise_or(type a, type b) { return _mm256_or_si256(a, b); }
+  static type splat(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
+  static type choose(type top_bits, type a, type b) { return _mm256_blendv_epi8(b, a, top_bits); }
   static type shift_left(type x, int bits) { return _mm256_slli_epi16(x, bits); }
   static type shift_right(type x, int bits) { return _mm256_srli_epi16(x, bits); }
   struct Table {
@@ -68,6 +70,19 @@ struct Vector : X86 {
     const type low = _mm256_and_si256(x, _mm256_set1_epi8(static_cast<char>(0x8f)));
     const type high = _mm256_xor_si256(low, _mm256_set1_epi8(static_cast<char>(0x80)));
     return lookup_parts<8>(table.bytes, low, high, x);
+  }
+  // Bits 4 and 5 of an index say which lane of the table counts.
+  template <int lanes>
+  static type lookup_in(const Lane::type (&table)[lanes], type index) {
+    const type in_lane = _mm256_and_si256(index, splat(0x0f));  // a shuffle gives 0 where the top bit is set
+    type x[4];
+    for (int k = 0; k < lanes; ++k) x[k] = shuffle_bytes(_mm256_broadcastsi128_si256(table[k]), in_lane);
+    const type bit4 = shift_left(index, 3), bit5 = shift_left(index, 2);
+    if constexpr (lanes == 1) return x[0];
+    const type low = choose(bit4, x[1], x[0]);
+    if constexpr (lanes == 2) return low;
+    if constexpr (lanes == 3) return choose(bit5, x[2], low);
+    return choose(bit5, choose(bit4, x[3], x[2]), low);
   }
 
  private:

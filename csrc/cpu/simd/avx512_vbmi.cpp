@@ -72,6 +72,10 @@ struct Vector : X86 {
   static type exclusive_or(type a, type b) { return _mm512_xor_si512(a, b); }
   static type bitwise_and(type a, type b) { return _mm512_and_si512(a, b); }
   static type bitwise_or(type a, type b) { return _mm512_or_si512(a, b); }
+  static type splat(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
+  static type choose(type top_bits, type a, type b) {
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(top_bits), b, a);
+  }
   static type shift_left(type x, int bits) { return _mm512_slli_epi16(x, bits); }
   static type shift_right(type x, int bits) { return _mm512_srli_epi16(x, bits); }
   struct Table {
@@ -84,6 +88,12 @@ struct Vector : X86 {
     const type low = _mm512_permutex2var_epi8(table.quarter[0], x, table.quarter[1]);
     const type high = _mm512_permutex2var_epi8(table.quarter[2], x, table.quarter[3]);
     return _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high);
+  }
+  template <int lanes>
+  static type lookup_in(const Lane::type (&table)[lanes], type index) {
+    Lane::type all[4] = {};
+    for (int k = 0; k < lanes; ++k) all[k] = table[k];
+    return _mm512_permutexvar_epi8(index, from_lanes(all));
   }
   static type permute(type x, const uint8_t* from) { return _mm512_permutexvar_epi8(load(from), x); }
 };

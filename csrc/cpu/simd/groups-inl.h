@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "blocks-inl.h"
 #include "transposition-inl.h"
 
 namespace blockenc {
@@ -41,6 +42,7 @@ class GroupKernel : public Kernel {
   GroupKernel(const Plan& plan, bool planar)
       : plan_(plan),
         blocks_(BlockLayout(plan, in_bytes, planar, true), BlockLayout(plan, out_bytes, planar, true)),
+        still_(is_still(plan)),
         portable_(make_portable(plan, In::type, Out::type)) {
     variants_.reserve(plan.variants);
     maps_.reserve(plan.variants);
@@ -48,9 +50,6 @@ class GroupKernel : public Kernel {
       variants_.push_back(plan.of_variant(v));
       maps_.emplace_back(in_, out_, variants_.back());
       map_columns_ = std::max(map_columns_, maps_.back().columns);
-    }
-    for (int64_t k = 0; k < plan.keys; ++k) {
-      for (int64_t g = 0; g < plan.blocks(); ++g) still_ = still_ && plan.moves[k * plan.blocks() + g] == g;
     }
   }
 
@@ -116,8 +115,8 @@ class GroupKernel : public Kernel {
 
   // The memory that a thread works in, kept for its next call.
   struct Workspace {
-    std::vector<int64_t> in_blocks, out_blocks;  // where each block of an image begins, in bytes
-    std::vector<int64_t> in_lines, out_lines;    // where each line begins in its block
+    std::vector<int64_t> in_blocks, out_blocks;  // where each block of an image begins, in elements
+    std::vector<int64_t> in_lines, out_lines;    // where each line begins in its block, in bytes
     std::vector<Block> order;                    // the blocks of a slab in one image, by variant
     std::vector<const char*> in;                 // of the blocks of some groups
     std::vector<char*> out;
@@ -127,20 +126,11 @@ class GroupKernel : public Kernel {
     Scratch scratch;
   };
 
-  static void locate(const Plan& plan, const BlockLayout& layout, const int64_t* stride,
-                     std::vector<int64_t>* blocks, std::vector<int64_t>* lines) {
-    blocks->clear();
-    for (int64_t row = 0; row < plan.grid_rows; ++row) {
-      for (int64_t column = 0; column < plan.grid_columns; ++column) {
-        blocks->push_back((row * stride[2] + column * stride[3]) * layout.m * layout.item);
-      }
-    }
-    *lines = layout.line_offsets(stride);
-  }
-
   void prepare(const Job& job, Workspace* work) const {
-    locate(plan_, in_, job.in_stride, &work->in_blocks, &work->in_lines);
-    locate(plan_, out_, job.out_stride, &work->out_blocks, &work->out_lines);
+    work->in_blocks = block_offsets(plan_, job.in_stride);
+    work->out_blocks = block_offsets(plan_, job.out_stride);
+    work->in_lines = in_.line_offsets(job.in_stride);
+    work->out_lines = out_.line_offsets(job.out_stride);
     const int64_t group_bytes = int64_t{in_.lines * in_.columns + map_columns_} * kGroup * in_bytes;
     const int64_t groups = std::clamp<int64_t>(kScratchBytes / group_bytes, 1, kMaxGroups);
     work->scratch = {aligned_room(&work->memory, groups * group_bytes), group_bytes, groups};
@@ -149,45 +139,43 @@ class GroupKernel : public Kernel {
   }
 
   void run_slab(const Job& job, const Slab& slab, Workspace* work) const {
-    const int64_t key = plan_.images ? plan_.key_of_image[slab.first_image] : 0;
-    const int32_t* const variant = plan_.variant + key * plan_.blocks();
-    const int32_t* const moves = plan_.moves + key * plan_.blocks();
+    const BlockMap map(plan_, slab.first_image);
     auto& order = work->order;
     order.clear();
     for (int64_t g = slab.first_block; g < slab.end_block; ++g) {
-      order.push_back({variant[g], static_cast<int32_t>(g)});
+      order.push_back({map.variant[g], static_cast<int32_t>(g)});
     }
     if (!std::is_sorted(order.begin(), order.end())) std::stable_sort(order.begin(), order.end());
     const int64_t room = static_cast<int64_t>(work->in.size());
     work->prefetches.set_steps((slab.images() * slab.blocks() + room - 1) / room * (in_.lines + out_.lines));
     for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
       while (end < order.size() && order[end].variant == order[begin].variant) ++end;
-      const Map& map = maps_[order[begin].variant];
+      const Map& values = maps_[order[begin].variant];
       int64_t count = 0;
       for (int64_t image = slab.first_image; image < slab.end_image; ++image) {
         const char* const in = static_cast<const char*>(job.in) + image * job.in_stride[0] * in_bytes;
         char* const out = static_cast<char*>(job.out) + image * job.out_stride[0] * out_bytes;
         for (size_t k = begin; k < end; ++k) {
           const int32_t g = order[k].number;
-          work->in[count] = in + work->in_blocks[moves[g]];
-          work->out[count] = out + work->out_blocks[g];
-          if (++count == room) run_groups(map, count, work), count = 0;
+          work->in[count] = in + work->in_blocks[map.moves[g]] * in_bytes;
+          work->out[count] = out + work->out_blocks[g] * out_bytes;
+          if (++count == room) run_groups(values, count, work), count = 0;
         }
       }
-      if (count > 0) run_groups(map, count, work);
+      if (count > 0) run_groups(values, count, work);
     }
   }
 
   // The last block is repeated to fill the last group.
-  void run_groups(const Map& map, int64_t count, Workspace* work) const {
+  void run_groups(const Map& values, int64_t count, Workspace* work) const {
     Scratch scratch = work->scratch;
     scratch.groups = (count + kGroup - 1) / kGroup;
     std::fill(work->in.begin() + count, work->in.begin() + scratch.groups * kGroup, work->in[count - 1]);
     std::fill(work->out.begin() + count, work->out.begin() + scratch.groups * kGroup, work->out[count - 1]);
     const Traffic traffic{work->prefetches, work->writes};
     (blocks_.*passes_.to_columns)(work->in.data(), work->in_lines.data(), scratch, traffic);
-    map.prepare(scratch);
-    (blocks_.*passes_.from_columns)(map, scratch, work->out.data(), work->out_lines.data(), traffic);
+    values.prepare(scratch);
+    (blocks_.*passes_.from_columns)(values, scratch, work->out.data(), work->out_lines.data(), traffic);
   }
 
   // Where blocks move, only a slab of whole images says which part of the input the next one reads.
@@ -199,7 +187,7 @@ class GroupKernel : public Kernel {
       for (int channel = 0; channel < (in_.planar ? in_.channels : 1); ++channel) {
         for (int64_t begin = next.first_block, end; begin < next.end_block; begin = end) {
           end = std::min((begin / columns + 1) * columns, next.end_block);
-          const char* at = from + channel * job.in_stride[1] * in_bytes + work->in_blocks[begin];
+          const char* at = from + channel * job.in_stride[1] * in_bytes + work->in_blocks[begin] * in_bytes;
           for (int row = 0; row < in_.m; ++row) {
             work->prefetches.add(at + row * row_stride, (end - begin) * in_.row_bytes());
           }
@@ -215,7 +203,7 @@ class GroupKernel : public Kernel {
   std::vector<Plan> variants_;  // as plans of their own
   std::vector<Map> maps_;       // of each variant
   int map_columns_ = 0;         // the most that one of the maps needs
-  bool still_ = true;           // whether no block moves
+  const bool still_;            // whether no block moves
   std::unique_ptr<const Kernel> portable_;
 };
 

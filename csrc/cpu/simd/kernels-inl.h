@@ -18,22 +18,38 @@
 //   Table, lookup(table, x)     256 bytes, and a table lookup of every byte of x in them
 //   has_fast_lookup             whether it is worth while to look up every byte of a wider result; if so also
 //   permute(x, from)            byte j of the vector is byte from[j] of it
+//   lookup_in(lanes, x)         a table lookup of bits 0 to 5 of every byte of x in one to four lanes
+//   choose(x, a, b)             a where the top bit of a byte of x is set, else b
+//   splat(byte)                 the byte, as often as there is room for it
 // and `Lane`, 16 bytes, with
-//   load, store                 at any address
 //   load_part, store_part       the first bytes alone: 1, 2, 4, 8 or 16
 //   shift_down<n>               byte j becomes byte j - n
 //   interleave_lower<size>      items of up to 8 bytes
-//   shuffle_bytes, interleave_upper, exclusive_or       as of `Vector`
+//   load, store, shuffle_bytes, interleave_upper, exclusive_or        as of `Vector`
 // Everything is in an unnamed namespace, since each of these files compiles it for its own instruction set.
 
 #pragma once
 
 #include "columns-inl.h"
 #include "groups-inl.h"
+#include "masks-inl.h"
+#include "permutations-inl.h"
 #include "tiles-inl.h"
 
 namespace blockenc {
 namespace {
+
+// What the first of these kernels makes that is for the plan; null if none is.
+template <class... Kernels>
+std::unique_ptr<const Kernel> first_for(const Plan& plan, bool planar) {
+  std::unique_ptr<const Kernel> kernel;
+  ((kernel = kernel ? std::move(kernel) : Kernels::make(plan, planar)), ...);
+  return kernel;
+}
+template <int part, bool nibbles>
+using PermutationKernel = BlockKernel<PermutationMover<part, nibbles>>;
+template <int side>
+using TileKernel = BlockKernel<TileMover<side>>;
 
 // Level::make for `Vector`.
 std::unique_ptr<const Kernel> make_kernel(const Plan& plan, Type in, Type out, Layout layout) {
@@ -47,16 +63,23 @@ std::unique_ptr<const Kernel> make_kernel(const Plan& plan, Type in, Type out, L
     if (plan.flags & kNibbles) {
       if constexpr (kBytes) {
         if (plan.table_count > 0) return;
-        kernel = plan.is_uniform() ? std::make_unique<ColumnKernel<In, Out, NibbleMap>>(plan, planar)
-                                   : GroupKernel<In, Out, NibbleMap>::make(plan, planar);
+        if (plan.is_uniform()) {
+          kernel = std::make_unique<ColumnKernel<In, Out, NibbleMap>>(plan, planar);
+        } else {
+          kernel = first_for<MaskKernel, PermutationKernel<4, true>, PermutationKernel<8, true>,
+                             PermutationKernel<16, true>, GroupKernel<In, Out, NibbleMap>>(plan, planar);
+        }
       }
     } else if constexpr (kBytes || kWideLookups<In, Out> || !kInteger<In>) {
       if (plan.is_uniform()) {
         kernel = std::make_unique<ColumnKernel<In, Out>>(plan, planar);
-        return;
+      } else if constexpr (kBytes) {
+        kernel = first_for<MaskKernel, TileKernel<16>, TileKernel<8>, PermutationKernel<4, false>,
+                           PermutationKernel<8, false>, PermutationKernel<16, false>, GroupKernel<In, Out>>(
+            plan, planar);
+      } else {
+        kernel = GroupKernel<In, Out>::make(plan, planar);
       }
-      if constexpr (kBytes) kernel = TileKernel::make(plan, planar);
-      if (!kernel) kernel = GroupKernel<In, Out>::make(plan, planar);
     }
   });
   return kernel ? std::move(kernel) : make_portable(plan, in, out);

@@ -55,7 +55,15 @@ struct Lane {
       return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
     }
   }
+  static type splat(int byte) { return vdupq_n_u8(static_cast<uint8_t>(byte)); }
   static type exclusive_or(type a, type b) { return veorq_u8(a, b); }
+  static type choose(type top_bits, type a, type b) {
+    return vbslq_u8(vreinterpretq_u8_s8(vshrq_n_s8(vreinterpretq_s8_u8(top_bits), 7)), a, b);
+  }
+  static type bitwise_and(type a, type b) { return vandq_u8(a, b); }
+  static type bitwise_or(type a, type b) { return vorrq_u8(a, b); }
+  static type shift_left(type x, int bits) { return vshlq_u8(x, vdupq_n_s8(static_cast<int8_t>(bits))); }
+  static type shift_right(type x, int bits) { return vshlq_u8(x, vdupq_n_s8(static_cast<int8_t>(-bits))); }
 };
 
 struct Vector : Lane {
@@ -78,10 +86,6 @@ struct Vector : Lane {
   static type lane(type x) {
     return x;
   }
-  static type bitwise_and(type a, type b) { return vandq_u8(a, b); }
-  static type bitwise_or(type a, type b) { return vorrq_u8(a, b); }
-  static type shift_left(type x, int bits) { return vshlq_u8(x, vdupq_n_s8(static_cast<int8_t>(bits))); }
-  static type shift_right(type x, int bits) { return vshlq_u8(x, vdupq_n_s8(static_cast<int8_t>(-bits))); }
   struct Table {
     uint8x16x4_t quarter[4];
     explicit Table(const uint8_t* bytes) {
@@ -96,6 +100,14 @@ struct Vector : Lane {
       sum = vorrq_u8(sum, vqtbl4q_u8(table.quarter[k], x));
     }
     return sum;
+  }
+  template <int lanes>
+  static type lookup_in(const type (&table)[lanes], type index) {
+    index = bitwise_and(index, splat(63));
+    if constexpr (lanes == 1) return vqtbl1q_u8(table[0], index);
+    if constexpr (lanes == 2) return vqtbl2q_u8({table[0], table[1]}, index);
+    if constexpr (lanes == 3) return vqtbl3q_u8({table[0], table[1], table[2]}, index);
+    if constexpr (lanes == 4) return vqtbl4q_u8({table[0], table[1], table[2], table[3]}, index);
   }
   static type permute(type x, const uint8_t* from) { return vqtbl1q_u8(x, load(from)); }
 };

@@ -116,6 +116,18 @@ struct BlockLayout {
   }
 };
 
+// Where each block of an image begins, in elements.
+inline std::vector<int64_t> block_offsets(const Plan& plan, const int64_t* stride) {
+  std::vector<int64_t> offsets;
+  offsets.reserve(plan.blocks());
+  for (int64_t row = 0; row < plan.grid_rows; ++row) {
+    for (int64_t column = 0; column < plan.grid_columns; ++column) {
+      offsets.push_back((row * stride[2] + column * stride[3]) * plan.block_size);
+    }
+  }
+  return offsets;
+}
+
 // How the block rows of a job are cut into tiles of `blocks` blocks, the same ones in the input and the
 // output. The last tile of a block row has as many blocks as the others and overlaps the one before it. Where
 // a whole block row has fewer blocks than a tile, only the first `used` blocks of its tile exist.

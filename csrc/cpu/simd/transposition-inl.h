@@ -53,30 +53,30 @@ struct LaneOrder {
   Vector::type load() const { return Vector::broadcast(bytes); }
 };
 
-// A part of a lane is `part` bytes at parts[0] + offset, the next one at parts[1] + offset, and so on.
-template <int part, int bytes = kLane>
-inline __attribute__((always_inline)) Lane::type load_lane(const char* const* parts, int64_t offset) {
+// Part number n of a lane, `part` bytes, is at at(n).
+template <int part, int bytes = kLane, int first = 0, class At>
+inline __attribute__((always_inline)) Lane::type load_lane(At&& at) {
   if constexpr (part == bytes) {
-    return Lane::load_part<part>(parts[0] + offset);
+    return Lane::load_part<part>(at(first));
   } else {
     constexpr int half = bytes / 2;
-    return Lane::interleave_lower<half>(load_lane<part, half>(parts, offset),
-                                        load_lane<part, half>(parts + half / part, offset));
+    return Lane::interleave_lower<half>(load_lane<part, half, first>(at),
+                                        load_lane<part, half, first + half / part>(at));
   }
 }
 
-template <int part, int bytes = kLane>
-inline __attribute__((always_inline)) void store_lane(char* const* parts, int64_t offset, Lane::type x) {
+template <int part, int bytes = kLane, int first = 0, class At>
+inline __attribute__((always_inline)) void store_lane(At&& at, Lane::type x) {
   if constexpr (part == bytes) {
-    Lane::store_part<part>(parts[0] + offset, x);
+    Lane::store_part<part>(at(first), x);
   } else {
     constexpr int half = bytes / 2;
-    store_lane<part, half>(parts, offset, x);
-    store_lane<part, half>(parts + half / part, offset, Lane::shift_down<half>(x));
+    store_lane<part, half, first>(at, x);
+    store_lane<part, half, first + half / part>(at, Lane::shift_down<half>(x));
   }
 }
 
-// The same for a vector, in `count` parts.
+// The same for a vector in `count` parts, at parts[0] + offset, parts[1] + offset, and so on.
 template <int count, int... lane>
 inline __attribute__((always_inline)) Vector::type load_vector(const char* const* parts, int64_t offset,
                                                                std::integer_sequence<int, lane...>) {
@@ -84,7 +84,8 @@ inline __attribute__((always_inline)) Vector::type load_vector(const char* const
   if constexpr (count <= lanes) {
     return Vector::load_parts<count>(parts, offset);
   } else {
-    const Lane::type x[lanes] = {load_lane<Vector::bytes / count>(parts + lane * count / lanes, offset)...};
+    const Lane::type x[lanes] = {
+        load_lane<Vector::bytes / count>([=](int n) { return parts[lane * count / lanes + n] + offset; })...};
     return Vector::from_lanes(x);
   }
 }
@@ -96,7 +97,9 @@ inline __attribute__((always_inline)) void store_vector(char* const* parts, int6
   if constexpr (count <= lanes) {
     Vector::store_parts<count>(parts, offset, x);
   } else {
-    (store_lane<Vector::bytes / count>(parts + lane * count / lanes, offset, Vector::lane<lane>(x)), ...);
+    (store_lane<Vector::bytes / count>([=](int n) { return parts[lane * count / lanes + n] + offset; },
+                                       Vector::lane<lane>(x)),
+     ...);
   }
 }
 using Lanes = std::make_integer_sequence<int, Vector::bytes / kLane>;

@@ -186,7 +186,7 @@ class NibbleMap {
 
   auto reader() const {
     const Column* columns = columns_.data();
-    const auto low_half = byte_vector(0x0f), high_half = byte_vector(0xf0);
+    const auto low_half = Vector::splat(0x0f), high_half = Vector::splat(0xf0);
     return [=](int index, const char* scratch, Vector::type(&to)[1]) {
       const Column& column = columns[index];
       const auto low = Vector::shift_right(Vector::load(scratch + column.low.from), column.low.shift);
@@ -202,12 +202,6 @@ class NibbleMap {
   }
 
  private:
-  static Vector::type byte_vector(int value) {
-    uint8_t bytes[kLane];
-    std::memset(bytes, value, kLane);
-    return Vector::broadcast(bytes);
-  }
-
   struct Half {
     int from;   // where its column lies in a group's scratch memory
     int shift;  // of the half in its byte: 0 or 4 bits
