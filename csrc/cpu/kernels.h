@@ -32,7 +32,7 @@ struct Level {
   std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, Layout layout);
 };
 
-// The kernel for a plan: one of general.cpp if that is for it, else the level's.
+// The kernel for a plan: that of image_keys.cpp if every image has a key of its own, else the level's.
 std::unique_ptr<const Kernel> make_kernel(const Level& level, const Plan& plan, Type in, Type out,
                                           Layout layout);
 

@@ -285,7 +285,7 @@ void in_a_child(const char* part, const std::function<void()>& work) {
   const pid_t child = fork();
   if (child == 0) {
     std::signal(SIGALRM, SIG_DFL);
-    alarm(30);
+    alarm(60);
     work();
     _exit(failures ? 1 : 0);
   }

@@ -77,7 +77,7 @@ std::unique_ptr<const Kernel> make_kernel(const Plan& plan, Type in, Type out, L
         kernel = first_for<MaskKernel, TileKernel<16>, TileKernel<8>, PermutationKernel<4, false>,
                            PermutationKernel<8, false>, PermutationKernel<16, false>, GroupKernel<In, Out>>(
             plan, planar);
-      } else {
+      } else if constexpr (kWideLookups<In, Out>) {
         kernel = GroupKernel<In, Out>::make(plan, planar);
       }
     }
