@@ -1,0 +1,210 @@
+"""Keys in convolutions of images: patch embeddings, and the first layers of convolutional networks."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from blockenc.folding.geometry import Geometry
+from blockenc.folding.registry import Key, fold, patch_size, refuse_places, unfold
+from blockenc.folding.values import as_picture
+from blockenc.nn.stems import BlockConvolution, LookUp, PlacedPatches
+
+
+@patch_size.register(nn.Conv2d)
+def _(stem: nn.Conv2d, channels: int) -> int | None:
+    rows, columns = stem.kernel_size
+    return rows if rows == columns and Geometry.of(stem, rows).is_patches else None
+
+
+@fold.register(nn.Conv2d)
+def fold_convolution(
+    stem: nn.Conv2d, key: Key, padding: tuple[tuple[int, int], ...] | None = None
+) -> nn.Module:
+    """A convolution for encrypted images: `stem` itself where its kernel is made of whole blocks and no
+    look-up is needed, else a BlockConvolution (PlacedPatches, where blocks have keys of their own).
+
+    padding: pixels before and after, of rows and of columns, where they are not those that `stem` says.
+    """
+    geometry = _geometry(stem, key, padding)
+    values = key.values
+    if key.places is not None:
+        if not geometry.is_patches:
+            refuse_places(key, f"{stem}")
+        return _placed(stem, key)
+    pads_zeros = geometry.pads and not geometry.circular
+    shifts = values.shift is not None and values.shift.any()
+    if geometry.is_whole and values.rows is None and not (pads_zeros and shifts):
+        weight, offset = values.fold(stem.weight.double(), geometry.block_size)
+        add_bias(stem, offset)
+        stem.weight.copy_(weight)
+        return stem
+    weight, _ = values.fold(geometry.widened(stem.weight.double()), geometry.block_size)
+    zero, look_up = None, None
+    if values.rows is not None:
+        look_up = look_up_of(key, stem.weight)
+    elif shifts:
+        zero = as_picture(values.zero(), geometry.block_size).to(stem.weight)
+    outputs = geometry.rows.outputs * geometry.columns.outputs
+    bias = None if stem.bias is None else stem.bias.repeat_interleave(outputs)
+    return BlockConvolution(
+        parameter(weight, stem.weight),
+        None if bias is None or stem.bias is None else parameter(bias, stem.bias),
+        geometry=geometry,
+        plain=without_values(stem),
+        zero=zero,
+        look_up=look_up,
+    )
+
+
+@unfold.register(nn.Conv2d)
+def _(stem: nn.Conv2d, key: Key) -> nn.Module:
+    geometry = _geometry(stem, key, None)
+    if key.places is not None or key.values.rows is not None or not geometry.is_whole:
+        raise ValueError(
+            f"model: its first layer, {stem}, does not come from `protect` with such a scheme, which "
+            "would have made another layer of it"
+        )
+    weight, offset = key.values.unfold(stem.weight.double(), geometry.block_size)
+    add_bias(stem, -offset)
+    stem.weight.copy_(weight)
+    return stem
+
+
+@fold.register(BlockConvolution)
+@fold.register(PlacedPatches)
+def _(stem: nn.Module, key: Key) -> nn.Module:
+    raise ValueError("model: is protected already; unprotect it first")
+
+
+@patch_size.register(BlockConvolution)
+def _(stem: BlockConvolution, channels: int) -> int | None:
+    return patch_size(stem.plain, channels)
+
+
+@unfold.register(BlockConvolution)
+def _(stem: BlockConvolution, key: Key) -> nn.Module:
+    geometry = stem.geometry
+    if geometry.block_size != key.plan.block_size:
+        raise ValueError(
+            f"cipher: expected blocks of {geometry.block_size} x {geometry.block_size} as in the protected "
+            f"model, got {key.plan.block_size} x {key.plan.block_size}"
+        )
+    if (stem.look_up is None) != (key.values.rows is None):
+        raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
+    if stem.look_up is not None and stem.look_up.rows.shape[2] != key.values.features:
+        raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
+    big, _ = key.values.unfold(stem.weight.double(), geometry.block_size)
+    outputs = geometry.rows.outputs * geometry.columns.outputs
+    weight = geometry.narrowed(big)
+    bias = None if stem.bias is None else stem.bias.view(-1, outputs)
+    if weight is None or not (bias is None or torch.equal(bias, bias[:, :1].expand_as(bias))):
+        # Trained on since then: it is no longer the convolution that it was.
+        return BlockConvolution(parameter(big, stem.weight), stem.bias, geometry=geometry, plain=stem.plain)
+    return with_values(stem.plain, weight, None if bias is None else bias[:, 0], stem.weight)
+
+
+def _placed(stem: nn.Conv2d, key: Key) -> nn.Module:
+    assert key.places is not None
+    values, patch = key.values, stem.kernel_size[0]
+    kernels, offsets = zip(*(values.fold(stem.weight.double(), patch, v) for v in range(len(values.source))))
+    of_place = torch.from_numpy(key.places.flatten()).to(stem.weight.device)
+    # [V, D, L * features], in the order of blocks.to_vectors, to a matrix for each place.
+    flat = torch.stack([kernel.permute(0, 2, 3, 1).flatten(1) for kernel in kernels])
+    weight = flat[of_place].transpose(1, 2)
+    offset = torch.stack(offsets)[of_place]
+    bias = None
+    if stem.bias is not None:
+        bias = parameter(offset + stem.bias.double(), stem.bias)
+    elif offset.any():
+        bias = parameter(offset, stem.weight)
+    return PlacedPatches(
+        parameter(weight, stem.weight),
+        bias,
+        patch=patch,
+        grid=(key.places.shape[0], key.places.shape[1]),
+        plain=without_values(stem),
+        look_up=look_up_of(key, stem.weight) if values.rows is not None else None,
+    )
+
+
+@patch_size.register(PlacedPatches)
+def _(stem: PlacedPatches, channels: int) -> int | None:
+    return stem.patch
+
+
+@unfold.register(PlacedPatches)
+def _(stem: PlacedPatches, key: Key) -> nn.Module:
+    if key.places is None or key.places.shape != stem.grid or key.plan.block_size != stem.patch:
+        raise ValueError("cipher: is not that which the model was protected with")
+    if (stem.look_up is None) != (key.values.rows is None):
+        raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
+    # Every place has the same plain kernel: the first one's will do, and the comparison sees all of them.
+    v = int(key.places[0, 0])
+    matrix = stem.weight[0].double().T
+    kernel = matrix.unflatten(1, (stem.patch, stem.patch, -1)).permute(0, 3, 1, 2)
+    weight, offset = key.values.unfold(kernel, stem.patch, v)
+    bias: Any = None if stem.bias is None else stem.bias[0].double() - offset
+    return with_values(stem.plain, weight, bias, stem.weight)
+
+
+def look_up_of(key: Key, like: torch.Tensor) -> LookUp:
+    """The LookUp of images, in the dtype and on the device of a weight."""
+    values, plan = key.values, key.plan
+    assert values.rows is not None
+    assert values.kind is not None
+    if key.places is None:
+        kind = as_picture(values.kind[0], plan.block_size)
+    else:
+        rows, columns = key.places.shape
+        of_place = values.kind[key.places]  # [rows, columns, M*M*C]
+        blocks = of_place.reshape(rows, columns, plan.block_size, plan.block_size, plan.channels)
+        picture = blocks.transpose(4, 0, 2, 1, 3).reshape(
+            plan.channels, rows * plan.block_size, columns * plan.block_size
+        )
+        kind = torch.from_numpy(np.ascontiguousarray(picture))
+    rows_ = torch.from_numpy(values.rows).to(like)
+    mean, std = key.norm.mean.tolist(), key.norm.std.tolist()
+    return LookUp(rows_, kind.to(like.device), plan.out_scale, mean, std)
+
+
+def parameter(value: torch.Tensor, like: torch.Tensor) -> nn.Parameter:
+    """A new parameter in the dtype, and trained or not, as another one."""
+    return nn.Parameter(value.detach().to(like.dtype).contiguous(), requires_grad=like.requires_grad)
+
+
+def add_bias(module: Any, offset: torch.Tensor) -> None:
+    """Adds to the bias of a layer, and makes one where there is none."""
+    if not offset.any():
+        return
+    if module.bias is None:
+        module.bias = nn.Parameter(module.weight.new_zeros(len(offset)))
+    module.bias.copy_(module.bias.double() + offset)
+
+
+def without_values(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).to("meta")
+
+
+def with_values(
+    plain: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None, like: torch.Tensor
+) -> nn.Module:
+    """A layer like `plain`, which has no values, with these."""
+    made: Any = copy.deepcopy(plain)
+    made.weight = parameter(weight, like)
+    made.bias = None if bias is None else parameter(bias, like)
+    return made  # type: ignore[no-any-return]
+
+
+def _geometry(stem: nn.Conv2d, key: Key, padding: tuple[tuple[int, int], ...] | None) -> Geometry:
+    geometry = Geometry.of(stem, key.plan.block_size, padding)
+    if geometry.pads and stem.padding_mode not in ("zeros", "circular"):
+        raise ValueError(
+            f"model: its first layer pads by {stem.padding_mode!r}, which repeats pixels that encryption "
+            "has moved; only zeros, and the other side of the image (circular), can be absorbed"
+        )
+    return geometry
