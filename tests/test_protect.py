@@ -264,6 +264,14 @@ def normalised_batch(affine: bool = True) -> nn.BatchNorm2d:
     return norm
 
 
+class Standardised(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std(
+            (1, 2, 3), keepdim=True
+        )
+        return nn.functional.conv2d(x, w, self.bias, self.stride)
+
+
 HANDLED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "weight_norm": (lambda: nn.Sequential(parametrizations.weight_norm(stem()), nn.ReLU()), {}),
     "spectral_norm": (lambda: nn.Sequential(parametrizations.spectral_norm(stem()), nn.ReLU()), {}),
@@ -274,6 +282,7 @@ HANDLED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         ),
         {},
     ),
+    "weight-standardised": (lambda: nn.Sequential(Standardised(3, 8, 4, 4)), {}),
     "batch normalisation before it": (lambda: nn.Sequential(normalised_batch(), stem()), {}),
     "two of them": (lambda: nn.Sequential(normalised_batch(), normalised_batch(False), stem()), {}),
     "rescaled inside": (lambda: Parts(lambda m, x: m.a(2 * x - 1), a=stem()), {}),
@@ -349,14 +358,6 @@ def tied() -> nn.Module:
     return model
 
 
-class Standardised(nn.Conv2d):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        w = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std(
-            (1, 2, 3), keepdim=True
-        )
-        return nn.functional.conv2d(x, w, self.bias, self.stride)
-
-
 def zero_head(model: nn.Module) -> nn.Module:
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
@@ -368,7 +369,6 @@ def two_stems() -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "weight-standardised": (lambda: nn.Sequential(Standardised(3, 8, 4, 4)), "differ by"),
     "instance normalisation": (lambda: nn.Sequential(nn.InstanceNorm2d(3), stem()), "differ by"),
     "layer normalisation": (lambda: nn.Sequential(nn.GroupNorm(1, 3), stem()), "differ by"),
     "not affine before it": (lambda: nn.Sequential(nn.Tanh(), stem()), "differ by"),

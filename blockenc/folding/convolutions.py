@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from blockenc.folding.geometry import Geometry
 from blockenc.folding.registry import Key, fold, patch_size, refuse_places, unfold
@@ -30,6 +32,8 @@ def fold_convolution(
 
     padding: pixels before and after, of rows and of columns, where they are not those that `stem` says.
     """
+    if padding is None:
+        stem, padding = as_computed(stem, key.seen)
     geometry = _geometry(stem, key, padding)
     values = key.values
     if key.places is not None:
@@ -38,7 +42,13 @@ def fold_convolution(
         return _placed(stem, key)
     pads_zeros = geometry.pads and not geometry.circular
     shifts = values.shift is not None and values.shift.any()
-    if geometry.is_whole and values.rows is None and not (pads_zeros and shifts):
+    pads_apart = padding is not None and padding != Geometry.of(stem, geometry.block_size).padding
+    if pads_apart and any(geometry.block_size % stride for stride in stem.stride):
+        raise ValueError(
+            f"model: its first layer, {stem}, pads by itself, and differently for images of different "
+            f"sizes; that needs a stride which divides the block size {geometry.block_size}"
+        )
+    if geometry.is_whole and values.rows is None and not (pads_zeros and shifts) and not pads_apart:
         weight, offset = values.fold(stem.weight.double(), geometry.block_size)
         add_bias(stem, offset)
         stem.weight.copy_(weight)
@@ -150,6 +160,87 @@ def _(stem: PlacedPatches, key: Key) -> nn.Module:
     weight, offset = key.values.unfold(kernel, stem.patch, v)
     bias: Any = None if stem.bias is None else stem.bias[0].double() - offset
     return with_values(stem.plain, weight, bias, stem.weight)
+
+
+class _Recorder(TorchFunctionMode):
+    """Keeps the arguments of convolutions that are computed meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[inspect.BoundArguments] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d:
+            self.calls.append(CONV2D.bind(*args, **(kwargs or {})))
+            self.calls[-1].apply_defaults()
+        return func(*args, **(kwargs or {}))
+
+
+# As torch.conv2d has its arguments: it has no signature of its own.
+CONV2D = inspect.signature(lambda input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1: None)
+
+
+def as_computed(
+    stem: nn.Conv2d, seen: torch.Tensor | None
+) -> tuple[nn.Conv2d, tuple[tuple[int, int], ...] | None]:
+    """The convolution that a layer computes, where its class computes weights or pads by itself (weight
+    standardisation, the padding of TensorFlow): with these weights, and the pixels that it pads by.
+
+    seen: images that it can be run on. What is computed otherwise is left as it is, for the comparison to
+        tell.
+    """
+    own = type(stem)
+    if seen is None or (own.forward, own._conv_forward) == (nn.Conv2d.forward, nn.Conv2d._conv_forward):
+        return stem, None
+    with _Recorder() as recorder:
+        training = stem.training
+        stem.eval()
+        stem(seen.to(stem.weight))
+        stem.train(training)
+    if len(recorder.calls) != 1 or stem.padding_mode != "zeros":
+        return stem, None
+    call = recorder.calls[0].arguments
+    plain = nn.Conv2d(
+        stem.in_channels,
+        stem.out_channels,
+        stem.kernel_size,  # type: ignore[arg-type]
+        call["stride"],
+        call["padding"],
+        call["dilation"],
+        call["groups"],
+        bias=call["bias"] is not None,
+        device="meta",
+    )
+    by_conv = Geometry.of(plain, 1).padding
+    around = [_found_in(call["input"], seen.to(stem.weight), dim) for dim in (2, 3)]
+    if any(pixels is None for pixels in around) or call["weight"].shape != stem.weight.shape:
+        return stem, None
+    padding = tuple(
+        (before + more[0], after + more[1]) for (before, after), more in zip(by_conv, around) if more
+    )
+    if torch.equal(call["weight"], stem.weight):
+        return stem, padding
+    if padding != by_conv:
+        raise ValueError(
+            f"model: its first layer, {stem}, both computes its weights and pads by itself; make it an "
+            "nn.Conv2d"
+        )
+    plain.weight = parameter(call["weight"], stem.weight)
+    plain.bias = None if call["bias"] is None else parameter(call["bias"], stem.weight)
+    return plain, padding
+
+
+def _found_in(padded: torch.Tensor, x: torch.Tensor, dim: int) -> tuple[int, int] | None:
+    """How many pixels are before and after an image in what it was padded to."""
+    more = padded.shape[dim] - x.shape[dim]
+    other = 5 - dim
+    rest = padded.shape[other] - x.shape[other]
+    for before in range(more + 1):
+        for beside in range(rest + 1):
+            part = padded.narrow(dim, before, x.shape[dim]).narrow(other, beside, x.shape[other])
+            if torch.equal(part, x):
+                return before, more - before
+    return None
 
 
 def look_up_of(key: Key, like: torch.Tensor) -> LookUp:

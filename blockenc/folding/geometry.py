@@ -82,6 +82,10 @@ class Geometry:
         return self.rows.block_size
 
     @property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        return self.rows.padding, self.columns.padding
+
+    @property
     def pads(self) -> bool:
         return any(self.rows.padding) or any(self.columns.padding)
 

@@ -135,7 +135,8 @@ def _fold(
     first: Any = result.get_submodule(name)
     _unparametrise(first)
     _check_weights(result, first, name)
-    _check_channels(first, cipher)
+    if not inverse:
+        _check_channels(first, cipher)
     norm = None
     if not isinstance(first, BlockEmbedding):
         norm = Normalisation.of(mean, std, cipher.scheme.channels)
