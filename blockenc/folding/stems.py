@@ -39,31 +39,43 @@ def protect(
 ) -> Model:
     """A copy of a model, trained on plain images, that works only on images `cipher` encrypts.
 
-    What it makes of an encrypted image is what `model` makes of the plain one: nothing is retrained or lost,
-    and no layer is added. The key goes into the first layer, which has to look at whole blocks:
+    What it makes of an encrypted image is what `model` makes of the plain one: nothing is retrained or lost.
+    The key goes into the first layer (docs/protect.md has what each becomes, and what it costs):
 
-    - a BlockEmbedding, for any scheme: rows of its table and columns of its weights change places. It
-      takes encrypted images as integers (raw uint16 values after a decimal ffx).
-    - an nn.Conv2d of stride M whose kernel is M (a patch embedding), or a multiple, padded by whole blocks:
-      for schemes without ffx, which no linear map undoes. It takes encrypted images in floats. A bias is
-      added if there is none and 255 - v is not the negative of v after normalisation. What comes before it
-      may scale and shift each channel (a batch normalisation, a rescaling). Its weight, if parametrised
-      (weight_norm, spectral_norm), becomes a plain parameter in the copy.
+    - an nn.Conv2d of any kernel, stride, padding (zeros, circular), dilation and groups. Where its kernel is
+      made of whole blocks (a patch embedding) and the scheme has no ffx and no nibbles, it stays an
+      nn.Conv2d, and gets a bias if it needs one; else it becomes a BlockConvolution.
+    - an nn.Linear or nn.Conv3d that is a patch embedding, of images or of frames.
+    - a BlockEmbedding, for any scheme without nibbles: rows of its table and columns of its weights change
+      places. It takes encrypted images as integers (raw uint16 values after a decimal ffx); all others take
+      them in floats.
+    - a layer of a type for which `blockenc.folding.fold` has a handler.
+
+    Schemes that treat all blocks alike go into all of them. One that moves blocks needs a patch embedding and
+    an absolute position embedding, whose rows move with them (class and other prefix tokens stay); outputs
+    for each token come out in the order of the encrypted patches. Where blocks have keys of their own, an
+    nn.Conv2d that is a patch embedding becomes one kernel for each place, for images of one size. What comes
+    before the first layer may scale and shift each channel (a batch normalisation, a rescaling). Weights that
+    are computed (weight_norm, standardisation) become plain parameters in the copy.
 
     Both models are run as in evaluation, their modes and buffers and torch's random numbers left as they
     were: `model` on plain images and the copy on the same ones encrypted. Unless every output from the first
-    layer on is the same, up to the rounding of floats, there is an error instead of a model. So what cannot
-    be folded (a second layer that sees the images, weights shared with another layer or standardised when
-    used) is never wrong in silence.
+    layer on is the same, up to the rounding of floats (and the order of tokens that move), there is an error
+    instead of a model. So what cannot be folded (a second layer that sees the images, weights shared with
+    another layer, neighbourhoods of blocks that move) is never wrong in silence.
 
-    cipher: what encrypts the images; its block size M and channels must be the stem's.
-    mean, std: how the images that a convolution sees are normalised, as in `Cipher.encrypt`; default:
-        values from 0 to 1. Not for a BlockEmbedding.
+    cipher: what encrypts the images; not one with per_image=True.
+    mean, std: how the images that the model is given are normalised, as in `Cipher.encrypt`; default: values
+        from 0 to 1. Not for a BlockEmbedding.
     stem: the name of the first layer, as in `model.named_modules()`. Default: the model's only
-        BlockEmbedding, else its first nn.Conv2d.
-    example: images to compare on, uint8 [N, C, H, W]. Default: two random ones, of a size that the model
-        says it is for, or else the first of some usual sizes that it runs on. A model that takes more than
-        images cannot be run: protect the part of it that sees them.
+        BlockEmbedding, else its first convolution, else its first nn.Linear.
+    positions: the name of the position embedding, [1, T, D] or [T, D], as in `model.named_parameters()`;
+        default: the only one of that shape with "pos" in its name. Used where blocks move.
+    example: images to compare on, uint8 [N, C, H, W] (videos [N, C, T, H, W] or [N, T, C, H, W], as the model
+        takes them). Default: two random ones, of a size that the model says it is for, or else the first of
+        some usual sizes that it runs on. Where the key depends on the size of images, the example's size is
+        the one that the copy is for. A model that takes more than images cannot be run: protect the part of
+        it that sees them.
 
     The copy hides the key no better than its first layer does: a smooth table or a natural image filter,
     permuted, betrays the permutation (docs/accuracy.md measures that). Raises TypeError or ValueError that
@@ -92,8 +104,10 @@ def unprotect(
 ) -> Model:
     """The inverse of `protect`: a copy of a model for encrypted images that works on plain ones.
 
-    Compared as there. Exact for a BlockEmbedding; for a convolution up to the rounding of products with
-    ratios of `std`. A bias that `protect` added stays.
+    Compared as there. Layers are of the type that they had before, with their values up to the rounding of
+    products with ratios of `std` (exactly, for a BlockEmbedding and look-ups). A bias that `protect` added
+    stays. A BlockConvolution that was trained on is no convolution of the old kernel any more, and stays one,
+    for plain images.
 
     >>> import blockenc
     >>> embedding = blockenc.nn.BlockEmbedding(4, 8)
