@@ -431,15 +431,15 @@ def test_a_stem_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         blockenc.protect(model, cipher, stem="0", **IMAGENET)
 
     @fold.register
-    def _(stem: Space, key: Any) -> nn.Module:
-        kernel, offset = key.values.fold(stem.linear.weight.double().view(-1, 3, 4, 4), 4)
+    def _(stem: Space, folding: Any) -> nn.Module:
+        kernel, offset = folding.values.fold(stem.linear.weight.double().view(-1, 3, 4, 4), 4)
         stem.linear.weight.copy_(kernel.flatten(1))
         stem.linear.bias.add_(offset)
         return stem
 
     @unfold.register
-    def _(stem: Space, key: Any) -> nn.Module:
-        kernel, offset = key.values.unfold(stem.linear.weight.double().view(-1, 3, 4, 4), 4)
+    def _(stem: Space, folding: Any) -> nn.Module:
+        kernel, offset = folding.values.unfold(stem.linear.weight.double().view(-1, 3, 4, 4), 4)
         stem.linear.weight.copy_(kernel.flatten(1))
         stem.linear.bias.sub_(offset)
         return stem

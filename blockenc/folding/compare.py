@@ -43,7 +43,7 @@ class Order(NamedTuple):
         if value.dim() == 4 and value.shape[2] * value.shape[3] == count:
             return value.flatten(2)[:, :, moves].view(value.shape)
         for before in (self.prefix, 0):
-            if value.dim() > 1 and value.shape[1] == before + count:
+            if value.dim() > 2 and value.shape[1] == before + count:
                 return torch.cat([value[:, :before], value[:, before:][:, moves]], 1)
         return value
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from blockenc.folding.geometry import Geometry
-from blockenc.folding.registry import Key, fold, patch_size, refuse_places, unfold
+from blockenc.folding.registry import Folding, fold, patch_size, refuse_places, unfold
 from blockenc.folding.values import as_picture
 from blockenc.nn.stems import BlockConvolution, LookUp, PlacedPatches
 
@@ -25,7 +25,7 @@ def _(stem: nn.Conv2d, channels: int) -> int | None:
 
 @fold.register(nn.Conv2d)
 def fold_convolution(
-    stem: nn.Conv2d, key: Key, padding: tuple[tuple[int, int], ...] | None = None
+    stem: nn.Conv2d, folding: Folding, padding: tuple[tuple[int, int], ...] | None = None
 ) -> nn.Module:
     """A convolution for encrypted images: `stem` itself where its kernel is made of whole blocks and no
     look-up is needed, else a BlockConvolution (PlacedPatches, where blocks have keys of their own).
@@ -33,13 +33,13 @@ def fold_convolution(
     padding: pixels before and after, of rows and of columns, where they are not those that `stem` says.
     """
     if padding is None:
-        stem, padding = as_computed(stem, key.seen)
-    geometry = _geometry(stem, key, padding)
-    values = key.values
-    if key.places is not None:
+        stem, padding = as_computed(stem, folding.seen)
+    geometry = _geometry(stem, folding, padding)
+    values = folding.values
+    if folding.places is not None:
         if not geometry.is_patches:
-            refuse_places(key, f"{stem}")
-        return _placed(stem, key)
+            refuse_places(folding, f"{stem}")
+        return _placed(stem, folding)
     pads_zeros = geometry.pads and not geometry.circular
     shifts = values.shift is not None and values.shift.any()
     pads_apart = padding is not None and padding != Geometry.of(stem, geometry.block_size).padding
@@ -56,7 +56,7 @@ def fold_convolution(
     weight, _ = values.fold(geometry.widened(stem.weight.double()), geometry.block_size)
     zero, look_up = None, None
     if values.rows is not None:
-        look_up = look_up_of(key, stem.weight)
+        look_up = look_up_of(folding, stem.weight)
     elif shifts:
         zero = as_picture(values.zero(), geometry.block_size).to(stem.weight)
     outputs = geometry.rows.outputs * geometry.columns.outputs
@@ -72,14 +72,14 @@ def fold_convolution(
 
 
 @unfold.register(nn.Conv2d)
-def _(stem: nn.Conv2d, key: Key) -> nn.Module:
-    geometry = _geometry(stem, key, None)
-    if key.places is not None or key.values.rows is not None or not geometry.is_whole:
+def _(stem: nn.Conv2d, folding: Folding) -> nn.Module:
+    geometry = _geometry(stem, folding, None)
+    if folding.places is not None or folding.values.rows is not None or not geometry.is_whole:
         raise ValueError(
             f"model: its first layer, {stem}, does not come from `protect` with such a scheme, which "
             "would have made another layer of it"
         )
-    weight, offset = key.values.unfold(stem.weight.double(), geometry.block_size)
+    weight, offset = folding.values.unfold(stem.weight.double(), geometry.block_size)
     add_bias(stem, -offset)
     stem.weight.copy_(weight)
     return stem
@@ -87,7 +87,7 @@ def _(stem: nn.Conv2d, key: Key) -> nn.Module:
 
 @fold.register(BlockConvolution)
 @fold.register(PlacedPatches)
-def _(stem: nn.Module, key: Key) -> nn.Module:
+def _(stem: nn.Module, folding: Folding) -> nn.Module:
     raise ValueError("model: is protected already; unprotect it first")
 
 
@@ -97,18 +97,18 @@ def _(stem: BlockConvolution, channels: int) -> int | None:
 
 
 @unfold.register(BlockConvolution)
-def _(stem: BlockConvolution, key: Key) -> nn.Module:
+def _(stem: BlockConvolution, folding: Folding) -> nn.Module:
     geometry = stem.geometry
-    if geometry.block_size != key.plan.block_size:
+    if geometry.block_size != folding.plan.block_size:
         raise ValueError(
             f"cipher: expected blocks of {geometry.block_size} x {geometry.block_size} as in the protected "
-            f"model, got {key.plan.block_size} x {key.plan.block_size}"
+            f"model, got {folding.plan.block_size} x {folding.plan.block_size}"
         )
-    if (stem.look_up is None) != (key.values.rows is None):
+    if (stem.look_up is None) != (folding.values.rows is None):
         raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
-    if stem.look_up is not None and stem.look_up.rows.shape[2] != key.values.features:
+    if stem.look_up is not None and stem.look_up.rows.shape[2] != folding.values.features:
         raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
-    big, _ = key.values.unfold(stem.weight.double(), geometry.block_size)
+    big, _ = folding.values.unfold(stem.weight.double(), geometry.block_size)
     outputs = geometry.rows.outputs * geometry.columns.outputs
     weight = geometry.narrowed(big)
     bias = None if stem.bias is None else stem.bias.view(-1, outputs)
@@ -118,11 +118,11 @@ def _(stem: BlockConvolution, key: Key) -> nn.Module:
     return with_values(stem.plain, weight, None if bias is None else bias[:, 0], stem.weight)
 
 
-def _placed(stem: nn.Conv2d, key: Key) -> nn.Module:
-    assert key.places is not None
-    values, patch = key.values, stem.kernel_size[0]
+def _placed(stem: nn.Conv2d, folding: Folding) -> nn.Module:
+    assert folding.places is not None
+    values, patch = folding.values, stem.kernel_size[0]
     kernels, offsets = zip(*(values.fold(stem.weight.double(), patch, v) for v in range(len(values.source))))
-    of_place = torch.from_numpy(key.places.flatten()).to(stem.weight.device)
+    of_place = torch.from_numpy(folding.places.flatten()).to(stem.weight.device)
     # [V, D, L * features], in the order of blocks.to_vectors, to a matrix for each place.
     flat = torch.stack([kernel.permute(0, 2, 3, 1).flatten(1) for kernel in kernels])
     weight = flat[of_place].transpose(1, 2)
@@ -136,9 +136,9 @@ def _placed(stem: nn.Conv2d, key: Key) -> nn.Module:
         parameter(weight, stem.weight),
         bias,
         patch=patch,
-        grid=(key.places.shape[0], key.places.shape[1]),
+        grid=(folding.places.shape[0], folding.places.shape[1]),
         plain=without_values(stem),
-        look_up=look_up_of(key, stem.weight) if values.rows is not None else None,
+        look_up=look_up_of(folding, stem.weight) if values.rows is not None else None,
     )
 
 
@@ -148,16 +148,16 @@ def _(stem: PlacedPatches, channels: int) -> int | None:
 
 
 @unfold.register(PlacedPatches)
-def _(stem: PlacedPatches, key: Key) -> nn.Module:
-    if key.places is None or key.places.shape != stem.grid or key.plan.block_size != stem.patch:
+def _(stem: PlacedPatches, folding: Folding) -> nn.Module:
+    if folding.places is None or folding.places.shape != stem.grid or folding.plan.block_size != stem.patch:
         raise ValueError("cipher: is not that which the model was protected with")
-    if (stem.look_up is None) != (key.values.rows is None):
+    if (stem.look_up is None) != (folding.values.rows is None):
         raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
     # Every place has the same plain kernel: the first one's will do, and the comparison sees all of them.
-    v = int(key.places[0, 0])
+    v = int(folding.places[0, 0])
     matrix = stem.weight[0].double().T
     kernel = matrix.unflatten(1, (stem.patch, stem.patch, -1)).permute(0, 3, 1, 2)
-    weight, offset = key.values.unfold(kernel, stem.patch, v)
+    weight, offset = folding.values.unfold(kernel, stem.patch, v)
     bias: Any = None if stem.bias is None else stem.bias[0].double() - offset
     return with_values(stem.plain, weight, bias, stem.weight)
 
@@ -243,23 +243,23 @@ def _found_in(padded: torch.Tensor, x: torch.Tensor, dim: int) -> tuple[int, int
     return None
 
 
-def look_up_of(key: Key, like: torch.Tensor) -> LookUp:
+def look_up_of(folding: Folding, like: torch.Tensor) -> LookUp:
     """The LookUp of images, in the dtype and on the device of a weight."""
-    values, plan = key.values, key.plan
+    values, plan = folding.values, folding.plan
     assert values.rows is not None
     assert values.kind is not None
-    if key.places is None:
+    if folding.places is None:
         kind = as_picture(values.kind[0], plan.block_size)
     else:
-        rows, columns = key.places.shape
-        of_place = values.kind[key.places]  # [rows, columns, M*M*C]
+        rows, columns = folding.places.shape
+        of_place = values.kind[folding.places]  # [rows, columns, M*M*C]
         blocks = of_place.reshape(rows, columns, plan.block_size, plan.block_size, plan.channels)
         picture = blocks.transpose(4, 0, 2, 1, 3).reshape(
             plan.channels, rows * plan.block_size, columns * plan.block_size
         )
         kind = torch.from_numpy(np.ascontiguousarray(picture))
     rows_ = torch.from_numpy(values.rows).to(like)
-    mean, std = key.norm.mean.tolist(), key.norm.std.tolist()
+    mean, std = folding.norm.mean.tolist(), folding.norm.std.tolist()
     return LookUp(rows_, kind.to(like.device), plan.out_scale, mean, std)
 
 
@@ -291,8 +291,8 @@ def with_values(
     return made  # type: ignore[no-any-return]
 
 
-def _geometry(stem: nn.Conv2d, key: Key, padding: tuple[tuple[int, int], ...] | None) -> Geometry:
-    geometry = Geometry.of(stem, key.plan.block_size, padding)
+def _geometry(stem: nn.Conv2d, folding: Folding, padding: tuple[tuple[int, int], ...] | None) -> Geometry:
+    geometry = Geometry.of(stem, folding.plan.block_size, padding)
     if geometry.pads and stem.padding_mode not in ("zeros", "circular"):
         raise ValueError(
             f"model: its first layer pads by {stem.padding_mode!r}, which repeats pixels that encryption "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from blockenc.folding.registry import Key, fold, patch_size, refuse_places, unfold
+from blockenc.folding.registry import Folding, fold, patch_size, refuse_places, unfold
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.plan import Plan
 
@@ -16,9 +16,9 @@ def _(stem: BlockEmbedding, channels: int) -> int | None:
 
 
 @fold.register(BlockEmbedding)
-def _(stem: BlockEmbedding, key: Key) -> nn.Module:
-    plan = key.plan
-    _check(stem, key, plan.in_values)
+def _(stem: BlockEmbedding, folding: Folding) -> nn.Module:
+    plan = folding.plan
+    _check(stem, folding, plan.in_values)
     table, source = stem.table, _source(stem, plan)
     # Row (p, T_p(v)) of the protected table is row (source[p], v) of the plain one.
     becomes = torch.from_numpy(plan.substitutions()).to(table.device)
@@ -33,9 +33,9 @@ def _(stem: BlockEmbedding, key: Key) -> nn.Module:
 
 
 @unfold.register(BlockEmbedding)
-def _(stem: BlockEmbedding, key: Key) -> nn.Module:
-    plan = key.plan
-    _check(stem, key, plan.out_values)
+def _(stem: BlockEmbedding, folding: Folding) -> nn.Module:
+    plan = folding.plan
+    _check(stem, folding, plan.out_values)
     table, source = stem.table, _source(stem, plan)
     becomes = torch.from_numpy(plan.substitutions()).to(table.device)
     place = torch.arange(plan.length, device=table.device)[:, None]
@@ -58,9 +58,9 @@ def _set_table(stem: BlockEmbedding, table: torch.Tensor) -> None:
     stem.table = nn.Parameter(table, requires_grad=stem.table.requires_grad)
 
 
-def _check(stem: BlockEmbedding, key: Key, values: int) -> None:
-    plan = key.plan
-    refuse_places(key, "a BlockEmbedding")
+def _check(stem: BlockEmbedding, folding: Folding, values: int) -> None:
+    plan = folding.plan
+    refuse_places(folding, "a BlockEmbedding")
     if plan.nibbles:
         raise ValueError("cipher: its scheme moves or negates nibbles, which no BlockEmbedding can absorb")
     if (stem.block_size, stem.channels) != (plan.block_size, plan.channels):

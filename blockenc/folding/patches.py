@@ -10,7 +10,7 @@ from torch import nn
 
 from blockenc.folding.convolutions import add_bias, parameter, with_values, without_values
 from blockenc.folding.geometry import Axis
-from blockenc.folding.registry import Key, fold, patch_size, refuse_places, unfold
+from blockenc.folding.registry import Folding, fold, patch_size, refuse_places, unfold
 from blockenc.folding.values import as_picture
 from blockenc.nn.stems import LookUp
 
@@ -44,33 +44,35 @@ def _(stem: nn.Linear, channels: int) -> int | None:
 
 
 @fold.register(nn.Linear)
-def _(stem: nn.Linear, key: Key) -> nn.Module:
-    side = _side(stem, key)
-    weight, offset = key.values.fold(_as_kernel(stem.weight.double(), side, key.layout), key.plan.block_size)
-    if key.values.rows is None:
+def _(stem: nn.Linear, folding: Folding) -> nn.Module:
+    side = _side(stem, folding)
+    weight, offset = folding.values.fold(
+        _as_kernel(stem.weight.double(), side, folding.layout), folding.plan.block_size
+    )
+    if folding.values.rows is None:
         add_bias(stem, offset)
-        stem.weight.copy_(_as_matrix(weight, key))
+        stem.weight.copy_(_as_matrix(weight, folding))
         return stem
-    assert key.values.kind is not None
-    repeats = side // key.plan.block_size
-    kind = as_picture(key.values.kind[0], key.plan.block_size).repeat(1, repeats, repeats)
-    channel = torch.arange(key.plan.channels)[:, None, None].expand_as(kind)
-    if key.layout == "hwc":
+    assert folding.values.kind is not None
+    repeats = side // folding.plan.block_size
+    kind = as_picture(folding.values.kind[0], folding.plan.block_size).repeat(1, repeats, repeats)
+    channel = torch.arange(folding.plan.channels)[:, None, None].expand_as(kind)
+    if folding.layout == "hwc":
         kind, channel = kind.permute(1, 2, 0), channel.permute(1, 2, 0)
     new = LookUpLinear(1, 1, device="meta")
-    new.in_features, new.out_features = key.values.features * stem.in_features, stem.out_features
-    return _with_look_up(new, stem, _as_matrix(weight, key), key, kind.flatten(), channel.flatten())
+    new.in_features, new.out_features = folding.values.features * stem.in_features, stem.out_features
+    return _with_look_up(new, stem, _as_matrix(weight, folding), folding, kind.flatten(), channel.flatten())
 
 
 @unfold.register(nn.Linear)
-def _(stem: nn.Linear, key: Key) -> nn.Module:
-    side = _side(stem, key)
-    if key.values.rows is not None:
+def _(stem: nn.Linear, folding: Folding) -> nn.Module:
+    side = _side(stem, folding)
+    if folding.values.rows is not None:
         raise ValueError(f"model: its first layer, {stem}, does not come from `protect` with such a scheme")
-    kernel = _as_kernel(stem.weight.double(), side, key.layout)
-    weight, offset = key.values.unfold(kernel, key.plan.block_size)
+    kernel = _as_kernel(stem.weight.double(), side, folding.layout)
+    weight, offset = folding.values.unfold(kernel, folding.plan.block_size)
     add_bias(stem, -offset)
-    stem.weight.copy_(_as_matrix(weight, key))
+    stem.weight.copy_(_as_matrix(weight, folding))
     return stem
 
 
@@ -80,15 +82,15 @@ def _(stem: LookUpLinear, channels: int) -> int | None:
 
 
 @unfold.register(LookUpLinear)
-def _(stem: LookUpLinear, key: Key) -> nn.Module:
-    side = _side(stem.plain[0], key)  # type: ignore[arg-type]
-    _check_look_up(stem, key)
-    features = key.values.features
+def _(stem: LookUpLinear, folding: Folding) -> nn.Module:
+    side = _side(stem.plain[0], folding)  # type: ignore[arg-type]
+    _check_look_up(stem, folding)
+    features = folding.values.features
     by_value = stem.weight.double().unflatten(1, (-1, features)).movedim(2, 1).flatten(0, 1)
-    kernel = _as_kernel(by_value, side, key.layout).unflatten(0, (-1, features))
+    kernel = _as_kernel(by_value, side, folding.layout).unflatten(0, (-1, features))
     kernel = kernel.transpose(1, 2).flatten(1, 2)  # [D, C * features, side, side]
-    weight, _ = key.values.unfold(kernel, key.plan.block_size)
-    return with_values(stem.plain[0], _kernel_as_matrix(weight, key.layout), stem.bias, stem.weight)
+    weight, _ = folding.values.unfold(kernel, folding.plan.block_size)
+    return with_values(stem.plain[0], _kernel_as_matrix(weight, folding.layout), stem.bias, stem.weight)
 
 
 @patch_size.register(nn.Conv3d)
@@ -97,30 +99,30 @@ def _(stem: nn.Conv3d, channels: int) -> int | None:
 
 
 @fold.register(nn.Conv3d)
-def _(stem: nn.Conv3d, key: Key) -> nn.Module:
-    _check_frames(stem, key)
-    weight, offset = key.values.fold(_by_frame(stem.weight), key.plan.block_size)
+def _(stem: nn.Conv3d, folding: Folding) -> nn.Module:
+    _check_frames(stem, folding)
+    weight, offset = folding.values.fold(_by_frame(stem.weight), folding.plan.block_size)
     time = stem.kernel_size[0]
     weight = weight.unflatten(0, (-1, time)).transpose(1, 2)
-    if key.values.rows is None:
+    if folding.values.rows is None:
         add_bias(stem, offset.view(-1, time).sum(1))
         stem.weight.copy_(weight)
         return stem
-    assert key.values.kind is not None
-    kind = as_picture(key.values.kind[0], key.plan.block_size)
-    channel = torch.arange(key.plan.channels)
+    assert folding.values.kind is not None
+    kind = as_picture(folding.values.kind[0], folding.plan.block_size)
+    channel = torch.arange(folding.plan.channels)
     new = LookUpConv3d(1, 1, 1, device="meta")
     new.kernel_size, new.stride = stem.kernel_size, stem.stride
     new.in_channels, new.out_channels = weight.shape[1], weight.shape[0]
-    return _with_look_up(new, stem, weight, key, kind, channel)
+    return _with_look_up(new, stem, weight, folding, kind, channel)
 
 
 @unfold.register(nn.Conv3d)
-def _(stem: nn.Conv3d, key: Key) -> nn.Module:
-    _check_frames(stem, key)
-    if key.values.rows is not None:
+def _(stem: nn.Conv3d, folding: Folding) -> nn.Module:
+    _check_frames(stem, folding)
+    if folding.values.rows is not None:
         raise ValueError(f"model: its first layer, {stem}, does not come from `protect` with such a scheme")
-    weight, offset = key.values.unfold(_by_frame(stem.weight), key.plan.block_size)
+    weight, offset = folding.values.unfold(_by_frame(stem.weight), folding.plan.block_size)
     time = stem.kernel_size[0]
     add_bias(stem, -offset.view(-1, time).sum(1))
     stem.weight.copy_(weight.unflatten(0, (-1, time)).transpose(1, 2))
@@ -128,41 +130,41 @@ def _(stem: nn.Conv3d, key: Key) -> nn.Module:
 
 
 @unfold.register(LookUpConv3d)
-def _(stem: LookUpConv3d, key: Key) -> nn.Module:
-    _check_frames(stem.plain[0], key)
-    _check_look_up(stem, key)
-    weight, _ = key.values.unfold(_by_frame(stem.weight), key.plan.block_size)
+def _(stem: LookUpConv3d, folding: Folding) -> nn.Module:
+    _check_frames(stem.plain[0], folding)
+    _check_look_up(stem, folding)
+    weight, _ = folding.values.unfold(_by_frame(stem.weight), folding.plan.block_size)
     weight = weight.unflatten(0, (-1, stem.kernel_size[0])).transpose(1, 2)
     return with_values(stem.plain[0], weight, stem.bias, stem.weight)
 
 
 @fold.register(LookUpLinear)
 @fold.register(LookUpConv3d)
-def _(stem: nn.Module, key: Key) -> nn.Module:
+def _(stem: nn.Module, folding: Folding) -> nn.Module:
     raise ValueError("model: is protected already; unprotect it first")
 
 
 def _with_look_up(
-    new: Any, stem: Any, weight: torch.Tensor, key: Key, kind: torch.Tensor, channel: torch.Tensor
+    new: Any, stem: Any, weight: torch.Tensor, folding: Folding, kind: torch.Tensor, channel: torch.Tensor
 ) -> nn.Module:
     """A layer of features in the place of `stem`. channel: of each number that has a mean and a std."""
-    rows = torch.from_numpy(key.values.rows).to(stem.weight)
-    mean, std = (numbers[channel.numpy()].tolist() for numbers in key.norm)
+    rows = torch.from_numpy(folding.values.rows).to(stem.weight)
+    mean, std = (numbers[channel.numpy()].tolist() for numbers in folding.norm)
     new.weight, new.bias = parameter(weight, stem.weight), stem.bias
-    new.look_up = LookUp(rows, kind.contiguous().to(rows.device), key.plan.out_scale, mean, std)
+    new.look_up = LookUp(rows, kind.contiguous().to(rows.device), folding.plan.out_scale, mean, std)
     new.plain = [without_values(stem)]
     return new  # type: ignore[no-any-return]
 
 
-def _check_look_up(stem: Any, key: Key) -> None:
-    if key.values.rows is None or stem.look_up.rows.shape[2] != key.values.features:
+def _check_look_up(stem: Any, folding: Folding) -> None:
+    if folding.values.rows is None or stem.look_up.rows.shape[2] != folding.values.features:
         raise ValueError("cipher: its scheme has other steps than that which the model was protected with")
 
 
-def _side(stem: nn.Linear, key: Key) -> int:
+def _side(stem: nn.Linear, folding: Folding) -> int:
     """Of the patches that a linear layer is given as vectors."""
-    refuse_places(key, "an nn.Linear")
-    plan = key.plan
+    refuse_places(folding, "an nn.Linear")
+    plan = folding.plan
     side = patch_size(stem, plan.channels)
     if side is None or side % plan.block_size:
         raise ValueError(
@@ -184,10 +186,10 @@ def _kernel_as_matrix(kernel: torch.Tensor, layout: str) -> torch.Tensor:
     return matrix
 
 
-def _as_matrix(kernel: torch.Tensor, key: Key) -> torch.Tensor:
+def _as_matrix(kernel: torch.Tensor, folding: Folding) -> torch.Tensor:
     """A kernel [D, C * features, side, side] as a matrix of vectors, whose features lie together."""
-    by_value = kernel.unflatten(1, (-1, key.values.features))
-    order = (0, 1, 3, 4, 2) if key.layout == "chw" else (0, 3, 4, 1, 2)
+    by_value = kernel.unflatten(1, (-1, folding.values.features))
+    order = (0, 1, 3, 4, 2) if folding.layout == "chw" else (0, 3, 4, 1, 2)
     matrix: torch.Tensor = by_value.permute(order).flatten(1)
     return matrix
 
@@ -200,9 +202,9 @@ def _is_patches(stem: nn.Conv3d, block_size: int) -> bool:
     return whole and no_padding and square and stem.groups == 1 and stem.dilation == (1, 1, 1)
 
 
-def _check_frames(stem: Any, key: Key) -> None:
-    refuse_places(key, "an nn.Conv3d")
-    plan = key.plan
+def _check_frames(stem: Any, folding: Folding) -> None:
+    refuse_places(folding, "an nn.Conv3d")
+    plan = folding.plan
     if not _is_patches(stem, plan.block_size):
         raise ValueError(
             f"model: its first layer has to look at whole patches (kernel = stride, a multiple of "

@@ -15,12 +15,13 @@ from blockenc.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)
-class Key:
+class Folding:
     """What is folded, as handlers are given it. It holds a secret, and is never printed.
 
     plan: a plan of V = 1 variant that any image can take; or, where blocks have keys of their own, of V
         variants, and `places`.
     norm: how the plain images that the stem sees are normalised.
+    values: what of an encrypted block makes up the plain values: what a linear stem has to absorb.
     seen: what the stem was given for plain images (`unfold`: for encrypted ones) in a run of the model.
     layout: of stems that are given patches as vectors: the order of their values, "chw" or "hwc".
     places: int64 [rows, columns]: the variant of each patch of an image.
@@ -28,20 +29,17 @@ class Key:
 
     plan: Plan
     norm: Normalisation
+    values: Values
     seen: torch.Tensor | None = None
     layout: str = "chw"
     places: np.ndarray | None = None
 
-    @functools.cached_property
-    def values(self) -> Values:
-        return Values.of(self.plan, self.norm)
-
     def __repr__(self) -> str:
-        return f"Key({self.plan!r})"
+        return f"Folding({self.plan!r})"
 
 
 @functools.singledispatch
-def fold(stem: Any, key: Key) -> nn.Module:
+def fold(stem: Any, folding: Folding) -> nn.Module:
     """The layer that makes of encrypted images what `stem` makes of plain ones: a new one, or `stem` changed.
 
     `fold.register` adds the handler of a type of layer, and so do `unfold.register` and
@@ -52,7 +50,7 @@ def fold(stem: Any, key: Key) -> nn.Module:
 
 
 @functools.singledispatch
-def unfold(stem: Any, key: Key) -> nn.Module:
+def unfold(stem: Any, folding: Folding) -> nn.Module:
     """The inverse of `fold`."""
     raise TypeError(_unknown(stem))
 
@@ -67,8 +65,8 @@ def is_stem(module: nn.Module, handler: Any) -> bool:
     return handler.dispatch(type(module)) is not handler.dispatch(object)
 
 
-def refuse_places(key: Key, what: str) -> None:
-    if key.places is not None:
+def refuse_places(folding: Folding, what: str) -> None:
+    if folding.places is not None:
         raise ValueError(
             f"cipher: its blocks have keys of their own, which {what} cannot absorb; only an nn.Conv2d of "
             "kernel = stride without padding (a patch embedding) can, as one kernel for each place"

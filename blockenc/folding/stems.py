@@ -18,8 +18,8 @@ from blockenc.cipher import Cipher
 from blockenc.folding import patches
 from blockenc.folding.compare import Order, Run, difference, run, tolerance
 from blockenc.folding.positions import find, move, prefix
-from blockenc.folding.registry import Key, fold, is_stem, patch_size, unfold
-from blockenc.folding.values import Normalisation
+from blockenc.folding.registry import Folding, fold, is_stem, patch_size, unfold
+from blockenc.folding.values import Normalisation, Values
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.plan import DECIMAL_VALUES, Plan
 from blockenc.plan.algebra import lifted, refined
@@ -162,8 +162,13 @@ def _fold(
     original, run_as = (model.get_submodule(name), "") if alone else (model, name)
     job = _Job(cipher, norm, positions, inverse)
     trial = _try(original, run_as, first, job, example)
+    if alone and trial.order is not None and original is not model:
+        raise ValueError(
+            f"model: {type(model).__name__} has no forward, and the scheme moves blocks: whether a position "
+            "embedding absorbs that can be seen in a model that runs only"
+        )
     with torch.no_grad():
-        changed = handler(first, _key(first, job, trial))
+        changed = handler(first, _folding(first, job, trial))
         changed.train(first.training)
         result = _replaced(result, first, changed)
         if trial.order is not None and trial.positions is not None:
@@ -237,6 +242,15 @@ def _try(model: nn.Module, name: str, first: nn.Module, job: _Job, example: torc
                 "cipher: its scheme takes several passes over an image, which no single layer can absorb: "
                 "ffx before nibbles, or blocks of sizes that do not divide each other"
             )
+        patch = patch_size(first, passes[0].channels)
+        if not passes[0].is_uniform and patch and (height % patch or width % patch):
+            if example is not None:
+                raise ValueError(
+                    f"example: expected height and width to be multiples of the patches' side {patch}, got "
+                    f"{height} x {width}"
+                )
+            failures.append(f"{height} x {width}: no multiples of {patch}")
+            continue
         plan, places, order = for_patches(passes[0], first, height, width)
         inputs = _inputs(images, first, passes[0], job.norm)
         positions = None
@@ -320,12 +334,15 @@ def _stays(moves: np.ndarray, across: int, columns: int) -> bool:
     return bool((patch_of(moves) == patch_of(np.arange(len(moves)))).all())
 
 
-def _key(first: nn.Module, job: _Job, trial: _Trial) -> Key:
+def _folding(first: nn.Module, job: _Job, trial: _Trial) -> Folding:
     if job.norm is None:
-        ones = Normalisation.of(None, None, trial.plan.channels)
-        return Key(trial.plan, ones, trial.before.seen, places=trial.places)
-    seen, layout = seen_as(first, trial.inputs[job.inverse], trial.before.seen, trial.plan.channels)
-    return Key(trial.plan, _through(job.norm, *seen), trial.before.seen, layout, trial.places)
+        norm, layout = Normalisation.of(None, None, trial.plan.channels), "chw"
+    else:
+        x, channels = trial.inputs[job.inverse], trial.plan.channels
+        seen, layout = seen_as(first, x, trial.before.seen, channels)
+        norm = _through(job.norm, *seen)
+    values = Values.of(trial.plan, norm)
+    return Folding(trial.plan, norm, values, trial.before.seen, layout, trial.places)
 
 
 def seen_as(
