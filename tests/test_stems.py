@@ -244,6 +244,17 @@ def test_moving_blocks_are_refused_where_neighbours_are_needed(name: str) -> Non
         blockenc.protect(randomised(make()), cipher_of(VIT), example=images(64), **IMAGENET)
 
 
+def test_moving_blocks_need_a_model_that_runs_on_whole_patches() -> None:
+    parts = nn.ModuleDict({"embed": nn.Conv2d(3, 8, 8, 8), "other": nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match="ModuleDict has no forward, and the scheme moves blocks"):
+        blockenc.protect(parts, cipher_of(VIT), **IMAGENET)
+    model = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.AdaptiveAvgPool2d(1))
+    with pytest.raises(ValueError, match="multiples of the patches' side 16, got 40 x 40"):
+        blockenc.protect(model, cipher_of(VIT), example=images(40), **IMAGENET)
+    # No place matters to this model, so that it needs no position embedding.
+    check(nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Tanh(), nn.AdaptiveAvgPool2d(1)), VIT, 48)
+
+
 def test_a_position_embedding_may_have_to_be_named() -> None:
     model = randomised(VISION_TRANSFORMERS["timm ViT"]())
     model.register_buffer("pos_other", torch.randn(1, 64, 36).double())

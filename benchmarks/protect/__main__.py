@@ -31,16 +31,19 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=7, help="calls of which the median is taken (default: 7)"
     )
-    parser.add_argument("--model", action="append", help="measure these only")
+    parser.add_argument("--model", action="append", help="measure these again, in place of their rows")
     parser.add_argument("--json", type=Path, default=RESULTS, help="default: benchmarks/protect/results.json")
     options = parser.parse_args()
     results = about("python -m benchmarks.protect", torch.get_num_threads())
     results["versions"] |= {"torchvision": torchvision.__version__, "timm": timm.__version__}
     results["batch"], results["repeats"], results["rows"] = options.batch, options.repeats, []
+    kept = json.loads(options.json.read_text())["rows"] if options.model else []
     for case in study.CASES:
+        rows = [row for row in kept if (row["model"], row["name"]) == (case.model, case.name)]
         if options.model is None or case.model in options.model:
             print(case.model, case.name, file=sys.stderr, flush=True)
-            results["rows"].append(study.measure(case, options.batch, options.repeats))
+            rows = [study.measure(case, options.batch, options.repeats)]
+        results["rows"] += rows
     atomic_write(options.json, (json.dumps(results, indent=1) + "\n").encode())
 
 

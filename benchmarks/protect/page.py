@@ -33,13 +33,19 @@ def table(results: dict[str, Any]) -> str:
         plain, folded = row["first layer"]["plain"], row["first layer"]["folded"]
         work = " → ".join(f"{layer['multiply-adds'] / 1e6:.1f}" for layer in (plain, folded))
         size = " → ".join(f"{layer['bytes'] / 1e6:.2f}" for layer in (plain, folded))
-        seconds = row["seconds"]
-        ratios = " | ".join(f"{seconds[form] / seconds['plain']:.2f} x" for form in ("folded", "decrypting"))
         lines.append(
             f"| {row['model']} | {row['side']} | {row['name']} | {row['largest difference']:.0e} | "
-            f"{folded['type']} | {work} | {size} | {1000 * seconds['plain']:.0f} | {ratios} |"
+            f"{folded['type']} | {work} | {size} | {_times(row['seconds'])} |"
         )
     return "\n".join(lines)
+
+
+def _times(seconds: dict[str, float] | None) -> str:
+    """Of a row that was not timed: something else ran beside it."""
+    if seconds is None:
+        return "– | – | –"
+    ratios = (f"{seconds[form] / seconds['plain']:.2f} x" for form in ("folded", "decrypting"))
+    return " | ".join([f"{1000 * seconds['plain']:.0f}", *ratios])
 
 
 def fill(text: str, results: dict[str, Any]) -> str:
