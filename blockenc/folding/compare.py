@@ -30,8 +30,32 @@ class Run(NamedTuple):
     dtype: torch.dtype
 
 
-def run(model: nn.Module, x: torch.Tensor, first: str) -> Run:
-    """Run a model as in evaluation. first: the name of its first layer, "" for the model itself."""
+class Order(NamedTuple):
+    """Where tokens move: place g after `prefix` tokens holds what place moves[g] (int64 [G]) held."""
+
+    moves: torch.Tensor
+    prefix: int
+
+    def apply(self, value: torch.Tensor) -> torch.Tensor:
+        """An output for each token, [N, T, ...] or [N, D, rows, columns], in the new order; others as
+        they are."""
+        count, moves = len(self.moves), self.moves.to(value.device)
+        if value.dim() == 4 and value.shape[2] * value.shape[3] == count:
+            return value.flatten(2)[:, :, moves].view(value.shape)
+        for before in (self.prefix, 0):
+            if value.dim() > 2 and value.shape[1] == before + count:
+                return torch.cat([value[:, :before], value[:, before:][:, moves]], 1)
+        return value
+
+
+def run(
+    model: nn.Module, x: torch.Tensor, first: str, order: Order | None = None, unordered: bool = False
+) -> Run:
+    """Run a model as in evaluation. first: the name of its first layer, "" for the model itself.
+
+    unordered: tokens may be in another order inside the model; so all outputs but its own are sorted.
+    order: of the tokens, in which the model's own outputs are put.
+    """
     layer = model.get_submodule(first)
     seen: list[torch.Tensor] = []
     outputs: list[tuple[str, torch.Tensor]] = []
@@ -40,8 +64,8 @@ def run(model: nn.Module, x: torch.Tensor, first: str) -> Run:
         def finished(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             if module is layer and not seen:
                 seen.append((*args, *kwargs.values())[0].detach().clone())
-            if seen:
-                outputs.extend(_sampled(f"of {name!r}" if name else "", output))
+            if seen and not (unordered and not name):
+                outputs.extend(_sampled(f"of {name!r}" if name else "", output, unordered))
 
         return module.register_forward_hook(finished, with_kwargs=True)
 
@@ -49,7 +73,13 @@ def run(model: nn.Module, x: torch.Tensor, first: str) -> Run:
     hooks = [watch(name, module) for name, module in model.named_modules() if module not in inside]
     try:
         with _untouched(model, x.device), torch.no_grad():
-            model(x)
+            result = model(x)
+            if unordered:
+                result = _pytree.tree_map(
+                    lambda leaf: order.apply(leaf) if order and isinstance(leaf, torch.Tensor) else leaf,
+                    result,
+                )
+                outputs.extend(_sampled("", result, False))
     finally:
         for hook in hooks:
             hook.remove()
@@ -80,11 +110,13 @@ def tolerance(of: Run) -> float:
     return TOLERANCES.get(of.dtype, TOLERANCES[torch.float32])
 
 
-def _sampled(name: str, output: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def _sampled(name: str, output: Any, unordered: bool) -> Iterator[tuple[str, torch.Tensor]]:
     for value in _pytree.tree_leaves(output):
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
             flat = value.detach().flatten()
-            yield name, flat[:: -(-flat.numel() // SAMPLES)].double().cpu()
+            flat = flat.sort().values if unordered else flat
+            # Cloned, since a layer that works in place may write on it.
+            yield name, flat[:: -(-flat.numel() // SAMPLES)].double().cpu().clone()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,10 +13,16 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from blockenc.backends import aten
+from blockenc.blocks import to_vectors
 from blockenc.cipher import Cipher
-from blockenc.folding.compare import Run, difference, run, tolerance
+from blockenc.folding import patches
+from blockenc.folding.compare import Order, Run, difference, run, tolerance
+from blockenc.folding.positions import find, move, prefix
+from blockenc.folding.registry import Folding, fold, is_stem, patch_size, unfold
+from blockenc.folding.values import Normalisation, Values
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.plan import DECIMAL_VALUES, Plan
+from blockenc.plan.algebra import lifted, refined
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -27,35 +34,48 @@ def protect(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     stem: str | None = None,
+    positions: str | None = None,
     example: torch.Tensor | None = None,
 ) -> Model:
     """A copy of a model, trained on plain images, that works only on images `cipher` encrypts.
 
-    What it makes of an encrypted image is what `model` makes of the plain one: nothing is retrained or lost,
-    and no layer is added. The key goes into the first layer, which has to look at whole blocks:
+    What it makes of an encrypted image is what `model` makes of the plain one: nothing is retrained or lost.
+    The key goes into the first layer (docs/protect.md has what each becomes, and what it costs):
 
-    - a BlockEmbedding, for any scheme: rows of its table and columns of its weights change places. It
-      takes encrypted images as integers (raw uint16 values after a decimal ffx).
-    - an nn.Conv2d of stride M whose kernel is M (a patch embedding), or a multiple, padded by whole blocks:
-      for schemes without ffx, which no linear map undoes. It takes encrypted images in floats. A bias is
-      added if there is none and 255 - v is not the negative of v after normalisation. What comes before it
-      may scale and shift each channel (a batch normalisation, a rescaling). Its weight, if parametrised
-      (weight_norm, spectral_norm), becomes a plain parameter in the copy.
+    - an nn.Conv2d of any kernel, stride, padding (zeros, circular), dilation and groups. Where its kernel is
+      made of whole blocks (a patch embedding) and the scheme has no ffx and no nibbles, it stays an
+      nn.Conv2d, and gets a bias if it needs one; else it becomes a BlockConvolution.
+    - an nn.Linear or nn.Conv3d that is a patch embedding, of images or of frames.
+    - a BlockEmbedding, for any scheme without nibbles: rows of its table and columns of its weights change
+      places. It takes encrypted images as integers (raw uint16 values after a decimal ffx); all others take
+      them in floats.
+    - a layer of a type for which `blockenc.folding.fold` has a handler.
+
+    Schemes that treat all blocks alike go into all of them. One that moves blocks needs a patch embedding and
+    an absolute position embedding, whose rows move with them (class and other prefix tokens stay); outputs
+    for each token come out in the order of the encrypted patches. Where blocks have keys of their own, an
+    nn.Conv2d that is a patch embedding becomes one kernel for each place, for images of one size. What comes
+    before the first layer may scale and shift each channel (a batch normalisation, a rescaling). Weights that
+    are computed (weight_norm, standardisation) become plain parameters in the copy.
 
     Both models are run as in evaluation, their modes and buffers and torch's random numbers left as they
     were: `model` on plain images and the copy on the same ones encrypted. Unless every output from the first
-    layer on is the same, up to the rounding of floats, there is an error instead of a model. So what cannot
-    be folded (a second layer that sees the images, weights shared with another layer or standardised when
-    used) is never wrong in silence.
+    layer on is the same, up to the rounding of floats (and the order of tokens that move), there is an error
+    instead of a model. So what cannot be folded (a second layer that sees the images, weights shared with
+    another layer, neighbourhoods of blocks that move) is never wrong in silence.
 
-    cipher: what encrypts the images; its block size M and channels must be the stem's.
-    mean, std: how the images that a convolution sees are normalised, as in `Cipher.encrypt`; default:
-        values from 0 to 1. Not for a BlockEmbedding.
+    cipher: what encrypts the images; not one with per_image=True.
+    mean, std: how the images that the model is given are normalised, as in `Cipher.encrypt`; default: values
+        from 0 to 1. Not for a BlockEmbedding.
     stem: the name of the first layer, as in `model.named_modules()`. Default: the model's only
-        BlockEmbedding, else its first nn.Conv2d.
-    example: images to compare on, uint8 [N, C, H, W]. Default: two random ones, of a size that the model
-        says it is for, or else the first of some usual sizes that it runs on. A model that takes more than
-        images cannot be run: protect the part of it that sees them.
+        BlockEmbedding, else its first convolution, else its first nn.Linear.
+    positions: the name of the position embedding, [1, T, D] or [T, D], as in `model.named_parameters()`;
+        default: the only one of that shape with "pos" in its name. Used where blocks move.
+    example: images to compare on, uint8 [N, C, H, W] (videos [N, C, T, H, W] or [N, T, C, H, W], as the model
+        takes them). Default: two random ones, of a size that the model says it is for, or else the first of
+        some usual sizes that it runs on. Where the key depends on the size of images, the example's size is
+        the one that the copy is for. A model that takes more than images cannot be run: protect the part of
+        it that sees them.
 
     The copy hides the key no better than its first layer does: a smooth table or a natural image filter,
     permuted, betrays the permutation (docs/accuracy.md measures that). Raises TypeError or ValueError that
@@ -69,7 +89,7 @@ def protect(
     >>> torch.allclose(locked(cipher.encrypt(x)), model(x), atol=1e-4)
     True
     """
-    return _fold(model, cipher, mean, std, stem, example, inverse=False)
+    return _fold(model, cipher, mean, std, stem, positions, example, inverse=False)
 
 
 def unprotect(
@@ -79,12 +99,15 @@ def unprotect(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     stem: str | None = None,
+    positions: str | None = None,
     example: torch.Tensor | None = None,
 ) -> Model:
     """The inverse of `protect`: a copy of a model for encrypted images that works on plain ones.
 
-    Compared as there. Exact for a BlockEmbedding; for a convolution up to the rounding of products with
-    ratios of `std`. A bias that `protect` added stays.
+    Compared as there. Layers are of the type that they had before, with their values up to the rounding of
+    products with ratios of `std` (exactly, for a BlockEmbedding and look-ups). A bias that `protect` added
+    stays. A BlockConvolution that was trained on is no convolution of the old kernel any more, and stays one,
+    for plain images.
 
     >>> import blockenc
     >>> embedding = blockenc.nn.BlockEmbedding(4, 8)
@@ -94,7 +117,7 @@ def unprotect(
     >>> torch.equal(again(x), model(x))
     True
     """
-    return _fold(model, cipher, mean, std, stem, example, inverse=True)
+    return _fold(model, cipher, mean, std, stem, positions, example, inverse=True)
 
 
 def _fold(
@@ -103,6 +126,7 @@ def _fold(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     stem: str | None,
+    positions: str | None,
     example: torch.Tensor | None,
     *,
     inverse: bool,
@@ -111,42 +135,390 @@ def _fold(
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if not isinstance(cipher, Cipher):
         raise TypeError(f"cipher: expected a blockenc.Cipher, got {type(cipher).__name__}")
+    if cipher.per_image:
+        raise ValueError(
+            "cipher: has per_image=True, so that no two images have the same key, and weights hold one; "
+            "decrypt where images are loaded, or protect with keys for all images"
+        )
     if (mean is None) != (std is None):
         raise ValueError("mean, std: give both or neither")
-    plan = cipher.plan()
     _check_parameters(model)
     result = _copied(model)
-    name = _find(result, stem)
+    handler = unfold if inverse else fold
+    name = _find(result, stem, handler)
     first: Any = result.get_submodule(name)
     _unparametrise(first)
     _check_weights(result, first, name)
-    if isinstance(first, BlockEmbedding):
-        if mean is not None:
-            raise ValueError("mean, std: a BlockEmbedding takes integers; leave them out")
-        _check_embedding(first, plan, inverse)
-        norm = None
-    else:
-        _check_convolution(first, plan)
-        norm = _Normalisation.of(mean, std, plan.channels)
+    if not inverse:
+        _check_channels(first, cipher)
+    norm = None
+    if not isinstance(first, BlockEmbedding):
+        norm = Normalisation.of(mean, std, cipher.scheme.channels)
+    elif mean is not None:
+        raise ValueError("mean, std: a BlockEmbedding takes integers; leave them out")
 
     # Of a container without a forward, such as a ModuleDict, the layer alone can be run.
     alone = type(model).forward is nn.Module.forward
-    original, copied = (model.get_submodule(name), first) if alone else (model, result)
-    inputs, before = _try(original, "" if alone else name, first, plan, norm, example, inverse)
+    original, run_as = (model.get_submodule(name), "") if alone else (model, name)
+    job = _Job(cipher, norm, positions, inverse)
+    trial = _try(original, run_as, first, job, example)
+    if alone and trial.order is not None and original is not model:
+        raise ValueError(
+            f"model: {type(model).__name__} has no forward, and the scheme moves blocks: whether a position "
+            "embedding absorbs that can be seen in a model that runs only"
+        )
     with torch.no_grad():
-        if norm is None:
-            _fold_embedding(first, plan, inverse)
-        else:
-            _fold_convolution(first, plan, _seen(norm, inputs[inverse], before), inverse)
-    after = run(copied, inputs[not inverse], "" if alone else name)
-    error, where = difference(before, after)
-    if not error <= tolerance(before):
+        changed = handler(first, _folding(first, job, trial))
+        changed.train(first.training)
+        result = _replaced(result, first, changed)
+        if trial.order is not None and trial.positions is not None:
+            move(result, trial.positions, trial.order.moves, inverse=inverse)
+    copied = changed if alone else result
+    order = trial.order if inverse else None
+    after = run(copied, trial.inputs[not inverse], run_as, order, trial.order is not None)
+    error, where = difference(trial.before, after)
+    if not error <= tolerance(trial.before):
+        moves = trial.order is not None
         raise ValueError(
             f"model: this key cannot be folded into {name!r} ({type(first).__name__}): the outputs "
             f"{where + ' ' * bool(where)}before and after differ by {error:.1%} of the largest value; that "
             "layer (stem= names it) has to be all that sees the images, and to use its weights as they are"
+            + (NEIGHBOURS if moves else "")
         )
     return result
+
+
+NEIGHBOURS = (
+    ". The scheme moves blocks, which only a model that knows places by an absolute position embedding "
+    "(positions= names it) can absorb; convolutions of tokens, windows, relative and rotary positions need "
+    "neighbours, and an output for each pixel stays scrambled"
+)
+
+
+class _Job(NamedTuple):
+    """What is asked for. norm: None for stems that take integers."""
+
+    cipher: Cipher
+    norm: Normalisation | None
+    positions: str | None
+    inverse: bool
+
+
+class _Trial(NamedTuple):
+    """A run of the model as it was.
+
+    plan, places: what its images are encrypted with, as handlers take it. order: where tokens move.
+    positions: the name of the position embedding. inputs: images, plain and encrypted, as the model takes
+    them.
+    """
+
+    plan: Plan
+    places: np.ndarray | None
+    order: Order | None
+    positions: str | None
+    inputs: tuple[torch.Tensor, torch.Tensor]
+    before: Run
+
+
+def _check_channels(first: nn.Module, cipher: Cipher) -> None:
+    """Before the model is run on images that it does not take."""
+    channels = getattr(first, "in_channels", None)
+    if isinstance(channels, int) and channels != cipher.scheme.channels:
+        raise ValueError(
+            f"cipher: expected images of {channels} channels as in the model's first layer, {first}, "
+            f"got {cipher.scheme.channels}"
+        )
+
+
+def _try(model: nn.Module, name: str, first: nn.Module, job: _Job, example: torch.Tensor | None) -> _Trial:
+    """Runs the model on images: those given, or random ones of a size that it takes."""
+    failures = []
+    candidates = _examples(model, first, job.cipher) if example is None else [_checked(example, job.cipher)]
+    for images in candidates:
+        height, width = images.shape[-2:]
+        passes = job.cipher.plans(height, width)
+        if len(passes) > 1:
+            raise ValueError(
+                "cipher: its scheme takes several passes over an image, which no single layer can absorb: "
+                "ffx before nibbles, or blocks of sizes that do not divide each other"
+            )
+        patch = patch_size(first, passes[0].channels)
+        if not passes[0].is_uniform and patch and (height % patch or width % patch):
+            if example is not None:
+                raise ValueError(
+                    f"example: expected height and width to be multiples of the patches' side {patch}, got "
+                    f"{height} x {width}"
+                )
+            failures.append(f"{height} x {width}: no multiples of {patch}")
+            continue
+        plan, places, order = for_patches(passes[0], first, height, width)
+        inputs = _inputs(images, first, passes[0], job.norm)
+        positions = None
+        if order is not None:
+            positions = find(model, len(order.moves), job.positions)
+            if positions is not None:
+                order = order._replace(prefix=prefix(model, positions, len(order.moves)))
+        try:
+            before = run(model, inputs[job.inverse], name, None if job.inverse else order, order is not None)
+        except Exception as error:
+            if example is not None:
+                raise ValueError(f"example: the model fails on these images: {error}") from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            failures.append(f"{height} x {width}: {reason}")
+            continue
+        if not before.outputs:
+            raise ValueError(
+                f"stem: {name!r} did not run when the model did; name the layer that sees the images first"
+            )
+        if all(output.isfinite().all() for _, output in before.outputs):
+            return _Trial(plan, places, order, positions, inputs, before)
+        failures.append(f"{height} x {width}: not finite")
+    raise ValueError(
+        "example: give images that the model runs on, uint8 [N, C, H, W], so that its outputs can be "
+        f"compared; it did not run on random ones ({'; '.join(failures)})"
+    )
+
+
+def for_patches(
+    plan: Plan, first: nn.Module, height: int, width: int
+) -> tuple[Plan, np.ndarray | None, Order | None]:
+    """A plan as handlers take it; the variant of each place, where there are several; where patches move."""
+    patch = patch_size(first, plan.channels)
+    if plan.is_uniform:
+        embedding = isinstance(first, BlockEmbedding) and first.block_size % plan.block_size == 0
+        return lifted(plan, first.block_size, None) if embedding else plan, None, None  # type: ignore
+    if patch is None:
+        raise ValueError(
+            f"cipher: its scheme moves blocks, or has a key for each, and the model's first layer, {first}, "
+            "looks across patches: it needs neighbours; only a patch embedding (kernel = stride, no padding) "
+            "can absorb such a scheme"
+        )
+    plan = _at_patch_size(plan, patch, height // patch, width // patch)
+    assert plan.moves is not None
+    assert plan.variant is not None
+    moves, variant = plan.moves[0], plan.variant[0]
+    order = None
+    if (moves != np.arange(len(moves))).any():
+        order = Order(torch.from_numpy(moves.astype(np.int64)), 0)
+    rows, columns = height // patch, width // patch
+    places = variant.astype(np.int64).reshape(rows, columns) if plan.variants > 1 else None
+    return dataclasses.replace(plan, grid=None, moves=None, variant=None), places, order
+
+
+def _at_patch_size(plan: Plan, patch: int, rows: int, columns: int) -> Plan:
+    """A plan of blocks with a grid, as one of patches."""
+    mismatch = ValueError(
+        f"cipher: its scheme moves values in blocks of {plan.block_size} x {plan.block_size} across the "
+        f"model's patches of {patch} x {patch}, which no model can absorb; give it blocks of {patch}"
+    )
+    if plan.block_size == patch:
+        return plan
+    if plan.block_size % patch == 0:
+        try:
+            return refined(plan, patch, rows, columns)
+        except ValueError:
+            raise mismatch from None
+    assert plan.moves is not None
+    if patch % plan.block_size or not _stays(plan.moves[0], patch // plan.block_size, columns):
+        raise mismatch
+    return lifted(plan, patch, (rows, columns))
+
+
+def _stays(moves: np.ndarray, across: int, columns: int) -> bool:
+    """Whether blocks stay in the patch of across x across blocks in which they are."""
+
+    def patch_of(block: np.ndarray) -> np.ndarray:
+        row, column = np.divmod(block, across * columns)
+        return row // across * columns + column // across  # type: ignore[no-any-return]
+
+    return bool((patch_of(moves) == patch_of(np.arange(len(moves)))).all())
+
+
+def _folding(first: nn.Module, job: _Job, trial: _Trial) -> Folding:
+    if job.norm is None:
+        norm, layout = Normalisation.of(None, None, trial.plan.channels), "chw"
+    else:
+        x, channels = trial.inputs[job.inverse], trial.plan.channels
+        seen, layout = seen_as(first, x, trial.before.seen, channels)
+        norm = _through(job.norm, *seen)
+    values = Values.of(trial.plan, norm)
+    return Folding(trial.plan, norm, values, trial.before.seen, layout, trial.places)
+
+
+def seen_as(
+    first: nn.Module, x: torch.Tensor, seen: torch.Tensor | None, channels: int
+) -> tuple[tuple[torch.Tensor, torch.Tensor], str]:
+    """What the stem saw of the images that the model was given: both as [C, values]; and the order of the
+    values of vectors."""
+    given = _by_channel(x.double().cpu(), channels)
+    ours = given, given
+    if seen is None:
+        return ours, "chw"
+    seen = seen.double().cpu()
+    patch = patch_size(first, channels)
+    if isinstance(first, nn.Linear) and patch is not None and x.dim() == 4:
+        if seen.numel() != x.numel():
+            return ours, "chw"
+        vectors = to_vectors(x.double().cpu(), patch)  # hwc
+        as_hwc = vectors.reshape(-1, channels).T
+        found = {
+            "hwc": seen.reshape(-1, channels).T,
+            "chw": seen.reshape(-1, channels, patch * patch).transpose(0, 1).flatten(1),
+        }
+        plain = {
+            "hwc": as_hwc,
+            "chw": vectors.reshape(-1, patch * patch, channels).permute(2, 0, 1).flatten(1),
+        }
+        layout = min(found, key=lambda name: _residual(plain[name], found[name]))
+        return (plain[layout], found[layout]), layout
+    values = _by_channel(seen, channels) if seen.dim() in (4, 5) else given
+    return (given, values), "chw"
+
+
+def _by_channel(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """[C, values] of images [N, C, H, W], or of videos [N, C, T, H, W] or [N, T, C, H, W], frame by frame."""
+    frames = x if x.dim() == 4 else _frames(x, channels)
+    return frames.transpose(0, 1).flatten(1)
+
+
+def _frames(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """Videos as images [N * T, C, H, W]."""
+    return (x.transpose(1, 2) if x.shape[1] == channels else x).flatten(0, 1)
+
+
+def _fit(z: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gain and offset of each channel by which z becomes s, in the sense of least squares."""
+    z_mean, s_mean = z.mean(1, keepdim=True), s.mean(1, keepdim=True)
+    gain = ((z - z_mean) * (s - s_mean)).sum(1) / (z - z_mean).square().sum(1)
+    return gain, s_mean[:, 0] - gain * z_mean[:, 0]
+
+
+def _residual(z: torch.Tensor, s: torch.Tensor) -> float:
+    gain, offset = _fit(z, s)
+    return float((z * gain[:, None] + offset[:, None] - s).square().mean())
+
+
+def _through(norm: Normalisation, given: torch.Tensor, seen: torch.Tensor) -> Normalisation:
+    """How the images that reach the stem are normalised: by `norm`, and by what comes before it."""
+    if seen.shape != given.shape or torch.equal(seen, given):
+        return norm  # where it sees something else altogether, the comparison will tell
+    gain, offset = (numbers.numpy() for numbers in _fit(given, seen))
+    if not gain.all():
+        return norm
+    return Normalisation(norm.mean - norm.std * offset / gain, norm.std / gain)
+
+
+def _checked(example: torch.Tensor, cipher: Cipher) -> torch.Tensor:
+    if not isinstance(example, torch.Tensor) or example.dtype != torch.uint8 or example.dim() not in (4, 5):
+        got = (
+            f"{list(example.shape)} of {example.dtype}"
+            if isinstance(example, torch.Tensor)
+            else type(example)
+        )
+        raise TypeError(
+            "example: expected a uint8 tensor [N, C, H, W] of plain images (or of videos, [N, C, T, H, W] or "
+            f"[N, T, C, H, W]), got {got}"
+        )
+    side, channels = cipher.scheme.side, cipher.scheme.channels
+    height, width = example.shape[-2:]
+    if (
+        channels not in example.shape[1 : example.dim() - 2]
+        or height % side
+        or width % side
+        or not example.numel()
+    ):
+        raise ValueError(
+            f"example: expected {channels} channels, and height and width multiples of {side}, "
+            f"got {list(example.shape)}"
+        )
+    return example.cpu()
+
+
+USUAL_SIDES = (32, 64, 224, 96, 128, 256, 384, 512)
+
+
+def _examples(model: nn.Module, first: Any, cipher: Cipher) -> Iterator[torch.Tensor]:
+    """Two random images of each size that the model may be for.
+
+    Their channels differ in brightness and contrast, so that a layer that measures images, such as
+    nn.InstanceNorm2d, does not see the same in both.
+    """
+    named = [getattr(module, name, None) for module in model.modules() for name in ("image_size", "img_size")]
+    side, channels = cipher.scheme.side, cipher.scheme.channels
+    kernel = patch_size(first, channels) or getattr(first, "kernel_size", (1,))[-1]
+    sizes: dict[tuple[int, int], None] = {}
+    for size in (*named, *USUAL_SIDES):
+        pair = (size, size) if isinstance(size, int) else size
+        if isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(side, int) for side in pair):
+            height, width = (-(-max(kernel, pixels) // side) * side for pixels in pair)
+            sizes[height, width] = None
+    generator = np.random.default_rng(0)
+    for height, width in sizes:
+        dark, bright = generator.integers((0, 128), (64, 256), (2, channels, 2)).transpose(2, 0, 1)
+        noise = generator.random((height, width, 2, channels))
+        images = (dark + noise * (bright - dark)).transpose(2, 3, 0, 1)
+        yield torch.from_numpy(np.ascontiguousarray(images, np.uint8))
+
+
+def _inputs(
+    images: torch.Tensor, first: nn.Module, plan: Plan, norm: Normalisation | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images, plain and encrypted, as the model takes them."""
+    decimal = plan.out_values == DECIMAL_VALUES
+    like = next(first.parameters())
+    frames = images if images.dim() == 4 else _frames(images, plan.channels)
+    encrypted = aten.transform(frames, plan, torch.uint16 if decimal else torch.uint8)
+    if norm is None:
+        return images.to(like.device), encrypted.to(like.device)
+    both = []
+    for x, scale in ((frames, plan.in_scale), (encrypted, plan.out_scale)):
+        z = norm.apply(x, scale).to(like.device, like.dtype)
+        if images.dim() == 5:
+            z = z.unflatten(0, (len(images), -1))
+            z = z.transpose(1, 2) if images.shape[1] == plan.channels else z
+        both.append(z)
+    return both[0], both[1]
+
+
+def _find(model: nn.Module, name: str | None, handler: Any) -> str:
+    """The name of the first layer."""
+    modules = dict(model.named_modules())
+    if name is not None:
+        if name not in modules:
+            raise ValueError(f"stem: the model has no module called {name!r}")
+        if not is_stem(modules[name], handler):
+            raise TypeError(
+                "stem: expected a layer that a key can be folded into (BlockEmbedding, nn.Conv2d, nn.Conv3d, "
+                f"nn.Linear, or one with a handler), {name!r} is {type(modules[name]).__name__}"
+            )
+        return name
+    tables = [name for name, module in modules.items() if isinstance(module, BlockEmbedding)]
+    if len(tables) > 1:
+        raise ValueError(f"model: has {len(tables)} BlockEmbeddings; name the first layer with stem=")
+    stems = [name for name, module in modules.items() if is_stem(module, handler)]
+    # Linear layers are everywhere: one is a stem only where nothing else is.
+    others = [name for name in stems if not isinstance(modules[name], nn.Linear) or _looks_up(modules[name])]
+    found = tables or others or stems
+    if not found:
+        raise ValueError(
+            "model: has no layer that a key can be folded into: no BlockEmbedding, convolution or nn.Linear"
+        )
+    return str(found[0])
+
+
+def _looks_up(module: nn.Module) -> bool:
+    return isinstance(module, patches.LookUpLinear)
+
+
+def _replaced(model: Model, first: nn.Module, by: nn.Module) -> Model:
+    """The model with another first layer, wherever it is named."""
+    if model is first:
+        return by  # type: ignore[return-value]
+    for module in model.modules():
+        for child, value in module._modules.items():
+            if value is first:
+                module._modules[child] = by
+    return model
 
 
 def _check_parameters(model: nn.Module) -> None:
@@ -201,288 +573,3 @@ def _check_weights(model: nn.Module, first: nn.Module, name: str) -> None:
                     f"model: the {own} of its first layer, {name!r}, is also that of {other!r}; a key cannot "
                     "be folded into one of the two"
                 )
-
-
-def _try(
-    model: nn.Module,
-    name: str,
-    first: BlockEmbedding | nn.Conv2d,
-    plan: Plan,
-    norm: _Normalisation | None,
-    example: torch.Tensor | None,
-    inverse: bool,
-) -> tuple[tuple[torch.Tensor, torch.Tensor], Run]:
-    """Images, plain and encrypted, that the model runs on, and what it made of its kind of them."""
-    failures = []
-    for images in _examples(model, first, plan) if example is None else [_checked(example, plan)]:
-        inputs = _inputs(images, first, plan, norm)
-        try:
-            before = run(model, inputs[inverse], name)
-        except Exception as error:
-            if example is not None:
-                raise ValueError(f"example: the model fails on these images: {error}") from error
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            failures.append(f"{images.shape[2]} x {images.shape[3]}: {reason}")
-            continue
-        if not before.outputs:
-            raise ValueError(
-                f"stem: {name!r} did not run when the model did; name the layer that sees the images first"
-            )
-        if all(output.isfinite().all() for _, output in before.outputs):
-            return inputs, before
-        failures.append(f"{images.shape[2]} x {images.shape[3]}: not finite")
-    raise ValueError(
-        "example: give images that the model runs on, uint8 [N, C, H, W], so that its outputs can be "
-        f"compared; it did not run on random ones ({'; '.join(failures)})"
-    )
-
-
-def _checked(example: torch.Tensor, plan: Plan) -> torch.Tensor:
-    if not isinstance(example, torch.Tensor) or example.dtype != torch.uint8 or example.dim() != 4:
-        got = (
-            f"{list(example.shape)} of {example.dtype}"
-            if isinstance(example, torch.Tensor)
-            else type(example)
-        )
-        raise TypeError(f"example: expected a uint8 tensor [N, C, H, W] of plain images, got {got}")
-    M = plan.block_size
-    if (
-        example.shape[1] != plan.channels
-        or example.shape[2] % M
-        or example.shape[3] % M
-        or not example.numel()
-    ):
-        raise ValueError(
-            f"example: expected {plan.channels} channels, and height and width multiples of {M}, "
-            f"got {list(example.shape)}"
-        )
-    return example.cpu()
-
-
-USUAL_SIDES = (32, 64, 224, 96, 128, 256, 384, 512)
-
-
-def _examples(model: nn.Module, first: BlockEmbedding | nn.Conv2d, plan: Plan) -> Iterator[torch.Tensor]:
-    """Two random images of each size that the model may be for.
-
-    Their channels differ in brightness and contrast, so that a layer that measures images, such as
-    nn.InstanceNorm2d, does not see the same in both.
-    """
-    named = [getattr(module, name, None) for module in model.modules() for name in ("image_size", "img_size")]
-    kernel = first.kernel_size[0] if isinstance(first, nn.Conv2d) else first.block_size
-    sizes: dict[tuple[int, int], None] = {}
-    for size in (*named, *USUAL_SIDES):
-        pair = (size, size) if isinstance(size, int) else size
-        if isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(side, int) for side in pair):
-            height, width = (max(kernel, -(-side // plan.block_size) * plan.block_size) for side in pair)
-            sizes[height, width] = None
-    generator = np.random.default_rng(0)
-    for height, width in sizes:
-        dark, bright = generator.integers((0, 128), (64, 256), (2, plan.channels, 2)).transpose(2, 0, 1)
-        noise = generator.random((height, width, 2, plan.channels))
-        images = (dark + noise * (bright - dark)).transpose(2, 3, 0, 1)
-        yield torch.from_numpy(np.ascontiguousarray(images, np.uint8))
-
-
-def _inputs(
-    images: torch.Tensor, first: BlockEmbedding | nn.Conv2d, plan: Plan, norm: _Normalisation | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images, plain and encrypted, as the model takes them."""
-    if norm is None:
-        table: Any = first.table
-        integers = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
-        return images.to(table.device), aten.transform(images, plan, integers).to(table.device)
-    weight: Any = first.weight
-    mean, std = (torch.from_numpy(values)[:, None, None] for values in norm)
-    plain, encrypted = (
-        ((x.double() / 255 - mean) / std).to(weight.device, weight.dtype)
-        for x in (images, aten.transform(images, plan, torch.uint8))
-    )
-    return plain, encrypted
-
-
-def _seen(norm: _Normalisation, x: torch.Tensor, before: Run) -> _Normalisation:
-    """How the images that reach the convolution are normalised: by `norm`, and by what comes before it."""
-    seen = before.seen
-    if seen is None or seen.shape != x.shape or torch.equal(seen, x):
-        return norm  # where it sees something else altogether, the comparison will tell
-    dims = (0, 2, 3)
-    z, s = x.double(), seen.to(x.device).double()
-    z_mean, s_mean = z.mean(dims, keepdim=True), s.mean(dims, keepdim=True)
-    a = ((z - z_mean) * (s - s_mean)).sum(dims) / (z - z_mean).square().sum(dims)
-    b = s_mean.flatten() - a * z_mean.flatten()
-    gain, offset = a.cpu().numpy(), b.cpu().numpy()
-    if not gain.all():
-        return norm
-    return _Normalisation(norm.mean - norm.std * offset / gain, norm.std / gain)
-
-
-def _find(model: nn.Module, name: str | None) -> str:
-    """The name of the first layer."""
-    modules = dict(model.named_modules())
-    if name is not None:
-        if name not in modules:
-            raise ValueError(f"stem: the model has no module called {name!r}")
-        if not isinstance(modules[name], (BlockEmbedding, nn.Conv2d)):
-            raise TypeError(
-                f"stem: expected a BlockEmbedding or nn.Conv2d, {name!r} is {type(modules[name]).__name__}"
-            )
-        return name
-    embeddings = [name for name, module in modules.items() if isinstance(module, BlockEmbedding)]
-    if len(embeddings) > 1:
-        raise ValueError(f"model: has {len(embeddings)} BlockEmbeddings; name the first layer with stem=")
-    found = embeddings or [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-    if not found:
-        raise ValueError("model: has neither a BlockEmbedding nor an nn.Conv2d to fold the key into")
-    return str(found[0])
-
-
-def _check_size(what: str, block_size: int, channels: int, plan: Plan) -> None:
-    if (block_size, channels) != (plan.block_size, plan.channels):
-        raise ValueError(
-            f"cipher: expected blocks of {block_size} x {block_size} x {channels} as in {what}, "
-            f"got {plan.block_size} x {plan.block_size} x {plan.channels}"
-        )
-
-
-def _check_embedding(module: BlockEmbedding, plan: Plan, inverse: bool) -> None:
-    if plan.nibbles:
-        raise ValueError("cipher: its scheme moves or negates nibbles, which no stem can absorb")
-    _check_size("the BlockEmbedding", module.block_size, module.channels, plan)
-    values = plan.out_values if inverse else plan.in_values
-    if module.values != values:
-        raise ValueError(f"model: expected a BlockEmbedding of {values} values, got {module.values}")
-
-
-def _fold_embedding(module: BlockEmbedding, plan: Plan, inverse: bool) -> None:
-    table, device = module.table, module.table.device
-    source = torch.from_numpy(plan.source[0]).long().to(device)
-    # Row (p, T_p(v)) of the protected table is row (source[p], v) of the plain one.
-    becomes = torch.from_numpy(plan.substitutions()).to(device)
-    place = torch.arange(plan.length, device=device)[:, None]
-    if inverse:
-        new = torch.empty_like(table[:, : plan.in_values])
-        new[source] = table[place, becomes]
-    else:  # values that no image has after decimal encryption have rows of zeros
-        new = table.new_zeros(plan.length, plan.out_values, table.shape[2])
-        new[place, becomes] = table[source]
-    module.values = new.shape[1]
-    module.table = nn.Parameter(new, requires_grad=table.requires_grad)
-    if module.weight is not None:
-        moved = torch.empty_like(module.weight)
-        if inverse:
-            moved[:, source] = module.weight
-        else:
-            moved = module.weight[:, source]
-        module.weight.copy_(moved)
-
-
-class _Normalisation(NamedTuple):
-    """float64 [C] each."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    @classmethod
-    def of(cls, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> _Normalisation:
-        if mean is None or std is None:
-            return cls(np.zeros(channels), np.ones(channels))
-        found = cls(np.asarray(mean, np.float64), np.asarray(std, np.float64))
-        if found.mean.shape != (channels,) or found.std.shape != (channels,) or not found.std.all():
-            raise ValueError(f"mean, std: expected {channels} numbers each, std not 0, got {mean!r}, {std!r}")
-        return found
-
-
-def _padding(module: nn.Conv2d) -> tuple[int, ...] | str:
-    return (0, 0) if module.padding == "valid" else module.padding
-
-
-def _check_convolution(module: nn.Conv2d, plan: Plan) -> None:
-    M = plan.block_size
-    kernel, stride, padding = module.kernel_size, module.stride, _padding(module)
-    whole = all(k % M == 0 for k in kernel) and kernel[0] == kernel[1] and stride == (M, M)
-    if (
-        not whole
-        or isinstance(padding, str)
-        or any(p % M for p in padding)
-        or module.dilation != (1, 1)
-        or module.groups != 1
-    ):
-        raise ValueError(
-            f"model: its first layer has to look at whole blocks of {M} x {M}: a BlockEmbedding, or an "
-            f"nn.Conv2d of stride {M} and kernel {M} (or a multiple), not {module}"
-        )
-    if any(padding) and module.padding_mode not in ("zeros", "circular"):
-        raise ValueError(
-            f"model: its first layer pads by {module.padding_mode!r}, which repeats pixels that encryption "
-            "has moved; only zeros, and whole blocks (circular), can be absorbed"
-        )
-    _check_size("the convolution", M, module.in_channels, plan)
-    if plan.nibbles:
-        raise ValueError("cipher: its scheme moves or negates nibbles, which no stem can absorb")
-    if plan.quantises:
-        raise ValueError("cipher: its scheme has an ffx step, which only a BlockEmbedding can absorb")
-
-
-def _fold_convolution(module: nn.Conv2d, plan: Plan, norm: _Normalisation, inverse: bool) -> None:
-    # With u a value in [0, 1]: position p of an encrypted block holds u or 1 - u of position source[p], and
-    # the model sees (u - mean)/std of either. So its plain input is scale * encrypted input + shift.
-    channel, c = np.arange(plan.length) % plan.channels, plan.source[0] % plan.channels
-    flipped = plan.flips[0] % 2 == 1
-    sign = np.where(flipped, -1.0, 1.0)
-    scale = sign * norm.std[channel] / norm.std[c]
-    shift = (sign * norm.mean[channel] + flipped - norm.mean[c]) / norm.std[c]
-    zeros = any(_padding(module)) and module.padding_mode == "zeros"
-    if zeros and shift.any():
-        raise ValueError(
-            "mean, std: a padded convolution needs a mean of 0.5 and one std for all channels, so that the "
-            "padding's 0 stays what it is"
-        )
-    device = module.weight.device
-    weight = module.weight.double()
-    by_position = torch.from_numpy(scale).to(device)
-    if inverse:
-        weight = _moved(_scaled(weight, 1 / by_position, plan), plan, inverse)
-        plain = weight
-    else:
-        plain = weight
-        weight = _scaled(_moved(weight, plan, inverse), by_position, plan)
-    if shift.any():
-        of_source = np.empty_like(shift)
-        of_source[plan.source[0]] = shift
-        offset = _scaled(plain, torch.from_numpy(of_source).to(device), plan).sum((1, 2, 3))
-        if module.bias is None:
-            module.bias = nn.Parameter(torch.zeros_like(module.weight[:, 0, 0, 0]))
-        module.bias.copy_(module.bias.double() + (-offset if inverse else offset))
-    module.weight.copy_(weight)
-
-
-def _blocks(weight: torch.Tensor, M: int) -> torch.Tensor:
-    """A kernel [D, C, a*M, b*M] as [D, a, b, M, M, C]: positions last."""
-    d, channels, height, width = weight.shape
-    return weight.reshape(d, channels, height // M, M, width // M, M).permute(0, 2, 4, 3, 5, 1)
-
-
-def _kernel(blocks: torch.Tensor) -> torch.Tensor:
-    """The inverse of _blocks."""
-    d, a, b, M, _, channels = blocks.shape
-    return blocks.permute(0, 5, 1, 3, 2, 4).reshape(d, channels, a * M, b * M)
-
-
-def _moved(weight: torch.Tensor, plan: Plan, inverse: bool) -> torch.Tensor:
-    """A kernel with what it had for position source[p] at position p, or the other way round."""
-    blocks = _blocks(weight, plan.block_size)
-    positions = blocks.flatten(3)
-    source = torch.from_numpy(plan.source[0]).long().to(weight.device)
-    if inverse:
-        moved = torch.empty_like(positions)
-        moved[..., source] = positions
-    else:
-        moved = positions[..., source]
-    return _kernel(moved.view(blocks.shape))
-
-
-def _scaled(weight: torch.Tensor, factors: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """A kernel times one factor a position."""
-    blocks = _blocks(weight, plan.block_size)
-    return _kernel((blocks.flatten(3) * factors).view(blocks.shape))

@@ -1,7 +1,20 @@
 """Modules for models: encryption as a first layer, stems that absorb a key, and `protect`."""
 
-from blockenc.folding.stems import protect, unprotect
+from typing import TYPE_CHECKING, Any
+
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.nn.encrypt import Encrypt
 
+if TYPE_CHECKING:
+    from blockenc.folding.stems import protect, unprotect
+
 __all__ = ["BlockEmbedding", "Encrypt", "protect", "unprotect"]
+
+
+def __getattr__(name: str) -> Any:
+    # When asked for: blockenc.folding is made of modules of this package, and may be what is imported first.
+    if name not in ("protect", "unprotect"):
+        raise AttributeError(f"module 'blockenc.nn' has no attribute {name!r}")
+    from blockenc.folding import stems
+
+    return getattr(stems, name)

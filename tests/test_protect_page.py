@@ -1,0 +1,42 @@
+"""docs/protect.md: its Python blocks run, and its table is that of the recorded results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+
+from benchmarks.protect import page, study
+
+
+def test_blocks() -> None:
+    namespace: dict = {"__name__": "docs"}
+    blocks = re.findall(r"```python\n(.*?)```", page.PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/protect.md", "exec"), namespace)
+
+
+def test_the_page_shows_the_recorded_results() -> None:
+    results = json.loads(page.RESULTS.read_text())
+    text = page.PAGE.read_text()
+    assert page.fill(text, results) == text, "run python -m benchmarks.protect.page"
+    assert [(row["model"], row["name"]) for row in results["rows"]] == [
+        (case.model, case.name) for case in study.CASES
+    ]
+    changed = copy.deepcopy(results)
+    changed["rows"][-1]["seconds"]["folded"] *= 2
+    assert page.fill(text, changed) != text
+
+
+def test_a_row_is_what_the_page_is_made_of() -> None:
+    pytest.importorskip("torchvision")
+    row = study.measure(study.CASES[1], batch=1, repeats=1)
+    assert row["largest difference"] < 1e-5
+    layers = row["first layer"]
+    # A 3x3 kernel of stride 1 at 32 x 32; the kernel of its blocks of 4 is 12 x 12, for 16 times the outputs.
+    assert layers["plain"]["multiply-adds"] == 32 * 32 * 64 * 3 * 9
+    assert layers["folded"]["multiply-adds"] == 8 * 8 * 16 * 64 * 3 * 144
+    assert set(row["seconds"]) == {"plain", "folded", "decrypting"}
