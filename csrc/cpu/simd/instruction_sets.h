@@ -1,5 +1,5 @@
 // The instruction sets that the vector kernel is compiled for, the fastest first. To add one: write a file
-// with its `Vector` (columns-inl.h says what that needs) and add a row here.
+// with its `Vector` (kernels-inl.h says what that needs) and add a row here.
 
 #pragma once
 
