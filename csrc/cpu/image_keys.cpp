@@ -7,7 +7,8 @@
 namespace blockenc {
 namespace {
 
-// Where every image has a key of its own and no block moves: a kernel for uniform plans for each image.
+// Where every image has a key of its own and no block moves: a kernel for uniform plans for each image, whose
+// units are block rows.
 class KeyKernel : public Kernel {
  public:
   KeyKernel(const Level& level, const Plan& plan, Type in, Type out, Layout layout)
@@ -35,8 +36,8 @@ class KeyKernel : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<const Kernel> make_kernel(const Level& level, const Plan& plan, Type in, Type out,
-                                          Layout layout) {
+std::unique_ptr<const Kernel> kernel_for(const Level& level, const Plan& plan, Type in, Type out,
+                                         Layout layout) {
   if (KeyKernel::takes(plan)) return std::make_unique<KeyKernel>(level, plan, in, out, layout);
   return level.make(plan, in, out, layout);
 }

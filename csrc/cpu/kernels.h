@@ -32,9 +32,10 @@ struct Level {
   std::unique_ptr<const Kernel> (*make)(const Plan& plan, Type in, Type out, Layout layout);
 };
 
-// The kernel for a plan: that of image_keys.cpp if every image has a key of its own, else the level's.
-std::unique_ptr<const Kernel> make_kernel(const Level& level, const Plan& plan, Type in, Type out,
-                                          Layout layout);
+// The kernel for a plan: that of image_keys.cpp if every image has a key of its own and no block moves, for
+// which levels have none; else the level's.
+std::unique_ptr<const Kernel> kernel_for(const Level& level, const Plan& plan, Type in, Type out,
+                                         Layout layout);
 
 std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout = Layout::any);
 #define BLOCKENC_DECLARE(name, supported) \

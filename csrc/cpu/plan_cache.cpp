@@ -69,7 +69,7 @@ struct Entry {
       const auto found = kernels.find(key);
       if (found != kernels.end()) return found->second;
     }
-    std::shared_ptr<const Kernel> made = make_kernel(level, plan, job.in_type, job.out_type, layout);
+    std::shared_ptr<const Kernel> made = kernel_for(level, plan, job.in_type, job.out_type, layout);
     const std::lock_guard<std::mutex> lock(state_lock());
     return kernels.emplace(key, std::move(made)).first->second;
   }

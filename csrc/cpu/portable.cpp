@@ -1,11 +1,38 @@
-// The kernel in standard C++: every value type, layout and size, one value at a time.
+// The kernel in standard C++: every value type, layout and size, one value at a time. Only masks are applied
+// eight bytes at a time.
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "../values.h"
 #include "kernels.h"
+
+namespace blockenc {
+namespace {
+
+// As much of a `Vector` as masks-inl.h needs.
+struct Vector {
+  using type = uint64_t;
+  static constexpr int bytes = 8, max_part_bytes = 16;
+  static constexpr bool has_stream = false;
+  static type load(const void* from) {
+    type x;
+    std::memcpy(&x, from, bytes);
+    return x;
+  }
+  static void store(void* to, type x) { std::memcpy(to, &x, bytes); }
+  static void stream(void* to, type x) { store(to, x); }
+  static void fence() {}
+  static void prefetch(const void*) {}
+  static type exclusive_or(type a, type b) { return a ^ b; }
+};
+
+}  // namespace
+}  // namespace blockenc
+
 #include "simd/floats-inl.h"
+#include "simd/masks-inl.h"
 
 namespace blockenc {
 namespace {
@@ -161,8 +188,12 @@ class PortableKernel : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout) {
+std::unique_ptr<const Kernel> make_portable(const Plan& plan, Type in, Type out, Layout layout) {
   std::unique_ptr<const Kernel> kernel;
+  if (!plan.is_uniform() && in == Type::u8 && out == Type::u8 && layout != Layout::any) {
+    kernel = MaskKernel::make(plan, layout == Layout::planar);
+    if (kernel) return kernel;
+  }
   with_types(in, out, [&](auto in_type, auto out_type) {
     kernel = std::make_unique<PortableKernel<decltype(in_type), decltype(out_type)>>(plan);
   });

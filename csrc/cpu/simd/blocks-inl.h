@@ -25,6 +25,7 @@ namespace blockenc {
 namespace {
 
 constexpr int64_t kMaxBlockChunkBytes = 16 * 1024;
+
 // Whether every block stays where it is.
 inline bool is_still(const Plan& plan) {
   const int64_t blocks = plan.blocks();
@@ -34,7 +35,7 @@ inline bool is_still(const Plan& plan) {
   return true;
 }
 
-// Whether the values of blocks are only moved and flipped.
+// Whether any position has a substitution table, so that values are not only moved and flipped.
 inline bool substitutes(const Plan& plan) {
   return std::any_of(plan.table_of, plan.table_of + plan.positions(), [](uint16_t t) { return t != 0; });
 }
@@ -177,8 +178,9 @@ class BlockKernel : public Kernel {
     work->prefetches.clear();
     const char* const ahead = static_cast<const char*>(job.in) + next.image * job.in_stride[0] +
                               next.row * m * chunks.in.row + chunk.begin * block_bytes;
-    each_run(chunks.in, chunks.in, bytes, next.rows,
-             [&](int64_t offset, int64_t, int64_t n) { work->prefetches.add(ahead + offset, n); });
+    for (int c = 0; c < planes_.count; ++c) {
+      work->prefetches.add_rows(ahead + c * chunks.in.plane, chunks.in.row, next.rows * m, bytes);
+    }
     work->prefetches.set_steps(blocks / step_blocks + 1);
     work->writes.set_steps(blocks / step_blocks + 1);
     const Traffic traffic{work->prefetches, work->writes};
@@ -200,23 +202,11 @@ class BlockKernel : public Kernel {
     work->writes.finish();
     work->writes.clear();
     if (!chunks.stream) return;
-    each_run(pitch, chunks.out, bytes, chunk.rows, [&](int64_t from, int64_t to, int64_t n) {
-      work->writes.add(out + to, work->staging + from, n);
-    });
-    std::swap(work->staging, work->last_staging);
-  }
-
-  // Calls f(offset, offset, bytes) for what lies together in some block rows, by two pitches. bytes: of a
-  // pixel row.
-  template <class F>
-  void each_run(const Pitch& a, const Pitch& b, int64_t bytes, int64_t block_rows, F&& f) const {
-    const bool gapless = block_rows > 0 && a.row == bytes && b.row == bytes;
-    const int64_t rows = block_rows * planes_.m;
     for (int c = 0; c < planes_.count; ++c) {
-      for (int64_t row = 0; row < (gapless ? 1 : rows); ++row) {
-        f(c * a.plane + row * a.row, c * b.plane + row * b.row, gapless ? rows * bytes : bytes);
-      }
+      work->writes.add_rows(out + c * chunks.out.plane, chunks.out.row, work->staging + c * pitch.plane,
+                            pitch.row, chunk.rows * m, bytes);
     }
+    std::swap(work->staging, work->last_staging);
   }
 
   const Plan& plan_;

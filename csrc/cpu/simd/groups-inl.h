@@ -23,6 +23,7 @@ namespace {
 
 constexpr int64_t kMaxSlabBytes = 192 * 1024;     // of the input or the output, whichever is larger
 constexpr int64_t kMaxMappedPositions = 1 << 20;  // of all variants, each of which takes some 20 bytes
+constexpr int kMinPartBytes = 2;                  // of a block in a vector: single bytes are not worth it
 
 template <class In, class Out, class Map = MapOf<In, Out>>
 class GroupKernel : public Kernel {
@@ -32,16 +33,15 @@ class GroupKernel : public Kernel {
  public:
   // Null if it is not for this plan.
   static std::unique_ptr<const Kernel> make(const Plan& plan, bool planar) {
-    if (plan.grid_rows == 0 || plan.positions() > kMaxMappedPositions) return nullptr;
-    auto kernel = std::make_unique<GroupKernel>(plan, planar);
-    // The smallest parts that load_lane takes from memory.
-    if (kernel->in_.columns * in_bytes < 2 || kernel->out_.columns * out_bytes < 2) return nullptr;
-    return kernel;
+    if (plan.positions() > kMaxMappedPositions) return nullptr;
+    const BlockLayout in(plan, in_bytes, planar, true), out(plan, out_bytes, planar, true);
+    if (in.columns * in_bytes < kMinPartBytes || out.columns * out_bytes < kMinPartBytes) return nullptr;
+    return std::make_unique<GroupKernel>(plan, in, out);
   }
 
-  GroupKernel(const Plan& plan, bool planar)
+  GroupKernel(const Plan& plan, const BlockLayout& in, const BlockLayout& out)
       : plan_(plan),
-        blocks_(BlockLayout(plan, in_bytes, planar, true), BlockLayout(plan, out_bytes, planar, true)),
+        blocks_(in, out),
         still_(is_still(plan)),
         portable_(make_portable(plan, In::type, Out::type)) {
     variants_.reserve(plan.variants);
@@ -188,9 +188,7 @@ class GroupKernel : public Kernel {
         for (int64_t begin = next.first_block, end; begin < next.end_block; begin = end) {
           end = std::min((begin / columns + 1) * columns, next.end_block);
           const char* at = from + channel * job.in_stride[1] * in_bytes + work->in_blocks[begin] * in_bytes;
-          for (int row = 0; row < in_.m; ++row) {
-            work->prefetches.add(at + row * row_stride, (end - begin) * in_.row_bytes());
-          }
+          work->prefetches.add_rows(at, row_stride, in_.m, (end - begin) * in_.row_bytes());
         }
       }
     }

@@ -1,6 +1,6 @@
 // Which of the kernels of an instruction set a plan gets.
 //
-// Each file of an instruction set includes this one after it has chosen its target and defined `Vector`:
+// Each file of an instruction set includes this one after it has chosen its target and defined `Vector`, with
 //   type, bytes                 the vector; its size
 //   max_part_bytes              the most that load_parts<n> takes from one place: kLane or 2 * kLane
 //   load, store                 of a whole vector, at any address
@@ -62,7 +62,7 @@ std::unique_ptr<const Kernel> make_kernel(const Plan& plan, Type in, Type out, L
     constexpr bool kBytes = kByteLookups<In, Out>;
     if (plan.flags & kNibbles) {
       if constexpr (kBytes) {
-        if (plan.table_count > 0) return;
+        if (substitutes(plan)) return;
         if (plan.is_uniform()) {
           kernel = std::make_unique<ColumnKernel<In, Out, NibbleMap>>(plan, planar);
         } else {

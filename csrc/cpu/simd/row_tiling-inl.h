@@ -15,7 +15,7 @@
 // a chunk, its staging buffer and that of the chunk before stay in the first-level cache: its misses would
 // have to wait for the same few line fill buffers that the traffic with memory uses.
 //
-// Included by columns-inl.h, after `Vector` is defined.
+// Included by the headers of the kernels, after `Vector` is defined.
 
 #pragma once
 
@@ -247,6 +247,16 @@ class TransferQueue {
     }
   }
 
+  // The same bytes of some pixel rows, by the distances from one to the next on both sides.
+  void add_rows(char* to, int64_t to_stride, const char* from, int64_t from_stride, int64_t rows,
+                int64_t bytes) {
+    if (to_stride == bytes && from_stride == bytes) {
+      if (rows > 0) add(to, from, rows * bytes);
+      return;
+    }
+    for (int64_t row = 0; row < rows; ++row) add(to + row * to_stride, from + row * from_stride, bytes);
+  }
+
   // Calls move(to, from, bytes) for the bytes that are due, once these are enough.
   template <class Move>
   void step(Move&& move) {
@@ -289,7 +299,9 @@ class TransferQueue {
 // The input of the next chunk, to be prefetched into the caches.
 class PrefetchQueue : public TransferQueue {
  public:
-  void add(const char* from, int64_t bytes) { TransferQueue::add(const_cast<char*>(from), from, bytes); }
+  void add_rows(const char* from, int64_t stride, int64_t rows, int64_t bytes) {
+    TransferQueue::add_rows(const_cast<char*>(from), stride, from, stride, rows, bytes);
+  }
   void step() {
     TransferQueue::step([](char*, const char* from, int64_t bytes) {
       for (int64_t k = 0; k < bytes; k += kCacheLine) Vector::prefetch(from + k);
@@ -302,7 +314,7 @@ class WriteQueue : public TransferQueue {
  public:
   bool stream = false;  // past the caches
 
-  using TransferQueue::add;
+  using TransferQueue::add_rows;
   void step() { TransferQueue::step(Write{stream}); }
   void finish() { TransferQueue::finish(Write{stream}); }
 
@@ -403,10 +415,7 @@ struct Chunk {
         const int64_t start = chunking.tiling.first_block(run.tile) * layout.row_bytes();
         const int64_t bytes = chunking.tiling.end_block(run.tile + run.tiles) * layout.row_bytes() - start;
         const char* from = run.in + start + channel * chunking.job.in_stride[1] * layout.item;
-        const bool gapless = row_stride == bytes;
-        for (int row = 0; row < (gapless ? 1 : layout.m); ++row) {
-          prefetches.add(from + row * row_stride, gapless ? layout.m * bytes : bytes);
-        }
+        prefetches.add_rows(from, row_stride, layout.m, bytes);
       }
     }
   }
@@ -461,10 +470,7 @@ struct StagingBuffer {
       for (const TileRun& run : chunk.runs) {
         char* to = run.out + start + channel * chunking.job.out_stride[1] * layout.item;
         const int64_t row_stride = chunking.job.out_stride[2] * layout.item;
-        const bool gapless = row_stride == bytes && pitch == bytes;
-        for (int row = 0; row < (gapless ? 1 : m); ++row) {
-          writes.add(to + row * row_stride, from + row * pitch, gapless ? m * bytes : bytes);
-        }
+        writes.add_rows(to, row_stride, from, pitch, m, bytes);
         from += m * pitch;
       }
     }
