@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from pathlib import Path
 
 
 def replace(text: str, name: str, content: str) -> str:
@@ -11,3 +13,13 @@ def replace(text: str, name: str, content: str) -> str:
     if not place.search(text):
         raise ValueError(f"--page: has no place for the table {name}")
     return place.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
+
+
+def options(program: str, doc: str | None, results: Path, page: Path) -> argparse.Namespace:
+    """What such a program is told: --results, a JSON file or a folder of them, and --page."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}", description=doc, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=results, metavar="PATH")
+    parser.add_argument("--page", type=Path, default=page)
+    return parser.parse_args()

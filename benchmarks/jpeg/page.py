@@ -5,7 +5,6 @@ Between `<!-- jpeg -->` and `<!-- end -->` the page is written anew; the text ar
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 from pathlib import Path
@@ -118,14 +117,7 @@ def fill(text: str, results: Results) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.jpeg.page",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="JSON")
-    parser.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args()
+    options = pages.options("benchmarks.jpeg.page", __doc__, RESULTS, PAGE)
     results = json.loads(options.results.read_text())
     options.page.write_text(fill(options.page.read_text(), results))
     plot(results, options.page.with_name(PLOT))

@@ -5,7 +5,6 @@ Between `<!-- cost -->` and `<!-- end -->` the page is written anew; the text ar
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -40,10 +39,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _times(seconds: dict[str, float] | None) -> str:
-    """Of a row that was not timed: something else ran beside it."""
-    if seconds is None:
-        return "– | – | –"
+def _times(seconds: dict[str, float]) -> str:
     ratios = (f"{seconds[form] / seconds['plain']:.2f} x" for form in ("folded", "decrypting"))
     return " | ".join([f"{1000 * seconds['plain']:.0f}", *ratios])
 
@@ -54,14 +50,7 @@ def fill(text: str, results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.protect.page",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="JSON")
-    parser.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args()
+    options = pages.options("benchmarks.protect.page", __doc__, RESULTS, PAGE)
     results = json.loads(options.results.read_text())
     options.page.write_text(fill(options.page.read_text(), results))
 

@@ -7,7 +7,6 @@ is left alone. The plot beside the page is of the first run, by name, that has t
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,14 +44,7 @@ def with_scaling(runs: Mapping[str, report.Results]) -> report.Results | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed.page",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args()
+    options = pages.options("benchmarks.speed.page", __doc__, RESULTS, PAGE)
     runs = recorded(options.results)
     options.page.write_text(fill(options.page.read_text(), runs))
     if plotted := with_scaling(runs):
