@@ -19,10 +19,7 @@ def _(stem: BlockEmbedding, channels: int) -> int | None:
 def _(stem: BlockEmbedding, folding: Folding) -> nn.Module:
     plan = folding.plan
     _check(stem, folding, plan.in_values)
-    table, source = stem.table, _source(stem, plan)
-    # Row (p, T_p(v)) of the protected table is row (source[p], v) of the plain one.
-    becomes = torch.from_numpy(plan.substitutions()).to(table.device)
-    place = torch.arange(plan.length, device=table.device)[:, None]
+    table, (source, place, becomes) = stem.table, _rows(stem, plan)
     # Values that no image has after decimal encryption have rows of zeros.
     new = table.new_zeros(plan.length, plan.out_values, table.shape[2])
     new[place, becomes] = table[source]
@@ -36,9 +33,7 @@ def _(stem: BlockEmbedding, folding: Folding) -> nn.Module:
 def _(stem: BlockEmbedding, folding: Folding) -> nn.Module:
     plan = folding.plan
     _check(stem, folding, plan.out_values)
-    table, source = stem.table, _source(stem, plan)
-    becomes = torch.from_numpy(plan.substitutions()).to(table.device)
-    place = torch.arange(plan.length, device=table.device)[:, None]
+    table, (source, place, becomes) = stem.table, _rows(stem, plan)
     new = torch.empty_like(table[:, : plan.in_values])
     new[source] = table[place, becomes]
     _set_table(stem, new)
@@ -49,8 +44,13 @@ def _(stem: BlockEmbedding, folding: Folding) -> nn.Module:
     return stem
 
 
-def _source(stem: BlockEmbedding, plan: Plan) -> torch.Tensor:
-    return torch.from_numpy(plan.source[0]).long().to(stem.table.device)
+def _rows(stem: BlockEmbedding, plan: Plan) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """source, place, becomes: row (place[p], becomes[p, v]) of the protected table is row (source[p], v) of
+    the plain one."""
+    device = stem.table.device
+    source = torch.from_numpy(plan.source[0]).long().to(device)
+    becomes = torch.from_numpy(plan.substitutions()).to(device)
+    return source, torch.arange(plan.length, device=device)[:, None], becomes
 
 
 def _set_table(stem: BlockEmbedding, table: torch.Tensor) -> None:
