@@ -36,7 +36,7 @@ def load(folder: Path, found: data.Data, place: Place) -> tuple[Config, nn.Modul
 
 
 def protected(model: nn.Module, config: Config, cipher: blockenc.Cipher) -> nn.Module | None:
-    """The model with the key in its stem; None where that stem cannot absorb this scheme."""
+    """The model with the key in its stem; None for stems with which the study does not measure that."""
     if config.stem not in ("block", "embedding") or (config.stem == "block" and "ffx" in cipher.scheme.steps):
         return None
     if config.stem == "embedding":

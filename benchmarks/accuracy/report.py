@@ -244,7 +244,7 @@ def protected_table(study: Study) -> str:
         c = row.config
         found = [run["evaluation"] for run in row.runs]
         met = statistics.fmean(100 * e["on_encrypted_images"]["mean"] for e in found)
-        cells = ["the stem cannot", "", "", ""]
+        cells = ["not measured", "", "", ""]
         if all("protected" in e for e in found):
             p = [e["protected"] for e in found]
             w = row.wrong("protected")
