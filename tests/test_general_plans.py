@@ -66,13 +66,33 @@ def test_emulated_cuda(emulated: cuda_emulation.Emulated, form: str) -> None:
     for seed in range(12):
         plan, shape = draw_plan(form, seed)
         check_plan(plan, shape, "cuda", seed)
-        if form == "uniform":  # contiguous and aligned: by vectors, where the shape allows it
-            packed = torch.from_numpy(plan.packed)
-            for dtype in (torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8, *oracle.FLOATS):
-                x = images_for(plan, shape, dtype)
-                got = torch.ops.blockenc.apply(x, packed, torch.float32, "cuda")
-                assert torch.equal(got, aten.transform(x, plan, torch.float32)), (plan, dtype)
+    assert "elements" in emulated.paths
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("grid", (1, 3))
+def test_emulated_cuda_by_vectors(emulated: cuda_emulation.Emulated, form: str, grid: int) -> None:
+    """Aligned images, in either layout and of every type: more chunks than thread blocks, guard bytes."""
+    emulated.grid = grid
+    for seed in range(8):
+        plan, shape = draw_plan(form, seed)
+        packed = torch.from_numpy(plan.packed)
+        integers = torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8
+        whole = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+        for number, dtype in enumerate((integers, *oracle.FLOATS)):
+            x = images_for(plan, shape, dtype)
+            result = whole if number == 0 and grid == 1 else oracle.FLOATS[(seed + number) % 3]
+            want = aten.transform(x, plan, result)
+            for layout in (torch.contiguous_format, torch.channels_last):
+                given = x.contiguous(memory_format=layout)
+                out, buffer = guarded(given, result, offset=32)
+                got = torch.ops.blockenc.apply(given, packed, result, "cuda")
+                assert torch.equal(got, want), (plan, dtype, result, layout)
+                torch.ops.blockenc.apply_out(given, packed, out, "cuda")
+                assert torch.equal(out, want), (plan, dtype, result, layout)
+                check_guards(out, buffer)
     assert ("tiles" in emulated.paths) == (form == "uniform")
+    assert form == "uniform" or "blocks" in emulated.paths
 
 
 @pytest.mark.parametrize("block_size", (1, 4))

@@ -42,12 +42,15 @@ def layouts(x: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def guarded(layout: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """A place for a result with the strides of `layout`, inside a buffer of guard bytes; and the buffer."""
+def guarded(
+    layout: torch.Tensor, dtype: torch.dtype, offset: int = 17
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A place for a result with the strides of `layout`, inside a buffer of guard bytes, `offset` elements
+    from where that begins; and the buffer."""
     span = sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride())) + 1
     item = torch.empty(0, dtype=dtype).element_size()
     buffer = torch.from_numpy(np.full((span + 64) * item, GUARD, np.uint8))
-    return buffer.view(dtype).as_strided(layout.shape, layout.stride(), storage_offset=17), buffer
+    return buffer.view(dtype).as_strided(layout.shape, layout.stride(), storage_offset=offset), buffer
 
 
 def check_guards(out: torch.Tensor, buffer: torch.Tensor) -> None:

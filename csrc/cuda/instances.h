@@ -1,28 +1,29 @@
-// Which instances of the tile kernel there are, and which one a job takes. Shared by the launcher and the
-// emulation, so that what is emulated is what is launched.
+// Which kernel a job takes, and which instance of it. Shared by the launcher and the emulation, so that what
+// is emulated is what is launched.
 
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-#include "../plan.h"
+#include "chunking.h"
+#include "tiling.h"
 
 namespace blockenc {
 
-// Calls f.template run<In, Out, kFloat>() with the types of storage of the job.
+// Calls f.template tiles<In, Out, kFloat>(tiling) with the types of storage of the job.
 template <class F>
-auto with_instance(const Job& job, F f) {
+void with_tiles(const Job& job, const Tiling& tiling, const F& f) {
   auto out = [&](auto in, auto is_float) {
     using In = decltype(in);
     constexpr bool kFloat = decltype(is_float)::value;
     switch (item_size(job.out_type)) {
       case 1:
-        return f.template run<In, uint8_t, kFloat>();
+        return f.template tiles<In, uint8_t, kFloat>(tiling);
       case 2:
-        return f.template run<In, uint16_t, kFloat>();
+        return f.template tiles<In, uint16_t, kFloat>(tiling);
       default:
-        return f.template run<In, uint32_t, kFloat>();
+        return f.template tiles<In, uint32_t, kFloat>(tiling);
     }
   };
   switch (job.in_type) {
@@ -34,6 +35,31 @@ auto with_instance(const Job& job, F f) {
       return out(uint32_t{}, std::true_type{});
     default:
       return out(uint16_t{}, std::true_type{});
+  }
+}
+
+// Calls f.template blocks<kBytes, kNibbles>(chunking).
+template <class F>
+void with_blocks(const Job& job, const Chunking& chunking, const F& f) {
+  const bool bytes = job.in_type == Type::u8 && job.out_type == Type::u8;
+  if (job.plan.flags & kNibbles) {
+    bytes ? f.template blocks<true, true>(chunking) : f.template blocks<false, true>(chunking);
+  } else {
+    bytes ? f.template blocks<true, false>(chunking) : f.template blocks<false, false>(chunking);
+  }
+}
+
+// Calls what launches the kernel for the job: f.tiles, f.blocks (as above) or f.elements().
+template <class F>
+void with_kernel(const Job& job, const F& f) {
+  Tiling tiling;
+  Chunking chunking;
+  if (make_tiling(job, &tiling)) {
+    with_tiles(job, tiling, f);
+  } else if (make_chunking(job, &chunking)) {
+    with_blocks(job, chunking, f);
+  } else {
+    f.elements();
   }
 }
 

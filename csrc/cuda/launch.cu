@@ -12,8 +12,10 @@
 #include "launch.h"
 #include "memory.cuh"
 // (memory.cuh first: the kernels use its names)
+#include "blocks.cuh"
+#include "elements.cuh"
 #include "instances.h"
-#include "kernel.cuh"
+#include "tiles.cuh"
 
 namespace blockenc {
 namespace {
@@ -56,17 +58,30 @@ int64_t resident_blocks(Kernel kernel, int device, int shared_bytes) {
   return resident;
 }
 
-struct LaunchTiles {
+struct Launch {
   const Job& job;
-  const Tiling& tiling;
   int device;
   cudaStream_t stream;
 
   template <class In, class Out, bool kFloat>
-  void run() const {
-    const auto kernel = tiles<In, Out, kFloat>;
-    const int64_t grid = std::min(tiling.tiles, resident_blocks(kernel, device, tiling.shared_bytes));
-    kernel<<<static_cast<unsigned>(grid), kThreads, tiling.shared_bytes, stream>>>(job, tiling);
+  void tiles(const Tiling& tiling) const {
+    start(blockenc::tiles<In, Out, kFloat>, tiling.tiles, tiling.shared_bytes, tiling);
+  }
+  template <bool kBytes, bool kNibbles>
+  void blocks(const Chunking& chunking) const {
+    start(blockenc::blocks<kBytes, kNibbles>, chunking.chunks, chunking.shared_bytes, chunking);
+  }
+  void elements() const {
+    const int64_t count = job.n * job.plan.channels * job.h * job.w;
+    start(blockenc::elements, (count + kThreads - 1) / kThreads, 0);
+  }
+
+ private:
+  // parts: how many thread blocks would each have something to do.
+  template <class... Layout>
+  void start(void (*kernel)(Job, Layout...), int64_t parts, int shared_bytes, const Layout&... layout) const {
+    const int64_t grid = std::min(parts, resident_blocks(kernel, device, shared_bytes));
+    kernel<<<static_cast<unsigned>(grid), kThreads, shared_bytes, stream>>>(job, layout...);
   }
 };
 
@@ -80,19 +95,11 @@ std::string cuda_missing() {
 }
 
 void launch(const Job& job, int device, uintptr_t stream_handle) {
-  const int64_t elements_out = job.n * job.plan.channels * job.h * job.w;
-  if (elements_out <= 0) return;
+  if (job.n <= 0 || job.h <= 0 || job.w <= 0) return;
   const DeviceGuard guard(device);
   const auto stream = reinterpret_cast<cudaStream_t>(stream_handle);
   cudaGetLastError();  // an earlier caller's error is not this launch's
-  Tiling tiling;
-  if (make_tiling(job, &tiling)) {
-    with_instance(job, LaunchTiles{job, tiling, device, stream});
-  } else {
-    const int64_t blocks = (elements_out + kThreads - 1) / kThreads;
-    const int64_t grid = std::min(blocks, resident_blocks(elements, device, 0));
-    elements<<<static_cast<unsigned>(grid), kThreads, 0, stream>>>(job);
-  }
+  with_kernel(job, Launch{job, device, stream});
   check(cudaGetLastError(), "the kernel was not launched");
 }
 

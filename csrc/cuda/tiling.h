@@ -1,8 +1,8 @@
-// How a job is cut into tiles that fit shared memory. Plain C++, computed on the host.
+// How the kernel `tiles` cuts a job into tiles that fit shared memory. Plain C++, computed on the host.
 //
-// A *block row*, the blocks of M image rows, is made of *pixel rows* of contiguous memory: C * M of them if
-// the image is planar, one for each channel and image row, and M if its channels are interleaved. In a pixel
-// row a block begins every `block_stride` elements. A *strip* is the least number of blocks side by side
+// A *block row*, the blocks of M image rows, is made of pixel rows (vectors.h): C * M of them if the images
+// are planar, M if their channels are interleaved. In a pixel row a block begins every `block_stride`
+// elements. A *strip* is the least number of blocks side by side
 // whose part of a pixel row is a whole number of 16-byte vectors, in the input and in the output. All strips
 // are alike: from which element of a strip an output element is made, and how, is computed once for all (an
 // *entry*). A *tile* is many strips, which follow each other in a block row, and go on in the next one.
@@ -17,19 +17,15 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../plan.h"
+#include "vectors.h"
 
 namespace blockenc {
 
-constexpr int kVector = 16;                // bytes of one access to global memory
-constexpr int kThreads = 256;              // of a block
-constexpr int kInFlight = 4;               // vectors a thread holds in registers while they are loaded
 constexpr int kMaxStrips = 256;            // of a tile
 constexpr int kTileBytes = 24 * 1024;      // wanted for bytes: several blocks are to share a multiprocessor
 constexpr int kWideTileBytes = 16 * 1024;  // wanted for wider types
 constexpr int kLookupBytes = 32 * 1024;    // wanted for the lookup tables, copies included
-constexpr int kMaxSharedBytes = 64 * 1024;
-constexpr int kMaxTileBytes = 32 * 1024;  // an entry has 16 bits for a place in the tile
+constexpr int kMaxTileBytes = 32 * 1024;   // an entry has 16 bits for a place in the tile
 constexpr int kBanks = 32;
 constexpr int kLookups = 0;  // where they begin in shared memory: a constant saves an addition a value
 
@@ -69,23 +65,14 @@ inline int64_t least_common_multiple(int64_t a, int64_t b) {
   return a / x * b;
 }
 
-// Whether the input, or the output, consists of aligned 16-byte vectors along its pixel rows.
-inline bool is_vectors(const void* data, const int64_t* stride, Type type, int channels, bool channels_last) {
-  const int item = item_size(type);
-  if (reinterpret_cast<uintptr_t>(data) % kVector || stride[0] * item % kVector || stride[2] * item % kVector)
-    return false;
-  if (channels_last) return stride[1] == 1 && stride[3] == channels;
-  return stride[3] == 1 && stride[1] * item % kVector == 0;
-}
-
-// Fills `t`; false if the job has to take the element-by-element kernel.
+// Fills `t`; false if the job has to take another kernel.
 inline bool make_tiling(const Job& job, Tiling* t) {
   const Plan& plan = job.plan;
   if (!plan.is_uniform() || plan.flags & kNibbles) return false;
   const int m = plan.block_size, c = plan.channels;
   auto goes = [&](bool channels_last) {
-    return is_vectors(job.in, job.in_stride, job.in_type, c, channels_last) &&
-           is_vectors(job.out, job.out_stride, job.out_type, c, channels_last);
+    return row_alignment(job.in, job.in_stride, job.in_type, c, channels_last) == kVector &&
+           row_alignment(job.out, job.out_stride, job.out_type, c, channels_last) == kVector;
   };
   if (goes(false)) {
     t->channels_last = 0;

@@ -55,6 +55,8 @@ def integers(values: Sequence[int], leading: int) -> ctypes.Array:
 class Emulated:
     """Stands for blockenc._cuda. `grid`: blocks at most; `paths` collects which kernel each call took."""
 
+    PATHS = ("elements", "tiles", "blocks")
+
     def __init__(self, grid: int = 3) -> None:
         self.grid = grid
         self.paths: list[str] = []
@@ -83,4 +85,4 @@ class Emulated:
             wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size),
             header, self.grid
         )  # fmt: skip
-        self.paths.append(("elements", "tiles")[check(status)])
+        self.paths.append(self.PATHS[check(status)])

@@ -5,9 +5,10 @@
 #include "../../csrc/cuda/instances.h"
 #include "../../csrc/job.h"
 #include "memory.cuh"
-// clang-format off
-#include "../../csrc/cuda/kernel.cuh"
-// clang-format on
+// (the kernels use the names of memory.cuh)
+#include "../../csrc/cuda/blocks.cuh"
+#include "../../csrc/cuda/elements.cuh"
+#include "../../csrc/cuda/tiles.cuh"
 
 using namespace blockenc;
 
@@ -26,14 +27,31 @@ int guarded(F f) {
   }
 }
 
-struct EmulateTiles {
+enum Path { kElementsPath, kTilesPath, kBlocksPath };  // in the order of Emulated.PATHS
+
+struct Emulate {
   const Job& job;
-  const Tiling& t;
-  unsigned grid;
+  int64_t most_blocks;  // of the grid
+  Path* path;
 
   template <class In, class Out, bool kFloat>
-  void run() const {
-    emulation::launch(grid, kThreads, t.shared_bytes, [this] { tiles<In, Out, kFloat>(job, t); });
+  void tiles(const Tiling& t) const {
+    start(kTilesPath, t.tiles, t.shared_bytes, [&] { blockenc::tiles<In, Out, kFloat>(job, t); });
+  }
+  template <bool kBytes, bool kNibbles>
+  void blocks(const Chunking& c) const {
+    start(kBlocksPath, c.chunks, c.shared_bytes, [&] { blockenc::blocks<kBytes, kNibbles>(job, c); });
+  }
+  void elements() const {
+    const int64_t count = job.n * job.plan.channels * job.h * job.w;
+    start(kElementsPath, (count + kThreads - 1) / kThreads, 0, [&] { blockenc::elements(job); });
+  }
+
+ private:
+  template <class F>
+  void start(Path taken, int64_t parts, int shared_bytes, F kernel) const {
+    *path = taken;
+    emulation::launch(static_cast<unsigned>(std::min(parts, most_blocks)), kThreads, shared_bytes, kernel);
   }
 };
 
@@ -106,7 +124,7 @@ extern "C" {
 
 const char* emulated_message() { return message; }
 
-// Returns 1 if the job went through tiles, 0 if through elements, -1 for an error.
+// Returns which path the job took (Path), or -1 for an error.
 int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
                     const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
                     const char* header, int grid) {
@@ -117,16 +135,9 @@ int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, cons
     emulation::regions = {extent(job.in, job, job.in_stride, job.in_type, false),
                           extent(job.out, job, job.out_stride, job.out_type, true),
                           {plan, plan + plan_bytes, false}};
-    Tiling t;
-    if (make_tiling(job, &t)) {
-      const auto blocks = static_cast<unsigned>(t.tiles < grid ? t.tiles : grid);
-      with_instance(job, EmulateTiles{job, t, blocks});
-      return 1;
-    }
-    const int64_t blocks = (job.n * job.plan.channels * job.h * job.w + kThreads - 1) / kThreads;
-    emulation::launch(static_cast<unsigned>(blocks < grid ? blocks : grid), kThreads, 0,
-                      [&] { elements(job); });
-    return 0;
+    Path path;
+    with_kernel(job, Emulate{job, grid, &path});
+    return static_cast<int>(path);
   });
 }
 

@@ -1,0 +1,129 @@
+// How the kernel `blocks` cuts a job into chunks that fit shared memory. Plain C++, computed on the host.
+//
+// The blocks of the output are numbered image by image, and in each row by row. A *chunk* is a number of them
+// that follow each other; the blocks of the input that they are made of may lie anywhere. Shared memory holds
+// both, each block by itself: its planes one after the other if the images are planar, its values in the
+// order of their positions if their channels are interleaved.
+//
+// A *quad* is four positions of a block that follow each other. What the plan says of them is loaded at once.
+
+#pragma once
+
+#include <cstdint>
+
+#include "vectors.h"
+
+namespace blockenc {
+
+constexpr int kQuad = 4;
+constexpr int kMinVector = 2;                // bytes; where rows are aligned by less, `elements` is as good
+constexpr int kChunkBytes = 16 * 1024;       // wanted, of input and output
+constexpr int kMaxChunkBlocks = 256;         // a thread for each, to find out where it is
+constexpr int kConflictingPlaneBytes = 128;  // planes of such bytes begin in the same bank of shared memory
+constexpr int kPlaneGap = 32;                // bytes between such planes
+
+// Divides numbers below 2^16 by a number below 2^16, with a product and a shift.
+struct Divisor {
+  int number;
+  uint64_t reciprocal;  // 2^32 / number, rounded up
+
+  Divisor() = default;
+  explicit Divisor(int number)
+      : number(number), reciprocal(((uint64_t{1} << 32) + number - 1) / static_cast<unsigned>(number)) {}
+  BLOCKENC_INLINE int divide(int n) const {
+    return static_cast<int>(static_cast<uint32_t>(n) * reciprocal >> 32);
+  }
+};
+
+// One side of a chunk, the input's or the output's, in bytes.
+struct ChunkSide {
+  int vector;       // of one access to global memory
+  int row;          // of a pixel row of a block
+  Divisor vectors;  // of a pixel row of a block
+  int plane_pitch;  // from one plane of a block to the next in shared memory
+  int block_pitch;  // from one block to the next
+  int begin;        // where the blocks begin in shared memory
+};
+
+struct Chunking {
+  int channels_last;
+  Divisor planes;  // of a block: its channels if the images are planar, else 1
+  int pixel_rows;  // of a block
+  ChunkSide in, out;
+  int quads;               // of a block
+  int abreast;             // blocks whose quads all have a thread each
+  int log_blocks;          // of a chunk
+  int64_t blocks_per_row;  // of an image
+  int64_t blocks_per_image;
+  int64_t blocks;  // of the batch
+  int64_t chunks;
+  // Where things lie in shared memory, in bytes: where each block of this chunk and of the next begins in
+  // global memory, and its variant; where each pixel row of a block begins, from the beginning of the block,
+  // in global and in shared memory.
+  int places, variants, row_bases, row_places, shared_bytes;
+};
+
+// Fills one side but for `begin`; false if it cannot be moved by vectors.
+inline bool make_side(const Plan& plan, const void* data, const int64_t* stride, Type type,
+                      bool channels_last, ChunkSide* side) {
+  const int64_t m = plan.block_size, item = item_size(type);
+  const int64_t row = m * item * (channels_last ? plan.channels : 1), plane = m * row;
+  const int alignment = row_alignment(data, stride, type, plan.channels, channels_last);
+  const int64_t bits = alignment | row;
+  const int64_t vector = alignment ? bits & -bits : 0;
+  if (vector < kMinVector) return false;
+  const int64_t planes = channels_last ? 1 : plan.channels;
+  const int64_t plane_pitch = planes > 1 && plane % kConflictingPlaneBytes == 0 ? plane + kPlaneGap : plane;
+  // An odd number of vectors: the same vector of consecutive blocks is in different banks.
+  const int64_t block_pitch = (planes * plane_pitch / vector | 1) * vector;
+  if (block_pitch > kMaxSharedBytes) return false;  // also keeps all of it within 32 bits
+  *side = {
+      static_cast<int>(vector),      static_cast<int>(row),         Divisor(static_cast<int>(row / vector)),
+      static_cast<int>(plane_pitch), static_cast<int>(block_pitch), 0};
+  return true;
+}
+
+// Fills `c`; false if the job has to take the kernel `elements`.
+inline bool make_chunking(const Job& job, Chunking* c) {
+  const Plan& plan = job.plan;
+  if (plan.length % kQuad) return false;
+  const int m = plan.block_size;
+  auto goes = [&](bool channels_last) {
+    return make_side(plan, job.in, job.in_stride, job.in_type, channels_last, &c->in) &&
+           make_side(plan, job.out, job.out_stride, job.out_type, channels_last, &c->out);
+  };
+  if (goes(false)) {
+    c->channels_last = 0;
+  } else if (goes(true)) {
+    c->channels_last = 1;
+  } else {
+    return false;
+  }
+  c->planes = Divisor(c->channels_last ? 1 : plan.channels);
+  c->pixel_rows = c->planes.number * m;
+  c->quads = plan.length / kQuad;
+  c->abreast = c->quads < kThreads ? kThreads / c->quads : 1;
+  c->blocks_per_row = job.w / m;
+  c->blocks_per_image = job.h / m * c->blocks_per_row;
+  c->blocks = job.n * c->blocks_per_image;
+
+  const int64_t block_bytes = int64_t{c->in.block_pitch} + c->out.block_pitch;
+  c->log_blocks = 0;
+  while (2 << c->log_blocks <= kMaxChunkBlocks && block_bytes << (c->log_blocks + 1) <= kChunkBytes)
+    ++c->log_blocks;
+  c->chunks = (c->blocks + (1 << c->log_blocks) - 1) >> c->log_blocks;
+
+  SharedMemory memory;
+  auto section = [&](int64_t bytes) { return static_cast<int>(memory.section(bytes)); };
+  c->in.begin = section(int64_t{c->in.block_pitch} << c->log_blocks);
+  c->out.begin = section(int64_t{c->out.block_pitch} << c->log_blocks);
+  c->places = section(int64_t{2} * 16 << c->log_blocks);
+  c->variants = section(int64_t{2} * 4 << c->log_blocks);
+  c->row_bases = section(int64_t{16} * c->pixel_rows);
+  c->row_places = section(int64_t{8} * c->pixel_rows);
+  if (memory.end > kMaxSharedBytes) return false;
+  c->shared_bytes = static_cast<int>(memory.end);
+  return true;
+}
+
+}  // namespace blockenc
