@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import blockenc
-from blockenc.backends import cuda
-from tests import oracle
+from blockenc.backends import aten, cuda
+from blockenc.plan import DECIMAL_VALUES
+from tests import oracle, schemes
+from tests.plans import FORMS, draw_plan, images_for
 from tests.test_oracle_grid import MEAN, ORDERS, STD, layouts
+from tests.test_version2 import DTYPES, cipher_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,6 +48,47 @@ def test_values(block_size: int, ffx: str) -> None:
         for result in oracle.FLOATS:
             want = oracle.expected(x, secrets, block_size, ffx=ffx, dtype=result, **output)
             assert torch.equal(cipher.encrypt(x.cuda(), dtype=result, **output).cpu(), want), (dtype, result)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("columns", (None, 16))
+def test_general_plans(form: str, columns: int | None) -> None:
+    """What no scheme compiles to as well; both layouts, aligned and not."""
+    for seed in range(16):
+        plan, shape = draw_plan(form, seed, columns=columns)
+        packed = torch.from_numpy(plan.packed).cuda()
+        integers = torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8
+        whole = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+        for number, dtype in enumerate((integers, *oracle.FLOATS)):
+            x = images_for(plan, shape, dtype)
+            for result in (whole if number == 0 else dtype, torch.float32):
+                want = aten.transform(x, plan, result)
+                for name, layout in layouts(x).items():
+                    given = torch.empty_strided(
+                        layout.shape, layout.stride(), dtype=x.dtype, device="cuda"
+                    ).copy_(x)
+                    got = torch.ops.blockenc.apply(given, packed, result, "cuda")
+                    assert torch.equal(got.cpu(), want), (plan, dtype, result, name)
+
+
+@pytest.mark.parametrize("name", schemes.NOTABLE)
+def test_schemes(name: str) -> None:
+    one = schemes.NOTABLE[name]
+    x = oracle.image(one.shape, DTYPES[one.dtype])
+    want = cipher_of(one, "aten").encrypt(x, ids=one.ids)
+    got = cipher_of(one, "cuda").encrypt(x.cuda(), ids=one.ids)
+    assert torch.equal(got.cpu(), want)
+
+
+@pytest.mark.parametrize("preset", ("ETC", "LE", "ELE", "PE", "VIT", "VIT_ETC"))
+def test_presets(preset: str) -> None:
+    """At a size where chunks are many."""
+    scheme = getattr(blockenc.schemes, preset)()
+    x = oracle.image((8, 3, 224, 224))
+    cipher = blockenc.Cipher(oracle.KEY, scheme, backend="cuda")
+    got = cipher.encrypt(x.cuda())
+    assert torch.equal(got.cpu(), blockenc.Cipher(oracle.KEY, scheme).encrypt(x))
+    assert torch.equal(cipher.decrypt(got).cpu(), x)
 
 
 def case() -> tuple[torch.Tensor, torch.Tensor, blockenc.Cipher]:

@@ -42,9 +42,7 @@ def layouts(x: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def guarded(
-    layout: torch.Tensor, dtype: torch.dtype, offset: int = 17
-) -> tuple[torch.Tensor, torch.Tensor]:
+def guarded(layout: torch.Tensor, dtype: torch.dtype, offset: int = 17) -> tuple[torch.Tensor, torch.Tensor]:
     """A place for a result with the strides of `layout`, inside a buffer of guard bytes, `offset` elements
     from where that begins; and the buffer."""
     span = sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride())) + 1

@@ -1,6 +1,7 @@
 """How fast the CUDA kernels are, as a ratio to a copy on the device: python -m benchmarks.speed.cuda
 
-Peers: Tensor.copy_, the aten backend, torch.compile of the fused gather and look-up, CuPy gather and
+Beside Tensor.copy_ and blockenc: the same on images that begin at an odd address, which go one element a
+thread; the aten backend; and for uniform plans torch.compile of the fused gather and look-up, CuPy gather and
 look-up, a Triton kernel. Each is timed in turn with CUDA events, after a warm-up that also checks that all
 give the same bytes; medians are compared. Without a GPU it says so and ends.
 """
@@ -8,23 +9,32 @@ give the same bytes; medians are compared. Without a GPU it says so and ends.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import datetime
 import functools
 import json
 import statistics
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
-import blockenc
-from benchmarks.speed.peers import fused
+from benchmarks.speed.peers import Call, Case, fused
+from benchmarks.speed.rows import BLOCK_SIZES, VERSION_2, Row
 from blockenc.backends import aten, cuda
 from blockenc.plan import Plan
 
-KEY = bytes(range(32))
-SHAPES = ((1024, 3, 224, 224), (128, 3, 32, 32))
-BLOCK_SIZES = (2, 4, 8, 16)
+IMAGES = 1024  # of 224 x 224
+ROWS = [
+    *[Row("ImageNet", IMAGES, m) for m in BLOCK_SIZES],
+    *[Row("CIFAR", 128, m) for m in BLOCK_SIZES[:4]],
+    *[dataclasses.replace(row, batch=IMAGES) for row, *_ in VERSION_2],
+    Row("ImageNet", IMAGES, 16, "VIT"),
+    Row("ImageNet", IMAGES, target="float32"),
+    Row("ImageNet", IMAGES, 16, "ETC", target="float32"),
+]
 ROUNDS = 20
 CALLS = 8
 WAIT = 3_000_000  # clock cycles, in which Python queues that many calls
@@ -85,6 +95,8 @@ def triton_peer(x: torch.Tensor, plan: Plan) -> Callable[[], torch.Tensor]:
 
 
 PEERS = {"torch.compile": compiled_peer, "CuPy": cupy_peer, "Triton": triton_peer}
+ONE_BY_ONE = "one element a thread"
+OTHERS = (ONE_BY_ONE, "aten", *PEERS)
 
 
 def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -118,63 +130,85 @@ def asking(call: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
-def measure(
-    shape: tuple[int, ...], block_size: int, rounds: int, names: Collection[str] = tuple(PEERS)
-) -> tuple[dict[str, float], float]:
-    """Medians of every call on the GPU, and what a call of blockenc takes on the CPU, in milliseconds."""
-    x = torch.randint(0, 256, shape, dtype=torch.uint8, device="cuda")
-    copy, out = torch.empty_like(x), torch.empty_like(x)
-    cipher = blockenc.Cipher(KEY, block_size=block_size, backend="cuda")
-    want = cipher.encrypt(x)
-    calls: dict[str, Callable[[], object]] = {
-        "copy_": lambda: copy.copy_(x),
-        "blockenc": lambda: cipher.encrypt(x, out=out),
+def unaligned(x: torch.Tensor) -> torch.Tensor:
+    """A copy that begins one element after an aligned address."""
+    return torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)[1:].view(x.shape).copy_(x)
+
+
+def make_case(row: Row) -> Case:
+    x = torch.randint(0, 256, row.shape, dtype=torch.uint8, device="cuda")
+    return Case(row, x, torch.empty_like(x, dtype=getattr(torch, row.target)))
+
+
+def make_other(name: str, case: Case) -> Call:
+    if name == ONE_BY_ONE:
+        odd = case._replace(x=unaligned(case.x), out=unaligned(case.out))
+        return odd.encrypt(case.cipher("cuda"))
+    if name == "aten":
+        return case.encrypt(case.cipher("aten"))
+    return PEERS[name](case.x, case.cipher("cuda").plan())
+
+
+def measure(row: Row, rounds: int, names: Collection[str] = OTHERS) -> dict[str, Any]:
+    """A row's record: medians of every call on the GPU, and what a call of blockenc takes on the CPU, in
+    milliseconds."""
+    case = make_case(row)
+    copy = torch.empty_like(case.x)
+    calls: dict[str, Call] = {
+        "copy_": lambda: copy.copy_(case.x),
+        "blockenc": case.encrypt(case.cipher("cuda")),
     }
-    slow = blockenc.Cipher(KEY, block_size=block_size, backend="aten")
-    peers: dict[str, Callable[[], Callable[[], torch.Tensor]]] = {"aten": lambda: lambda: slow.encrypt(x)}
-    peers |= {
-        name: functools.partial(make, x, cipher.plan()) for name, make in PEERS.items() if name in names
-    }
-    for name, make in peers.items():
+    want = calls["blockenc"]().clone()
+    uniform = not row.scheme and not row.per_image and row.target == "uint8"
+    for name in names:
+        if name in PEERS and not uniform:
+            continue
         try:
-            call = make()
-            same = torch.equal(call(), want)
+            other = make_other(name, case)
+            same = torch.equal(other(), want)
         except (ImportError, RuntimeError) as error:  # not installed; out of memory
             print(f"{name} left out: {str(error).splitlines()[0]}")
             continue
         if not same:
-            raise RuntimeError(f"{name} gives other bytes than blockenc")
-        calls[name] = call
-    return medians(calls, rounds), asking(calls["blockenc"], rounds)
+            raise RuntimeError(f"{name} gives other values than blockenc: {row.name}")
+        calls[name] = other
+    return {
+        "name": row.name,
+        "shape": list(case.x.shape),
+        "milliseconds": medians(calls, rounds),
+        "call": asking(calls["blockenc"], rounds),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="batches of one, to see that it runs")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument(
-        "--peers", nargs="*", choices=PEERS, default=list(PEERS), help="beside copy_ and aten"
-    )
+    parser.add_argument("--rows", default="", help="only rows with this in their name")
+    parser.add_argument("--peers", nargs="*", choices=OTHERS, default=list(OTHERS), help="beside copy_")
     parser.add_argument("--json", type=Path, help="write the medians here, too")
     options = parser.parse_args()
     if reason := cuda.missing():
         print(f"SKIPPED: the cuda backend cannot be used here: {reason}")
         return
-    machine = f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    print(f"Milliseconds, and speed against Tensor.copy_ on the device. {machine}.\n")
+    machine = {"device": torch.cuda.get_device_name(), "torch": str(torch.__version__),
+               "cuda": torch.version.cuda, "tiny": options.tiny, "rounds": options.rounds,
+               "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}  # fmt: skip
+    print(f"Milliseconds, and speed against Tensor.copy_ on the device. {machine}\n")
     results = []
-    for shape in SHAPES:
-        size = (1, *shape[1:]) if options.tiny else shape
-        for block_size in BLOCK_SIZES:
-            times, asked = measure(size, block_size, options.rounds, options.peers)
-            cells = [f"{name} {t:.4f} ({times['copy_'] / t:.3f})" for name, t in times.items()]
-            cells.append(f"a call of blockenc takes {asked:.4f} on the CPU")
-            print(f"{'x'.join(map(str, size))} M = {block_size}: {', '.join(cells)}", flush=True)
-            results.append(
-                {"shape": size, "block_size": block_size, "median_milliseconds": times, "call": asked}
-            )
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+    for row in ROWS:
+        if options.rows not in row.name:
+            continue
+        result = measure(
+            dataclasses.replace(row, batch=1) if options.tiny else row, options.rounds, options.peers
+        )
+        times = result["milliseconds"]
+        cells = [f"{name} {t:.4f} ({times['copy_'] / t:.3f})" for name, t in times.items()]
+        cells.append(f"a call of blockenc takes {result['call']:.4f} on the CPU")
+        print(f"{result['name']}: {', '.join(cells)}", flush=True)
+        results.append(result)
+        if options.json:
+            options.json.write_text(json.dumps({**machine, "rows": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
