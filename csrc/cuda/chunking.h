@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "divisor.h"
 #include "vectors.h"
 
 namespace blockenc {
@@ -22,27 +23,20 @@ constexpr int kMaxChunkBlocks = 256;         // a thread for each, to find out w
 constexpr int kConflictingPlaneBytes = 128;  // planes of such bytes begin in the same bank of shared memory
 constexpr int kPlaneGap = 32;                // bytes between such planes
 
-// Divides numbers below 2^16 by a number below 2^16, with a product and a shift.
-struct Divisor {
-  int number;
-  uint64_t reciprocal;  // 2^32 / number, rounded up
-
-  Divisor() = default;
-  explicit Divisor(int number)
-      : number(number), reciprocal(((uint64_t{1} << 32) + number - 1) / static_cast<unsigned>(number)) {}
-  BLOCKENC_INLINE int divide(int n) const {
-    return static_cast<int>(static_cast<uint32_t>(n) * reciprocal >> 32);
-  }
-};
-
-// One side of a chunk, the input's or the output's, in bytes.
+// One side of a chunk, the input's or the output's. A *column* of it is the same vector of all pixel rows of
+// a block: threads move columns.
 struct ChunkSide {
+  // In bytes:
   int vector;       // of one access to global memory
   int row;          // of a pixel row of a block
-  Divisor vectors;  // of a pixel row of a block
   int plane_pitch;  // from one plane of a block to the next in shared memory
   int block_pitch;  // from one block to the next
-  int begin;        // where the blocks begin in shared memory
+  int blocks;       // where the blocks begin in shared memory
+  int rows;  // where that has, for each pixel row, where it begins in a block: in global memory, in shared
+  // Numbers:
+  Divisor vectors;  // of a pixel row of a block
+  Divisor columns;  // of the chunk
+  int abreast;      // pixel rows whose vectors all have a thread each
 };
 
 struct Chunking {
@@ -50,20 +44,25 @@ struct Chunking {
   Divisor planes;  // of a block: its channels if the images are planar, else 1
   int pixel_rows;  // of a block
   ChunkSide in, out;
-  int quads;               // of a block
+  Divisor quads;           // of a block
   int abreast;             // blocks whose quads all have a thread each
   int log_blocks;          // of a chunk
-  int64_t blocks_per_row;  // of an image
+  Divisor blocks_per_row;  // of an image
   int64_t blocks_per_image;
   int64_t blocks;  // of the batch
   int64_t chunks;
-  // Where things lie in shared memory, in bytes: where each block of this chunk and of the next begins in
-  // global memory, and its variant; where each pixel row of a block begins, from the beginning of the block,
-  // in global and in shared memory.
-  int places, variants, row_bases, row_places, shared_bytes;
+  // Where shared memory has, for each block of this chunk and of the next, where it begins in global memory,
+  // and its variant.
+  int places, variants;
+  int shared_bytes;
 };
 
-// Fills one side but for `begin`; false if it cannot be moved by vectors.
+// Of `parts` that have a thread for each of their elements: how many go at once, at least one.
+inline int abreast(const Divisor& elements) {
+  return elements.number < kThreads ? static_cast<int>(kThreads / elements.number) : 1;
+}
+
+// Fills what a side has for a block; false if it cannot be moved by vectors.
 inline bool make_side(const Plan& plan, const void* data, const int64_t* stride, Type type,
                       bool channels_last, ChunkSide* side) {
   const int64_t m = plan.block_size, item = item_size(type);
@@ -77,9 +76,11 @@ inline bool make_side(const Plan& plan, const void* data, const int64_t* stride,
   // An odd number of vectors: the same vector of consecutive blocks is in different banks.
   const int64_t block_pitch = (planes * plane_pitch / vector | 1) * vector;
   if (block_pitch > kMaxSharedBytes) return false;  // also keeps all of it within 32 bits
-  *side = {
-      static_cast<int>(vector),      static_cast<int>(row),         Divisor(static_cast<int>(row / vector)),
-      static_cast<int>(plane_pitch), static_cast<int>(block_pitch), 0};
+  side->vector = static_cast<int>(vector);
+  side->row = static_cast<int>(row);
+  side->plane_pitch = static_cast<int>(plane_pitch);
+  side->block_pitch = static_cast<int>(block_pitch);
+  side->vectors = Divisor(row / vector);
   return true;
 }
 
@@ -100,11 +101,11 @@ inline bool make_chunking(const Job& job, Chunking* c) {
     return false;
   }
   c->planes = Divisor(c->channels_last ? 1 : plan.channels);
-  c->pixel_rows = c->planes.number * m;
-  c->quads = plan.length / kQuad;
-  c->abreast = c->quads < kThreads ? kThreads / c->quads : 1;
-  c->blocks_per_row = job.w / m;
-  c->blocks_per_image = job.h / m * c->blocks_per_row;
+  c->pixel_rows = static_cast<int>(c->planes.number) * m;
+  c->quads = Divisor(plan.length / kQuad);
+  c->abreast = abreast(c->quads);
+  c->blocks_per_row = Divisor(job.w / m);
+  c->blocks_per_image = job.h / m * (job.w / m);
   c->blocks = job.n * c->blocks_per_image;
 
   const int64_t block_bytes = int64_t{c->in.block_pitch} + c->out.block_pitch;
@@ -115,12 +116,14 @@ inline bool make_chunking(const Job& job, Chunking* c) {
 
   SharedMemory memory;
   auto section = [&](int64_t bytes) { return static_cast<int>(memory.section(bytes)); };
-  c->in.begin = section(int64_t{c->in.block_pitch} << c->log_blocks);
-  c->out.begin = section(int64_t{c->out.block_pitch} << c->log_blocks);
+  for (ChunkSide* side : {&c->in, &c->out}) {
+    side->columns = Divisor(int64_t{side->vectors.number} << c->log_blocks);
+    side->abreast = abreast(side->columns);
+    side->blocks = section(int64_t{side->block_pitch} << c->log_blocks);
+    side->rows = section(int64_t{16} * c->pixel_rows);
+  }
   c->places = section(int64_t{2} * 16 << c->log_blocks);
   c->variants = section(int64_t{2} * 4 << c->log_blocks);
-  c->row_bases = section(int64_t{16} * c->pixel_rows);
-  c->row_places = section(int64_t{8} * c->pixel_rows);
   if (memory.end > kMaxSharedBytes) return false;
   c->shared_bytes = static_cast<int>(memory.end);
   return true;

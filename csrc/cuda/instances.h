@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "chunking.h"
+#include "indexing.h"
 #include "tiling.h"
 
 namespace blockenc {
@@ -49,7 +50,8 @@ void with_blocks(const Job& job, const Chunking& chunking, const F& f) {
   }
 }
 
-// Calls what launches the kernel for the job: f.tiles, f.blocks (as above) or f.elements().
+// Calls what launches the kernel for the job: f.tiles or f.blocks (as above), or
+// f.template elements<kWide>(indexing).
 template <class F>
 void with_kernel(const Job& job, const F& f) {
   Tiling tiling;
@@ -59,7 +61,8 @@ void with_kernel(const Job& job, const F& f) {
   } else if (make_chunking(job, &chunking)) {
     with_blocks(job, chunking, f);
   } else {
-    f.elements();
+    const Indexing indexing = make_indexing(job);
+    is_wide(indexing) ? f.template elements<true>(indexing) : f.template elements<false>(indexing);
   }
 }
 

@@ -71,9 +71,10 @@ struct Launch {
   void blocks(const Chunking& chunking) const {
     start(blockenc::blocks<kBytes, kNibbles>, chunking.chunks, chunking.shared_bytes, chunking);
   }
-  void elements() const {
-    const int64_t count = job.n * job.plan.channels * job.h * job.w;
-    start(blockenc::elements, (count + kThreads - 1) / kThreads, 0);
+  template <bool kWide>
+  void elements(const Indexing& indexing) const {
+    const int64_t count = job.n * indexing.image_elements;
+    start(blockenc::elements<kWide>, (count + kThreads - 1) / kThreads, 0, indexing);
   }
 
  private:

@@ -8,6 +8,7 @@
 #include "../half.h"
 #include "../plan.h"
 #include "../values.h"
+#include "divisor.h"
 
 namespace blockenc {
 
@@ -127,20 +128,21 @@ __device__ __forceinline__ uint32_t element_output(const Job& job, int flips, in
   return integer_output(job, table, channel, k);
 }
 
-// Where the block begins that an output block is made of, and the variant of its transform.
+// The block of the input that an output block is made of: where it is among the blocks of its image, and the
+// variant of its transform.
 struct Origin {
-  int64_t y, x;  // of its first pixel
-  int64_t variant;
+  int64_t row, column, variant;
 };
 
-__device__ __forceinline__ Origin origin_of(const Job& job, int64_t image, int64_t y, int64_t x) {
+// columns: of blocks of an image.
+__device__ __forceinline__ Origin origin_of(const Job& job, const Divisor& columns, int64_t image,
+                                            int64_t row, int64_t column) {
   const Plan& plan = job.plan;
   const int64_t key = plan.images ? index_below(plan.key_of_image + image, plan.keys) : 0;
-  if (!plan.grid_rows) return {y, x, key};
-  const int m = plan.block_size;
-  const int64_t at = key * plan.blocks() + divide(y, m) * plan.grid_columns + divide(x, m);
-  const int64_t from = index_below(plan.moves + at, plan.blocks()), row = divide(from, plan.grid_columns);
-  return {row * m, (from - row * plan.grid_columns) * m, index_below(plan.variant + at, plan.variants)};
+  if (!plan.grid_rows) return {row, column, key};
+  const int64_t at = key * plan.blocks() + row * plan.grid_columns + column;
+  const int from = index_below(plan.moves + at, plan.blocks()), from_row = columns.divide(from);
+  return {from_row, from - from_row * plan.grid_columns, index_below(plan.variant + at, plan.variants)};
 }
 
 }  // namespace blockenc

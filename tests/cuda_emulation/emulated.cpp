@@ -42,9 +42,11 @@ struct Emulate {
   void blocks(const Chunking& c) const {
     start(kBlocksPath, c.chunks, c.shared_bytes, [&] { blockenc::blocks<kBytes, kNibbles>(job, c); });
   }
-  void elements() const {
-    const int64_t count = job.n * job.plan.channels * job.h * job.w;
-    start(kElementsPath, (count + kThreads - 1) / kThreads, 0, [&] { blockenc::elements(job); });
+  template <bool kWide>
+  void elements(const Indexing& indexing) const {
+    const int64_t count = job.n * indexing.image_elements;
+    start(kElementsPath, (count + kThreads - 1) / kThreads, 0,
+          [&] { blockenc::elements<kWide>(job, indexing); });
   }
 
  private:
