@@ -146,6 +146,15 @@ def run_job(job: Job, options: Options, found: data.Data, device: torch.device, 
     return True
 
 
+def load_data(options: Options) -> data.Data:
+    found = data.load("cifar10", options.data)
+    assert isinstance(found.train, data.Part)
+    assert isinstance(found.test, data.Part)
+    found.train = found.train.some(options.train_images or len(found.train))
+    found.test = found.test.some(options.test_images or len(found.test))
+    return found
+
+
 def prepared(job: Job, overrides: tuple[tuple[str, Any], ...]) -> Job:
     """A job with other numbers in its configuration, as trials have them."""
     if not overrides or isinstance(job.what, Fold):
@@ -162,11 +171,7 @@ def work(connection: Any, stopping: Any, options: Options) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     alive = parent.is_alive
-    found = data.load("cifar10", options.data)
-    assert isinstance(found.train, data.Part)
-    assert isinstance(found.test, data.Part)
-    found.train = found.train.some(options.train_images or len(found.train))
-    found.test = found.test.some(options.test_images or len(found.test))
+    found: data.Data | None = None
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     while True:
         try:
@@ -176,6 +181,7 @@ def work(connection: Any, stopping: Any, options: Options) -> None:
         if job is None:
             return
         try:
+            found = found or load_data(options)
             done = run_job(
                 prepared(job, options.overrides),
                 options,
