@@ -124,9 +124,11 @@ class Augmented:
     def _draw(self, epoch: int) -> None:
         n, pad = len(self.y), self.config.pad
         g = torch.Generator().manual_seed(1_000_003 * (self.config.seed + 1) + epoch)
-        self.order = torch.randperm(n, generator=g)
-        self.shift = torch.randint(-pad, pad + 1, (n, 2), generator=g)
-        self.flip = self.first_flip ^ bool(epoch % 2)
+        # Drawn by the CPU, so that a seed means the same everywhere, and moved once an epoch: a copy for each
+        # batch would wait for a GPU.
+        self.order = torch.randperm(n, generator=g).to(self.x.device)
+        self.shift = torch.randint(-pad, pad + 1, (n, 2), generator=g).to(self.x.device)
+        self.flip = (self.first_flip ^ bool(epoch % 2)).to(self.x.device)
         self.epoch = epoch
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,11 +139,11 @@ class Augmented:
         size = self.config.batch
         some = self.order[n * size : (n + 1) * size]
         _, h, w, _ = self.x.shape
-        rows = reflect(torch.arange(h) + self.shift[some, :1], h)
-        columns = torch.arange(w).expand(size, w)
+        device = self.x.device
+        rows = reflect(torch.arange(h, device=device) + self.shift[some, :1], h)
+        columns = torch.arange(w, device=device).expand(size, w)
         columns = torch.where(self.flip[some, None], w - 1 - columns, columns)
         columns = reflect(columns + self.shift[some, 1:], w)
-        some, rows, columns = (t.to(self.x.device) for t in (some, rows, columns))
         x = self.x[some[:, None, None], rows[:, :, None], columns[:, None, :]]
         return x.permute(0, 3, 1, 2), self.y[some]
 
@@ -198,15 +200,26 @@ class Stopped(Exception):  # noqa: N818
 
 
 class Run:
-    """A network in training; `step` steps of `total` are done."""
+    """A network in training; `step` steps of `total` are done.
 
-    def __init__(self, config: Config, found: data.Data, device: torch.device, bf16: bool) -> None:
+    model: what to train instead of the initial network of the configuration; not copied.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        found: data.Data,
+        device: torch.device,
+        bf16: bool,
+        model: nn.Module | None = None,
+    ) -> None:
         if config.small and config.small_size % config.block_size:
             wanted = f"a multiple of the block size {config.block_size}"
             raise ValueError(f"--small-size: expected {wanted}, got {config.small_size}")
         self.config, self.found, self.device, self.bf16 = config, found, device, bf16
         self.cipher = config.cipher(channels=found.channels)
-        self.model = build(config, found).to(device, memory_format=torch.channels_last)
+        model = build(config, found) if model is None else model
+        self.model = model.to(device, memory_format=torch.channels_last)
         self.stream = Augmented(found.train, config, device)  # type: ignore[arg-type]
         self.total = max(round(config.epochs * self.stream.steps), 1)
         self.step = 0
@@ -393,6 +406,7 @@ def train(
     *,
     device: torch.device | None = None,
     precision: str = "auto",
+    model: nn.Module | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 180,
     say: Callable[[str], None] = print,
@@ -400,13 +414,14 @@ def train(
     """Train, or go on training; result.json is written when it is done.
 
     precision: "float32", "bfloat16" or "auto": bfloat16 where the device has it. A checkpoint keeps its own.
+    model: trained instead of the initial network of the configuration.
     stop: asked after every step; raises Stopped, with a checkpoint, once it says so.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = native_bf16(device) if precision == "auto" else precision == "bfloat16"
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-    run = Run(config, found, device, bf16)
+    run = Run(config, found, device, bf16, model)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.pt"
     if path.exists():

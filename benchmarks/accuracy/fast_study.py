@@ -31,6 +31,7 @@ from blockenc.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results" / "fast"
 SINGLE = ("shuffle", "np", "ffx")
+LONGER = ("epochs", "width")  # named in the names of rows that differ in them
 # Where reduced images are no whole blocks: fewer epochs, of as many operations in all.
 WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
 
@@ -49,7 +50,8 @@ def rows() -> dict[str, Config]:
 
     def add(stem: str, block_size: int, steps: str, seed: int = 0, **more: Any) -> None:
         said = {"": "plain", ALL: "all"}.get(steps, steps.replace(",", "+"))
-        name = [stem, said if stem == "conv" and not steps else f"m{block_size}-{said}", *more.values()]
+        name = [stem, said if stem == "conv" and not steps else f"m{block_size}-{said}"]
+        name += [f"{field}{value:g}" if field in LONGER else value for field, value in more.items()]
         training = WHOLE_SIZE if Config.small_size % block_size else {}
         config = Config(stem=stem, block_size=block_size, steps=steps, seed=seed, **more, **training)
         found.setdefault("-".join([*name, f"seed{seed}"]), config)
@@ -84,6 +86,11 @@ def rows() -> dict[str, Config]:
         for m in (8, 16):
             add("conv", m, ALL, seed)
     absorbing_rows(2)
+    # Does the recipe limit the accuracy, or do the data?
+    for steps, m in (("", 4), (ALL, 4), (ALL, 2)):
+        add("conv", m, steps, epochs=60.0)
+    add("conv", 4, "", epochs=20.0, width=128)
+    add("conv", 4, ALL, epochs=20.0, width=128)
     return found
 
 
@@ -164,6 +171,7 @@ def table(results: Path) -> str:
         cells = [name, str(len(found))]
         cells += [f"{mean(found, view):.2f}" for view in ("one_view", "mirrored", "six_views")]
         plain = "conv-plain" if config.stem == "conv" else f"{config.stem}-m{config.block_size}-plain"
+        plain = "-".join([plain, *(part for part in name.split("-") if part.startswith(LONGER))])
         rest = [""] * 4
         if config.steps:
             if plain in groups:
