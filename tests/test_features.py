@@ -537,6 +537,30 @@ class Branches(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Beside(nn.Module):
+    """One that uses what goes into a norm for a sum, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        return self.norm(x) + x
+
+
+class Norms(nn.Module):
+    """One norm for two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.act = nn.PReLU(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.norm(self.conv(x))) + self.norm(self.other(x))
+
+
 class Inside(nn.Module):
     """A block whose output is used inside it, too, before it is put in order."""
 
@@ -638,6 +662,14 @@ FOLDS_REFUSED: dict[str, tuple] = {
         {"axis": 1, "example": torch.rand(IMAGES)},
         CANNOT + "it comes",
     ),
+    "used by a sum": (Beside, ["norm"], {}, CANNOT + "what conv gives is also used elsewhere, as by a sum"),
+    "a module used by a sum": (
+        lambda: nn.Sequential(Beside(), nn.ReLU(), nn.Conv2d(8, 2, 3)).eval(),
+        ["0.norm"],
+        {},
+        CANNOT + "what _0_conv gives is also used elsewhere, as by a sum",
+    ),
+    "a norm of two layers": (Norms, ["act"], {}, CANNOT + "'norm' is also used elsewhere in the model"),
     "tied weights": (several, ["tied"], {}, CANNOT + "'tied' shares its weights with another layer"),
     "computed weights": (several, ["normed"], {}, CANNOT + "'normed' computes its weights"),
     "a hook": (several, ["hooked"], {}, CANNOT + "'hooked' has hooks, which may change what it computes"),

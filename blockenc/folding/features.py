@@ -67,8 +67,9 @@ def protect_features(
     _check(model, key, example)
     result = copy_of(model)
     found = _named(result, layers)
-    axes = None if axis is None else check_axis(axis)
-    known = {name: _outputs(layer, name, axes) for name, layer in found.items()}
+    if axis is not None:
+        check_axis(axis)
+    known = {name: _outputs(layer, name, axis) for name, layer in found.items()}
     before = None if example is None else _run(model, example)
     measured = {} if example is None else _measure(result, example, found, known)
     sites = []

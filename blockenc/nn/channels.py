@@ -47,11 +47,11 @@ class KeyedChannels(nn.Module):
     def __init__(self, key: AnyKey, name: str, channels: int | None = None, *, axis: int = 1) -> None:
         key = hide(key)
         super().__init__()
-        secret: Any = channels_secret(key)
-        check_name(name)
-        self.name, self.axis = name, check_axis(axis)
+        self.name, self.axis = name, axis
         self.register_buffer("permutation", None, persistent=False)
-        self._key = secret
+        check_name(name)
+        check_axis(axis)
+        self._key: Any = channels_secret(key)
         if channels is not None:
             self._draw(check_channels(channels))
 
@@ -140,9 +140,8 @@ def size_along(x: Any, axis: int, name: str) -> int:
     return x.shape[axis]
 
 
-def check_axis(axis: Any) -> int:
+def check_axis(axis: Any) -> None:
     if isinstance(axis, bool) or not hasattr(axis, "__index__"):
         raise TypeError(f"axis: expected an integer, got {type(axis).__name__}")
     if operator.index(axis) == 0:
         raise ValueError("axis: expected that of the channels, got 0, the images of a batch")
-    return operator.index(axis)
