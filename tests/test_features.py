@@ -697,6 +697,12 @@ FOLDS_REFUSED: dict[str, tuple] = {
         {},
         CANNOT + "it comes out of 'mul'",
     ),
+    "one that makes the channels itself": (
+        sequence(Scaled(3, 8, 3)),
+        ["0"],
+        {},
+        CANNOT + "it comes out of 'mul'",
+    ),
     "axes that may differ": (mlp, ["2"], {}, CANNOT + "the layers .* different axes, .* give example="),
     "axes that do differ": (
         sequence(nn.Linear(8, 8), nn.BatchNorm1d(5), nn.Conv1d(5, 5, 1)),

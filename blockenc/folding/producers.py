@@ -17,7 +17,6 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules import batchnorm, conv, dropout, instancenorm
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from blockenc.folding.copies import copy_of
 from blockenc.nn.channels import BUFFER, KeyedChannels, KeyedOutput
@@ -103,8 +102,6 @@ KNOWN = (
 
 def _computes_as_known(layer: nn.Module) -> bool:
     """Whether a layer is of a known type, or of one derived from it that computes in the same way."""
-    if isinstance(layer, NonDynamicallyQuantizableLinear):
-        return False  # nn.MultiheadAttention uses its weights, and never calls it
     own = type(layer)
     if own is BlockConvolution:
         return True

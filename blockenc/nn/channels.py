@@ -55,18 +55,16 @@ class KeyedChannels(nn.Module):
         if channels is not None:
             self._draw(check_channels(channels))
 
-    def _draw(self, channels: int) -> None:
+    def _draw(self, channels: int, device: torch.device | None = None) -> None:
+        order = channel_order(self._key, self.name, channels)
         # A tensor for training, even if the first input comes in a mode of inference.
         with torch.inference_mode(False):
-            self.permutation = torch.from_numpy(channel_order(self._key, self.name, channels))
+            self.permutation = torch.from_numpy(order).to(device)
         self._key = None
 
     def _see(self, x: torch.Tensor) -> None:
         """The number of channels is that of x."""
-        with torch.inference_mode(False):
-            self._draw(size_along(x, self.axis, self.name))
-            assert self.permutation is not None
-            self.permutation = self.permutation.to(x.device)
+        self._draw(size_along(x, self.axis, self.name), x.device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.permutation is None:
