@@ -1,4 +1,4 @@
-"""Small models: a segmenter like FCN (Long and others, 2015), a segmenting ViT, and torchvision's SSD."""
+"""Small models: a segmenter like FCN (Long and others, 2015), and torchvision's SSD, on one backbone."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 from torch.nn import functional
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
-import blockenc
 from benchmarks.vision.scenes import CLASSES, SIDE
 
 # How images are normalised: symmetric, so that the negative of an image is that of its values.
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 WIDTHS = (24, 48, 96)
-PATCH = 8  # of the transformer
 # Of the backbone: the last feature map of each resolution is put in a keyed order.
 KEYED = ("layer1.1", "layer2.1", "layer3.1")
 
@@ -65,39 +62,6 @@ class Segmenter(nn.Module):
 
 def scaled(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return functional.interpolate(y, like.shape[-2:], mode="bilinear", align_corners=False)
-
-
-class Transformer(nn.Module):
-    """A small ViT each of whose tokens gives the scores of its patch: [N, CLASSES, H, W]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone: nn.Module = timm.models.VisionTransformer(
-            img_size=SIDE,
-            patch_size=PATCH,
-            embed_dim=96,
-            depth=4,
-            num_heads=4,
-            num_classes=CLASSES * PATCH**2,
-            class_token=False,
-            global_pool="",
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        tokens = self.backbone(x).transpose(1, 2)
-        rows, columns = (side // PATCH for side in x.shape[-2:])
-        return functional.pixel_shuffle(tokens.unflatten(2, (rows, columns)), PATCH)
-
-
-def unscrambled(scores: torch.Tensor, cipher: blockenc.Cipher) -> torch.Tensor:
-    """What a Transformer with a folded key gives, [N, CLASSES, H, W]: its patches, which are in the order of
-    the encrypted image's, in the order of the plain one's."""
-    moves = cipher.plans(*scores.shape[-2:])[0].moves
-    assert moves is not None
-    patches = functional.pixel_unshuffle(scores, PATCH)
-    result = torch.empty_like(patches.flatten(2))
-    result[:, :, torch.from_numpy(moves[0]).long()] = patches.flatten(2)
-    return functional.pixel_shuffle(result.view(patches.shape), PATCH)
 
 
 class DetectorMaps(nn.Module):

@@ -15,7 +15,7 @@ from benchmarks import pages
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGE = HERE.parents[1] / "docs" / "vision.md"
-METRICS = {"segmentation": "mean IoU", "segmentation by a ViT": "mean IoU", "detection": "mAP"}
+METRICS = {"segmentation": "mean IoU", "detection": "mAP"}
 
 Row = dict[str, Any]
 
@@ -42,19 +42,10 @@ def table(found: list[Row]) -> str:
     for task, form in dict.fromkeys((row["task"], row["form"]) for row in ordered(found)):
         of_form = [row for row in ordered(found) if (row["task"], row["form"]) == (task, form)]
         cells = [
-            ", ".join(cell(row, METRICS[task]) for row in of_form)
+            ", ".join(filter(None, (cell(row, METRICS[task]) for row in of_form)))
             for cell in (_right, _wrong, _none, _deployed)
         ]
         lines.append(f"| {task} | {form} | {' | '.join(cells)} |")
-    scrambled = [
-        f"{row['left scrambled']['mean IoU']:.1f}" for row in ordered(found) if "left scrambled" in row
-    ]
-    if scrambled:
-        lines += [
-            "",
-            f"Of the ViT's masks with the right key, left in the order of encrypted patches: "
-            f"{', '.join(scrambled)}.",
-        ]
     return "\n".join(lines)
 
 

@@ -7,10 +7,12 @@ wrong one and none: of the models that `python -m benchmarks.vision` left in --w
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from benchmarks.vision import study
 from benchmarks.vision.__main__ import WORK
@@ -18,7 +20,7 @@ from benchmarks.vision.scenes import CLASSES, Scenes, scenes
 from benchmarks.vision.train import Run, cipher, trained
 
 PICTURE = Path(__file__).parents[2] / "docs" / "vision.png"
-SHOWN = (0, 5, 9)  # test scenes
+SHOWN = (5, 9)  # test scenes
 SURE = 0.5  # of detections that are drawn
 
 
@@ -46,7 +48,7 @@ def main() -> None:
 def columns(shown: Scenes, data: Scenes, options: argparse.Namespace) -> list[tuple[str, Any, list[Any]]]:
     """The pictures side by side: their title, the images, and what is drawn on each: a mask, or boxes."""
     truth = [{"boxes": boxes, "labels": labels} for boxes, labels in zip(shown.boxes, shown.labels)]
-    encrypted = cipher("segmentation", 0).encrypt(shown.images)
+    encrypted = cipher(0).encrypt(shown.images)
     found: list[tuple[str, Any, list[Any]]] = [
         ("scene", shown.images, [None] * len(SHOWN)),
         ("encrypted, M = 4", encrypted, [None] * len(SHOWN)),
@@ -55,7 +57,7 @@ def columns(shown: Scenes, data: Scenes, options: argparse.Namespace) -> list[tu
         found.append(("masks" if task == "segmentation" else "boxes", shown.images, target))
         form = "feature maps, trained so"
         run = Run(task, study.FORMS[form].training, 0, options.scenes, options.epochs)
-        used = study.models(trained(run, data, options.work, print), task, study.FORMS[form])
+        used = study.models(trained(run, data, options.work, print), study.FORMS[form])
         for title, keyed in (
             ("right key", used.with_key(0)),
             ("wrong key", used.with_key(1)),
@@ -107,7 +109,9 @@ def draw(shown: Scenes, pictures: list[tuple[str, Any, list[Any]]], path: Path) 
                 )
     assert CLASSES == 11  # as many as the colours, and the background
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=90, pil_kwargs={"optimize": True})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=90)
+    Image.open(drawn).convert("RGB").quantize(128).save(path, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

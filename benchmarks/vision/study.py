@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
 import blockenc
-from benchmarks.vision.models import KEYED, MEAN, STD, Transformer, unscrambled, with_backbone
+from benchmarks.vision.models import KEYED, MEAN, STD, with_backbone
 from benchmarks.vision.scenes import CLASSES, Scenes
 from benchmarks.vision.train import TASKS, Run, cipher, encrypted, key, trained
 
@@ -31,8 +31,6 @@ FORMS = {
     "feature maps, trained so": Form("features", "features"),
     "feature maps, folded afterwards": Form("plain", "features"),
 }
-# Of a ViT: blocks that move, which no training gets used to, but folding does.
-VIT_FORMS = ("plain", "images, folded afterwards")
 # A model, and what encrypts its images (None: plain images).
 Keyed = tuple[nn.Module, blockenc.Cipher | None]
 
@@ -45,15 +43,15 @@ class Models(NamedTuple):
     deployed: nn.Module | None = None
 
 
-def models(model: nn.Module, task: str, form: Form) -> Models:
+def models(model: nn.Module, form: Form) -> Models:
     """A trained model in one of the forms."""
     if not form.keyed:
         return Models(lambda number: (model, None), (model, None))
     if form.keyed == "images":
         if form.training == "plain":
-            right = cipher(task, 0)
+            right = cipher(0)
             model = with_backbone(model, lambda part: blockenc.protect(part, right, mean=MEAN, std=STD))
-        return Models(lambda number: (model, cipher(task, number)), (model, None))
+        return Models(lambda number: (model, cipher(number)), (model, None))
     if form.training == "plain":
         model = with_backbone(model, lambda part: blockenc.protect_features(part, key(0), KEYED, fold=True))
     bare = with_backbone(model, lambda part: blockenc.unprotect_features(part, key(0)))
@@ -67,20 +65,18 @@ def models(model: nn.Module, task: str, form: Form) -> Models:
     )
 
 
-def found(keyed: Keyed, x: torch.Tensor, unscramble: bool = True) -> Any:
-    """What a model gives for uint8 images; of a ViT in the order of the plain image."""
+def found(keyed: Keyed, x: torch.Tensor) -> Any:
+    """What a model gives for uint8 images."""
     model, by = keyed
     with torch.inference_mode():
-        outputs = model(encrypted(x, by))
-    scrambled = isinstance(model, Transformer) and by is not None and unscramble
-    return unscrambled(outputs, by) if scrambled else outputs
+        return model(encrypted(x, by))
 
 
-def score(task: str, keyed: Keyed, test: Scenes, unscramble: bool = True) -> dict[str, float]:
+def score(task: str, keyed: Keyed, test: Scenes) -> dict[str, float]:
     """In percent. mean IoU: of all classes, the background among them. mAP: COCO's, over IoU 0.5 to 0.95;
     AP50: at IoU 0.5."""
-    outputs = found(keyed, test.images, unscramble)
-    if task != "detection":
+    outputs = found(keyed, test.images)
+    if task == "segmentation":
         return {"mean IoU": 100 * float(MulticlassJaccardIndex(CLASSES)(outputs, test.masks))}
     metric = MeanAveragePrecision()
     metric.update(
@@ -94,7 +90,7 @@ def measure(
     run: Run, form: str, data: Scenes, test: Scenes, wrong: int, work: Path, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """One row: the scores of a form with the right key, with so many wrong ones, and with none."""
-    used = models(trained(run, data, work, log), run.task, FORMS[form])
+    used = models(trained(run, data, work, log), FORMS[form])
     row: dict[str, Any] = {**run._asdict(), "form": form, "test scenes": len(test.images)}
     row["right"] = score(run.task, used.with_key(0), test)
     if FORMS[form].keyed:
@@ -105,8 +101,6 @@ def measure(
             log(f"{run.task}, {form}: wrong key {number} of {wrong}, {row['wrong'][-1]}")
     if used.deployed is not None:
         row["deployed"] = score(run.task, (used.deployed, None), test)
-    if FORMS[form].keyed and TASKS[run.task] is Transformer:
-        row["left scrambled"] = score(run.task, used.with_key(0), test, unscramble=False)
     log(f"{run.task}, {form}: {row['right']}")
     return row
 
@@ -118,5 +112,4 @@ def cases(seeds: list[int], count: int, epochs: int) -> list[tuple[Run, str]]:
         for seed in seeds
         for task in TASKS
         for name, form in FORMS.items()
-        if TASKS[task] is not Transformer or name in VIT_FORMS
     ]

@@ -12,18 +12,16 @@ from torch import nn
 from torch.nn import functional
 
 import blockenc
-from benchmarks.vision.models import KEYED, MEAN, PATCH, STD, Detector, Segmenter, Transformer, with_backbone
+from benchmarks.vision.models import KEYED, MEAN, STD, Detector, Segmenter, with_backbone
 from benchmarks.vision.scenes import Scenes
 
 TASKS: dict[str, Callable[[], nn.Module]] = {
     "segmentation": Segmenter,
-    "segmentation by a ViT": Transformer,
     "detection": Detector,
 }
 # What has a key while a model is trained: nothing, the images, or the feature maps.
 TRAININGS = ("plain", "images", "features")
 SCHEME = blockenc.Scheme(block_size=4)  # shuffle, np, ffx
-VIT = blockenc.schemes.VIT(block_size=PATCH)  # scramble, shuffle, np
 BATCH, PEAK = 64, 3e-3
 
 
@@ -38,7 +36,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.task.replace(' ', '-')}-{self.training}-seed{self.seed}"
+        return f"{self.task}-{self.training}-seed{self.seed}"
 
 
 def key(number: int) -> blockenc.Key:
@@ -46,9 +44,9 @@ def key(number: int) -> blockenc.Key:
     return blockenc.Key(bytes([number]) + bytes(range(31)))
 
 
-def cipher(task: str, number: int) -> blockenc.Cipher:
-    """What encrypts the images of a task with a key."""
-    return blockenc.Cipher(key(number), VIT if TASKS[task] is Transformer else SCHEME)
+def cipher(number: int) -> blockenc.Cipher:
+    """What encrypts images with the key of a number."""
+    return blockenc.Cipher(key(number), SCHEME)
 
 
 def encrypted(x: torch.Tensor, by: blockenc.Cipher | None) -> torch.Tensor:
@@ -109,8 +107,8 @@ def trained(run: Run, data: Scenes, work: Path, log: Callable[[str], None]) -> n
 
 
 def _loss(model: nn.Module, run: Run, data: Scenes, chosen: torch.Tensor) -> torch.Tensor:
-    x = encrypted(data.images[chosen], cipher(run.task, 0) if run.training == "images" else None)
-    if run.task != "detection":
+    x = encrypted(data.images[chosen], cipher(0) if run.training == "images" else None)
+    if run.task == "segmentation":
         return functional.cross_entropy(model(x), data.masks[chosen])
     targets = [{"boxes": data.boxes[n], "labels": data.labels[n]} for n in chosen.tolist()]
     losses: dict[str, torch.Tensor] = model(x, targets)
