@@ -18,6 +18,7 @@ from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:
     from blockenc import nn
+    from blockenc.folding.features import protect_features, unprotect_features
     from blockenc.folding.stems import protect, unprotect
     from blockenc.loading.collate import EncryptCollate
     from blockenc.loading.ids import DISPOSABLE
@@ -43,9 +44,11 @@ __all__ = [
     "encrypt",
     "nn",
     "protect",
+    "protect_features",
     "schemes",
     "steps",
     "unprotect",
+    "unprotect_features",
 ]
 
 # Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
@@ -55,7 +58,9 @@ _LAZY = {
     "EncryptTransform": ("blockenc.loading.transform", "EncryptTransform"),
     "nn": ("blockenc.nn", None),
     "protect": ("blockenc.folding.stems", "protect"),
+    "protect_features": ("blockenc.folding.features", "protect_features"),
     "unprotect": ("blockenc.folding.stems", "unprotect"),
+    "unprotect_features": ("blockenc.folding.features", "unprotect_features"),
 }
 
 

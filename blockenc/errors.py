@@ -12,7 +12,7 @@ class KeyFileError(BlockencError, ValueError):
 
 
 class WrongKeyError(BlockencError, ValueError):
-    """The key given is not the key that the data was encrypted with."""
+    """The key given is not the key that the data was encrypted with, or the model protected."""
 
 
 class BackendError(BlockencError, RuntimeError):

@@ -1,6 +1,7 @@
 """Writes tests/vectors by the oracle alone: python -m tests.make_vectors
 
-scheme_v1.json and scheme_v2_all.json, that is; scheme_v2.json came with the definition of version 2.
+scheme_v1.json, scheme_v2_all.json and channels.json, that is; scheme_v2.json came with the definition of
+version 2.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.schemes import CHOICES, DTYPES, NOTABLE, Case, scheme_of, step
 
 PATH = Path(__file__).parent / "vectors" / "scheme_v1.json"
 PATH_V2 = PATH.with_name("scheme_v2_all.json")
+PATH_CHANNELS = PATH.with_name("channels.json")
 KEY = bytes(range(32))
 CASES = [
     ([2, 3, 8, 12], 2, ["shuffle"], "byte"),
@@ -240,6 +242,25 @@ def one_item_a_line(fields: dict) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
+# --- channels of feature maps -------------------------------------------------------------------
+
+ABOUT_CHANNELS = (
+    "Test vectors of the channels of feature maps (docs/scheme.md, 'Channels of feature maps'). key: 32 "
+    "bytes, hexadecimal. order: channel c of the result is channel order[c]. Written by "
+    "tests/make_vectors.py from blockenc/reference/version2.py alone."
+)
+CHANNELS = (("layer1", 16), ("layer1", 2), ("layer2", 16), ("backbone.layer4.1.bn2", 64), ("\u00e4/C=3", 7))
+
+
+def text_channels() -> str:
+    orders = [
+        {"name": name, "channels": channels, "order": version2.channel_order(KEY, name, channels)}
+        for name, channels in CHANNELS
+    ]
+    return one_item_a_line({"about": ABOUT_CHANNELS, "key": KEY.hex(), "orders": orders})
+
+
 if __name__ == "__main__":
+    PATH_CHANNELS.write_text(text_channels())
     PATH.write_text(text())
     PATH_V2.write_text(text_v2())

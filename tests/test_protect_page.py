@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+import torch
 
 from benchmarks.protect import page, study
 
@@ -14,9 +15,14 @@ from benchmarks.protect import page, study
 def test_blocks() -> None:
     namespace: dict = {"__name__": "docs"}
     blocks = re.findall(r"```python\n(.*?)```", page.PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "docs/protect.md", "exec"), namespace)
+    x = torch.rand(2, 3, 8, 8)
+    plain, keyed, locked = (namespace[name](x) for name in ("model", "keyed", "locked"))
+    assert torch.allclose(locked, plain, atol=1e-5)
+    assert torch.allclose(namespace["bare"](x), keyed, atol=1e-5)
+    assert not torch.allclose(keyed, plain, atol=1e-2)
 
 
 def test_the_page_shows_the_recorded_results() -> None:

@@ -158,6 +158,9 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "load named keys": lambda: KeySet.load(folder / "named", PASSWORD),
         "derive": lambda: key.derive("train"),
         "per image": lambda: Cipher(key, per_image=True).encrypt(X, ids=range(len(X))),
+        "keyed channels": lambda: blockenc.nn.KeyedChannels(raw, "a")(X),
+        "keyed channels of a wrong name": lambda: blockenc.nn.KeyedChannels(raw, ""),
+        "keyed features": lambda: blockenc.protect_features(torch.nn.Conv2d(3, 4, 1), raw, ["a"]),
         "authenticate": lambda: (key.mac_key("info"), SET.mac_key("info")),
     }
 
@@ -207,7 +210,7 @@ def test_tracebacks_with_local_variables(tmp_path: Path, quick_scrypt: None) -> 
     from rich.traceback import Traceback
 
     failed = [(name, error) for name, use in uses(tmp_path).items() if (error := raised(use))]
-    assert len(failed) == 21
+    assert len(failed) == 23
     for name, error in failed:
         below = error.__traceback__.tb_next.tb_next  # the frames of raised and of the lambda are the caller's
         stack = traceback.TracebackException(type(error), error, below, capture_locals=True)

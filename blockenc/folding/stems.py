@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +16,13 @@ from blockenc.blocks import to_vectors
 from blockenc.cipher import Cipher
 from blockenc.folding import patches
 from blockenc.folding.compare import Order, Run, difference, run, tolerance
+from blockenc.folding.copies import Model, check_values, copy_of, replaced
 from blockenc.folding.positions import find, move, prefix
 from blockenc.folding.registry import Folding, fold, is_stem, patch_size, unfold
 from blockenc.folding.values import Normalisation, Values
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.plan import DECIMAL_VALUES, Plan
 from blockenc.plan.algebra import lifted, refined
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def protect(
@@ -142,8 +140,8 @@ def _fold(
         )
     if (mean is None) != (std is None):
         raise ValueError("mean, std: give both or neither")
-    _check_parameters(model)
-    result = _copied(model)
+    check_values(model)
+    result = copy_of(model)
     handler = unfold if inverse else fold
     name = _find(result, stem, handler)
     first: Any = result.get_submodule(name)
@@ -170,7 +168,7 @@ def _fold(
     with torch.no_grad():
         changed = handler(first, _folding(first, job, trial))
         changed.train(first.training)
-        result = _replaced(result, first, changed)
+        result = replaced(result, first, changed)
         if trial.order is not None and trial.positions is not None:
             move(result, trial.positions, trial.order.moves, inverse=inverse)
     copied = changed if alone else result
@@ -508,35 +506,6 @@ def _find(model: nn.Module, name: str | None, handler: Any) -> str:
 
 def _looks_up(module: nn.Module) -> bool:
     return isinstance(module, patches.LookUpLinear)
-
-
-def _replaced(model: Model, first: nn.Module, by: nn.Module) -> Model:
-    """The model with another first layer, wherever it is named."""
-    if model is first:
-        return by  # type: ignore[return-value]
-    for module in model.modules():
-        for child, value in module._modules.items():
-            if value is first:
-                module._modules[child] = by
-    return model
-
-
-def _check_parameters(model: nn.Module) -> None:
-    for name, parameter in (*model.named_parameters(), *model.named_buffers()):
-        if torch.nn.parameter.is_lazy(parameter):
-            raise ValueError(f"model: {name} is lazy; run the model once, so that it takes its shape")
-    if any(parameter.device.type == "meta" for parameter in model.parameters()):
-        raise ValueError("model: its parameters are on the meta device, without values; load them first")
-
-
-def _copied(model: Model) -> Model:
-    try:
-        return copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ValueError(
-            f"model: cannot be copied ({error}); a weight computed by a hook, as by the old weight_norm and "
-            "prune, has to be made a parameter first (torch.nn.utils.remove_weight_norm, prune.remove)"
-        ) from None
 
 
 def _unparametrise(first: nn.Module) -> None:

@@ -1,20 +1,37 @@
-"""Modules for models: encryption as a first layer, stems that absorb a key, and `protect`."""
+"""Modules for models: encryption as a first layer, stems that absorb a key, keyed channels, and `protect`."""
 
 from typing import TYPE_CHECKING, Any
 
+from blockenc.nn.channels import KeyedChannels
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.nn.encrypt import Encrypt
 
 if TYPE_CHECKING:
+    from blockenc.folding.features import protect_features, unprotect_features
     from blockenc.folding.stems import protect, unprotect
 
-__all__ = ["BlockEmbedding", "Encrypt", "protect", "unprotect"]
+# Imported when asked for: blockenc.folding is made of modules of this package, and may be imported first.
+_LAZY = {
+    "protect": "stems",
+    "protect_features": "features",
+    "unprotect": "stems",
+    "unprotect_features": "features",
+}
+
+__all__ = [
+    "BlockEmbedding",
+    "Encrypt",
+    "KeyedChannels",
+    "protect",
+    "protect_features",
+    "unprotect",
+    "unprotect_features",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # When asked for: blockenc.folding is made of modules of this package, and may be what is imported first.
-    if name not in ("protect", "unprotect"):
+    if name not in _LAZY:
         raise AttributeError(f"module 'blockenc.nn' has no attribute {name!r}")
-    from blockenc.folding import stems
+    import importlib
 
-    return getattr(stems, name)
+    return getattr(importlib.import_module(f"blockenc.folding.{_LAZY[name]}"), name)

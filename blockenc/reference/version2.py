@@ -178,6 +178,12 @@ def derived(key: bytes, name: str) -> bytes:
     return version1.hkdf_sha256(key, f"blockenc/derive/{name}".encode())
 
 
+def channel_order(key: bytes, name: str, channels: int) -> list[int]:
+    """The order in which a key puts the channels of a feature map: a[c] is the channel that comes to c."""
+    subkey = version1.hkdf_sha256(key, f"blockenc/channels/C={channels}/{name}".encode())
+    return version1.permutation(subkey, channels)
+
+
 def id_bytes(image_id: int | str | bytes) -> bytes:
     """An id as the bytes that are bound: of a str its UTF-8, of an int its decimal digits."""
     if isinstance(image_id, bytes):
