@@ -12,7 +12,7 @@ from blockenc import schemes, steps
 from blockenc._api import decrypt, encrypt
 from blockenc.backends import backends
 from blockenc.cipher import Cipher
-from blockenc.errors import BackendError, BlockencError, KeyFileError, WrongKeyError
+from blockenc.errors import BackendError, BlockencError, KeyFileError, SealError, WrongKeyError
 from blockenc.keys import ExplicitKey, Key, KeySet
 from blockenc.scheme import Scheme
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blockenc.loading.collate import EncryptCollate
     from blockenc.loading.ids import DISPOSABLE
     from blockenc.loading.transform import EncryptTransform
+    from blockenc.sealing.api import seal, verify
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "KeyFileError",
     "KeySet",
     "Scheme",
+    "SealError",
     "WrongKeyError",
     "backends",
     "decrypt",
@@ -44,18 +46,23 @@ __all__ = [
     "nn",
     "protect",
     "schemes",
+    "seal",
     "steps",
     "unprotect",
+    "verify",
 ]
 
-# Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
+# Imported when first asked for: DataLoader, torchvision, torch.nn and sealing users pay for them, others do
+# not.
 _LAZY = {
     "DISPOSABLE": ("blockenc.loading.ids", "DISPOSABLE"),
     "EncryptCollate": ("blockenc.loading.collate", "EncryptCollate"),
     "EncryptTransform": ("blockenc.loading.transform", "EncryptTransform"),
     "nn": ("blockenc.nn", None),
     "protect": ("blockenc.folding.stems", "protect"),
+    "seal": ("blockenc.sealing.api", "seal"),
     "unprotect": ("blockenc.folding.stems", "unprotect"),
+    "verify": ("blockenc.sealing.api", "verify"),
 }
 
 
