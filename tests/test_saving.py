@@ -88,7 +88,7 @@ def test_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: save_protected(model.state_dict(), path, CIPHER),
         lambda: load_protected(model.state_dict(), path, CIPHER),
     ):
-        with pytest.raises(TypeError, match="model: expected a torch.nn.Module"):
+        with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module"):
             call()
     for given, error, says in (
         (Key(SECRET), TypeError, "cipher: expected a Cipher, got Key"),

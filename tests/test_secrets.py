@@ -122,6 +122,8 @@ def quick_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
 def uses(folder: Path) -> dict[str, Callable[[], object]]:
     """Whatever takes a key or a password, with what it does and with what goes wrong."""
     key, raw = Key(SECRET), SECRET
+    from blockenc.sklearn import BlockEncrypt
+
     nowhere = str(folder / "no" / "folder" / "k")
     weights = {"a": torch.ones(3)}
     return {
@@ -161,6 +163,7 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "derive": lambda: key.derive("train"),
         "per image": lambda: Cipher(key, per_image=True).encrypt(X, ids=range(len(X))),
         "authenticate": lambda: (key.mac_key("info"), SET.mac_key("info")),
+        "sklearn, not a cipher": lambda: BlockEncrypt(raw),  # type: ignore[arg-type]
         "seal": lambda: blockenc.seal(weights, raw, folder / "s"),
         "seal again": lambda: blockenc.seal(weights, raw, folder / "s"),
         "seal nothing": lambda: blockenc.seal({}, raw, folder / "t"),
@@ -216,7 +219,7 @@ def test_tracebacks_with_local_variables(tmp_path: Path, quick_scrypt: None) -> 
     from rich.traceback import Traceback
 
     failed = [(name, error) for name, use in uses(tmp_path).items() if (error := raised(use))]
-    assert len(failed) == 25
+    assert len(failed) == 26
     for name, error in failed:
         below = error.__traceback__.tb_next.tb_next  # the frames of raised and of the lambda are the caller's
         stack = traceback.TracebackException(type(error), error, below, capture_locals=True)

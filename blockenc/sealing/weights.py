@@ -171,6 +171,8 @@ def _values(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 class SafetensorsFile:
     """An open safetensors file, whose header is checked before it is used.
 
+    starts: by the names of tensors, the place of the first byte of each in the file.
+
     Raises SealError for a file that is not one, or is damaged; OSError. Use it in a `with` statement.
     """
 
@@ -200,7 +202,7 @@ class SafetensorsFile:
             except ValueError as error:
                 raise SealError(f"{path}: damaged safetensors file ({printable(error)})") from None
             self.entries = tuple(places)
-            self._starts = {entry.name: 8 + length + start for entry, start in places.items()}
+            self.starts = {entry.name: 8 + length + start for entry, start in places.items()}
         except BaseException:
             self._file.close()
             raise
@@ -212,7 +214,7 @@ class SafetensorsFile:
         self._file.close()
 
     def chunks(self, entry: Entry, chunk_bytes: int) -> Iterator[memoryview]:
-        self._file.seek(self._starts[entry.name])
+        self._file.seek(self.starts[entry.name])
         whole = memoryview(bytearray(min(chunk_bytes, entry.size)))
         for start in range(0, entry.size, chunk_bytes):
             chunk = whole[: entry.size - start]
