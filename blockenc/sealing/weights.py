@@ -156,16 +156,15 @@ def _check_tensor(name: str, tensor: Any) -> None:
 
 
 def _values(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """Values number start to stop of a tensor, row by row, without a copy of all of it."""
+    """Values number start to stop of a tensor, row by row, without a copy of much more than these."""
     if tensor.is_contiguous():
         return tensor.view(-1)[start:stop]
-    number = torch.arange(start, stop, device=tensor.device)
-    place = torch.zeros_like(number)
-    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride())):
-        place += number % size * stride
-        number //= size
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-    return tensor.as_strided((last + 1,), (1,))[place]
+    row = tensor[0].numel()
+    first, behind = start // row, -(-stop // row)
+    if row <= stop - start or tensor.dim() == 1:
+        return tensor[first:behind].reshape(-1)[start - first * row : stop - first * row]
+    parts = ((n, max(start - n * row, 0), min(stop - n * row, row)) for n in range(first, behind))
+    return torch.cat([_values(tensor[n], begin, end) for n, begin, end in parts])
 
 
 class SafetensorsFile:
