@@ -12,7 +12,7 @@ from blockenc import schemes, steps
 from blockenc._api import decrypt, encrypt
 from blockenc.backends import backends
 from blockenc.cipher import Cipher
-from blockenc.errors import BackendError, BlockencError, KeyFileError, WrongKeyError
+from blockenc.errors import BackendError, BlockencError, KeyFileError, SealError, WrongKeyError
 from blockenc.keys import ExplicitKey, Key, KeySet
 from blockenc.scheme import Scheme
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from blockenc.loading.collate import EncryptCollate
     from blockenc.loading.ids import DISPOSABLE
     from blockenc.loading.transform import EncryptTransform
+    from blockenc.sealing.api import seal, verify
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "KeyFileError",
     "KeySet",
     "Scheme",
+    "SealError",
     "WrongKeyError",
     "backends",
     "decrypt",
@@ -46,12 +48,15 @@ __all__ = [
     "protect",
     "protect_features",
     "schemes",
+    "seal",
     "steps",
     "unprotect",
     "unprotect_features",
+    "verify",
 ]
 
-# Imported when first asked for: DataLoader, torchvision and torch.nn users pay for them, others do not.
+# Imported when first asked for: DataLoader, torchvision, torch.nn and sealing users pay for them, others do
+# not.
 _LAZY = {
     "DISPOSABLE": ("blockenc.loading.ids", "DISPOSABLE"),
     "EncryptCollate": ("blockenc.loading.collate", "EncryptCollate"),
@@ -59,8 +64,10 @@ _LAZY = {
     "nn": ("blockenc.nn", None),
     "protect": ("blockenc.folding.stems", "protect"),
     "protect_features": ("blockenc.folding.features", "protect_features"),
+    "seal": ("blockenc.sealing.api", "seal"),
     "unprotect": ("blockenc.folding.stems", "unprotect"),
     "unprotect_features": ("blockenc.folding.features", "unprotect_features"),
+    "verify": ("blockenc.sealing.api", "verify"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BlockencError(Exception):
     """Base class of the exceptions below."""
@@ -12,7 +14,19 @@ class KeyFileError(BlockencError, ValueError):
 
 
 class WrongKeyError(BlockencError, ValueError):
-    """The key given is not the key that the data was encrypted with, or the model protected."""
+    """The key given is not the key that the data was encrypted, or sealed, with, or the model protected."""
+
+
+class SealError(BlockencError, ValueError):
+    """Weights are not what was sealed; or a file is no seal, or no safetensors file, or a damaged one.
+
+    report: a `blockenc.sealing.report.Report` of what differs from what was sealed; None where a file cannot
+        be read at all, or the seal itself was altered.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class BackendError(BlockencError, RuntimeError):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -280,6 +281,62 @@ def test_inspect(photos: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.M
     assert fingerprint in run("inspect", enc / "deep/er/b.png")
     for name in blockenc.backends():
         assert name in run("inspect")
+
+
+WEIGHTS = {"a.weight": torch.arange(60_000.0).view(200, 300), "a.bias": torch.ones(200)}
+
+
+def test_seal_and_verify(tmp_path: Path, keys: Path):
+    library = pytest.importorskip("safetensors.torch")
+    file, key = tmp_path / "m.safetensors", ("--key", keys / "good.key")
+    library.save_file(WEIGHTS, file)
+    fingerprint = blockenc.Key.load(keys / "good.key", PASSWORD).fingerprint
+    assert run("seal", file, *key) == (f"sealed 2 tensors (0.24 MB) with key {fingerprint} to {file}.seal\n")
+    assert run("verify", file, *key) == f"{file}: intact: 2 tensors, 240800 bytes, key {fingerprint}\n"
+    assert json.loads(run("verify", file, *key, "--json"))["intact"] is True
+    shown = " ".join(run("inspect", f"{file}.seal").split())
+    for text in ("seal of a safetensors file", fingerprint, "2, of 240800 bytes", "5, of 65536 bytes"):
+        assert text in shown
+    refused("seal", file, *key, says="exists already")
+    run("seal", file, *key, "--force", "--chunk", 1)
+    refused("verify", file, "--key", keys / "other.key", says=f"sealed with the key {fingerprint}")
+    refused("verify", file, *key, "--seal", tmp_path / "none", says=f"{tmp_path}/none: No such file")
+    refused("verify", tmp_path / "none", *key, says=f"{tmp_path}/none: no such file")
+    refused("seal", tmp_path / "none", *key, says=f"{tmp_path}/none: no such file")
+    refused("seal", keys / "good.txt", *key, "--output", tmp_path / "s", says="not a safetensors file")
+    refused("seal", file, *key, "--output", tmp_path / "no/s", says=f"{tmp_path}/no/s: No such file")
+
+    library.save_file({**WEIGHTS, "a.bias": torch.full((200,), 2.0), "\x1b[1m": torch.ones(1)}, file)
+    for options in ((), ("--json",)):
+        result = CliRunner().invoke(cli.app, ["verify", str(file), *map(str, key), *options])
+        assert result.exit_code == 1
+        assert result.stderr == ""
+        assert "\x1b" not in result.stdout
+    found = json.loads(result.stdout)
+    assert [(d["kind"], d["tensor"]) for d in found["differences"]] == [
+        ("added", "\x1b[1m"), ("changed", "a.bias"),
+    ]  # fmt: skip
+    file.write_bytes(file.read_bytes()[:-1])
+    refused("verify", file, *key, says="damaged safetensors file")
+
+
+def test_a_protected_model_tells_its_scheme_and_key(tmp_path: Path, keys: Path):
+    library = pytest.importorskip("safetensors.torch")
+    key = blockenc.Key.load(keys / "good.key", PASSWORD)
+    file = tmp_path / "m.safetensors"
+    cipher = blockenc.Cipher(key, schemes.VIT())
+    blockenc.nn.save_protected(torch.nn.Linear(3, 2), file, cipher)
+    shown = " ".join(run("inspect", file).split())
+    for text in ("weights", "2, of 32 bytes", "F32", key.fingerprint, "VIT", "shuffle", "blockenc 0.1.0"):
+        assert text in shown
+    library.save_file(WEIGHTS, file)
+    assert "not known: nothing in its metadata" in run("inspect", file)
+    for scheme in ("[" * 100_000, '{"version": 3}', "\x1b[1m", "{}"):
+        said = {"blockenc.fingerprint": "\x1b[1m" * 9, "blockenc.scheme": scheme}
+        library.save_file(WEIGHTS, file, said)
+        assert "\x1b" not in run("inspect", file)
+    file.write_bytes(b"no weights")
+    refused("inspect", file, says="not a safetensors file")
 
 
 def test_data_sets(tmp_path: Path, keys: Path):

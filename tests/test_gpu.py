@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -154,3 +156,16 @@ def test_beyond_two_to_the_31() -> None:
     cipher = blockenc.Cipher(oracle.KEY)
     y = cipher.encrypt(x)
     assert torch.equal(y[-8:], cipher.encrypt(x[-8:].clone()))
+
+
+def test_seals_of_tensors_on_the_device(tmp_path: Path) -> None:
+    """They are those of the same values on the CPU."""
+    x = torch.randn(50, 70, 30, generator=torch.manual_seed(0))
+    state = {"a": x, "b": x.permute(2, 0, 1), "c": x.bfloat16(), "d": torch.tensor(3)}
+    at = blockenc.seal(state, oracle.KEY, tmp_path / "s", chunk_bytes=1024)
+    there = {name: value.cuda() for name, value in state.items()}
+    assert not there["b"].is_contiguous()
+    assert blockenc.verify(there, oracle.KEY, at).intact
+    there["b"][29, 49, 69] += 1
+    (found,) = blockenc.verify(there, oracle.KEY, at, report=True).differences
+    assert (found.tensor, found.elements[1]) == ("b", 50 * 70 * 30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ import torch
 from benchmarks.protect import page, study
 
 
-def test_blocks() -> None:
+def test_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
     namespace: dict = {"__name__": "docs"}
     blocks = re.findall(r"```python\n(.*?)```", page.PAGE.read_text(), re.DOTALL)
     assert len(blocks) == 3

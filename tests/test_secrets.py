@@ -30,6 +30,7 @@ import blockenc
 from blockenc import Cipher, Key, KeyFileError, KeySet, hidden
 from blockenc.keys import keyfile, keyset
 from blockenc.reference import version1
+from blockenc.sealing.seal_file import CHUNK_INFO, WHOLE_INFO
 from tests import oracle
 
 SECRET = bytes(range(100, 132))
@@ -121,7 +122,10 @@ def quick_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
 def uses(folder: Path) -> dict[str, Callable[[], object]]:
     """Whatever takes a key or a password, with what it does and with what goes wrong."""
     key, raw = Key(SECRET), SECRET
+    from blockenc.sklearn import BlockEncrypt
+
     nowhere = str(folder / "no" / "folder" / "k")
+    weights = {"a": torch.ones(3)}
     return {
         "Key": lambda: Key(raw),
         "Key of another length": lambda: Key.from_bytes(raw + b"!"),
@@ -162,6 +166,13 @@ def uses(folder: Path) -> dict[str, Callable[[], object]]:
         "keyed channels of a wrong name": lambda: blockenc.nn.KeyedChannels(raw, ""),
         "keyed features": lambda: blockenc.protect_features(torch.nn.Conv2d(3, 4, 1), raw, ["a"]),
         "authenticate": lambda: (key.mac_key("info"), SET.mac_key("info")),
+        "sklearn, not a cipher": lambda: BlockEncrypt(raw),  # type: ignore[arg-type]
+        "seal": lambda: blockenc.seal(weights, raw, folder / "s"),
+        "seal again": lambda: blockenc.seal(weights, raw, folder / "s"),
+        "seal nothing": lambda: blockenc.seal({}, raw, folder / "t"),
+        "verify": lambda: blockenc.verify(weights, key, folder / "s"),
+        "verify other weights": lambda: blockenc.verify({"a": torch.zeros(3)}, raw, folder / "s"),
+        "verify with another key": lambda: blockenc.verify(weights, SET, folder / "s"),
     }
 
 
@@ -172,7 +183,8 @@ def test_no_frame_holds_a_secret(tmp_path: Path, quick_scrypt: None) -> None:
         for derive in (version1.subkey, version1.cipher_key)
         for step in ("shuffle", "np", "ffx")
     ]
-    secrets = [SECRET, *subkeys, *(part for part in SET._contents())]
+    sealing = [Key(SECRET).mac_key(info) for info in (CHUNK_INFO, WHOLE_INFO)]
+    secrets = [SECRET, *subkeys, *sealing, *(part for part in SET._contents())]
     shown = {repr(value)[2:-1] for value in secrets} | {value.hex() for value in secrets} | {PASSWORD}
     package = str(Path(blockenc.__file__).parent)
     seen, found, counts = set(), set(), collections.Counter()
@@ -201,7 +213,7 @@ def test_no_frame_holds_a_secret(tmp_path: Path, quick_scrypt: None) -> None:
         finally:
             sys.setprofile(None)
     assert found == set()
-    assert {"hkdf", "permutations", "uniforms", "byte_tables", "scrypt", "_unseal", "save"} <= seen
+    assert {"hkdf", "permutations", "uniforms", "byte_tables", "scrypt", "_unseal", "save", "tag"} <= seen
 
 
 def test_tracebacks_with_local_variables(tmp_path: Path, quick_scrypt: None) -> None:
@@ -210,7 +222,7 @@ def test_tracebacks_with_local_variables(tmp_path: Path, quick_scrypt: None) -> 
     from rich.traceback import Traceback
 
     failed = [(name, error) for name, use in uses(tmp_path).items() if (error := raised(use))]
-    assert len(failed) == 23
+    assert len(failed) == 28
     for name, error in failed:
         below = error.__traceback__.tb_next.tb_next  # the frames of raised and of the lambda are the caller's
         stack = traceback.TracebackException(type(error), error, below, capture_locals=True)

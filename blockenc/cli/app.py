@@ -509,11 +509,72 @@ def _engine(name: Engines, address: str | None) -> Engine:
     return in_ray(address)
 
 
+WEIGHTS_HELP = "A safetensors file."
+
+
+@app.command()
+def seal(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=WEIGHTS_HELP)],
+    key: KeyOption,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", metavar="SEAL", help="Seal to write; default: FILE.seal."),
+    ] = None,
+    chunk: Annotated[
+        int,
+        typer.Option("--chunk", metavar="KiB", min=1, max=1 << 16, help="How finely changes are located."),
+    ] = 64,
+    password_file: PasswordOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Write a seal of FILE: keyed tags by which verify finds out what was changed, and where."""
+    from blockenc.sealing.api import seal
+    from blockenc.sealing.seal_file import SealFile
+
+    if not file.exists():
+        raise FileNotFoundError(2, "no such file", str(file))
+    written = seal(file, _load_key(key, password_file), output, chunk_bytes=chunk << 10, overwrite=force)
+    with SealFile(written) as sealed:
+        head = sealed.head
+    size = sum(entry.size for entry in head.entries)
+    typer.echo(
+        f"sealed {len(head.entries)} tensors ({size / 1e6:.2f} MB) with key {head.fingerprint} to "
+        f"{printable(written)}"
+    )
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=WEIGHTS_HELP)],
+    key: KeyOption,
+    seal: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--seal", metavar="SEAL", help="Its seal; default: FILE.seal."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    password_file: PasswordOption = None,
+) -> None:
+    """Tell whether FILE is what was sealed, and what differs; then the exit status is 1."""
+    import json
+
+    from blockenc.sealing.api import verify
+
+    if not file.exists():
+        raise FileNotFoundError(2, "no such file", str(file))
+    found = verify(file, _load_key(key, password_file), seal, report=True)
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else f"{printable(file)}: {found}")
+    if not found.intact:
+        raise typer.Exit(1)
+
+
 @app.command()
 def inspect(
     path: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(metavar="PATH", help="A key file, an encrypted folder or its manifest, or an image."),
+        typer.Argument(
+            metavar="PATH",
+            help="A key file, an encrypted folder or its manifest, an image, a seal, or a safetensors file.",
+        ),
     ] = None,
 ) -> None:
     """Tell what PATH is, without any password; with no PATH, which backends this install has."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blockenc.scheme import Scheme
 from blockenc.schemes import name_of
 from blockenc.text import printable
 
@@ -27,6 +28,7 @@ def show(path: Path | None) -> None:
 
         return _table("backends", backends())
     from blockenc.datasets import formats, manifest
+    from blockenc.sealing.seal_file import MAGIC as SEAL_MAGIC
 
     if path.exists() and not path.is_dir() and not path.is_file():
         raise ValueError(f"{path}: is neither a file nor a folder")
@@ -37,6 +39,10 @@ def show(path: Path | None) -> None:
         return _table(str(path), _file_rows(path, kind))
     with open(path, "rb") as file:
         head = file.read(4096)
+    if path.suffix == ".safetensors":
+        return _table(str(path), _weights_rows(path))
+    if head.startswith(SEAL_MAGIC):
+        return _table(str(path), _seal_rows(path))
     if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
         return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
     return _table(str(path), _key_rows(path))
@@ -60,6 +66,53 @@ def _key_rows(path: Path) -> dict[str, str]:
     return rows
 
 
+def _weights_rows(path: Path) -> dict[str, str]:
+    from blockenc.nn.saving import FINGERPRINT, SCHEME, VERSION
+    from blockenc.sealing.weights import SafetensorsFile
+
+    with SafetensorsFile(path) as file:
+        entries, metadata = file.entries, file.metadata or {}
+    rows = {
+        "kind": "weights",
+        "tensors": f"{len(entries)}, of {sum(entry.size for entry in entries)} bytes",
+        "types": ", ".join(dict.fromkeys(entry.dtype for entry in entries)),
+    }
+    if FINGERPRINT not in metadata:
+        return {**rows, "protected": "not known: nothing in its metadata"}
+    return {
+        **rows,
+        "protected": "yes, as its metadata says",
+        "fingerprint": metadata[FINGERPRINT][:100],
+        **_scheme_rows_of_json(metadata.get(SCHEME, "")),
+        "written by": f"blockenc {metadata.get(VERSION, '')[:100]}",
+        "authenticated": "no: seal the file, and anyone who changed it is found out (blockenc verify)",
+    }
+
+
+def _scheme_rows_of_json(text: str) -> dict[str, str]:
+    """Of a scheme that anyone may have written."""
+    try:
+        scheme = Scheme.from_json(text)
+    except (TypeError, ValueError) as error:
+        return {"scheme": f"damaged ({str(error)[:200]})"}
+    return {**_scheme_rows(scheme), "channels": str(scheme.channels)}
+
+
+def _seal_rows(path: Path) -> dict[str, str]:
+    from blockenc.sealing.seal_file import SealFile
+
+    with SealFile(path) as sealed:
+        head = sealed.head
+    of = {"file": "a safetensors file", "state_dict": "a state_dict"}[head.source]
+    return {
+        "kind": f"seal of {of}",
+        "fingerprint": head.fingerprint,
+        "tensors": f"{len(head.entries)}, of {sum(entry.size for entry in head.entries)} bytes",
+        "chunks": f"{sum(head.counts())}, of {head.chunk_bytes} bytes at most",
+        "authenticated": "with the key only: verify checks it, inspect cannot",
+    }
+
+
 def _manifest_rows(manifest: Manifest) -> dict[str, str]:
     sizes, kinds = Counter[tuple[int, int, int]](), Counter[str]()
     for item in manifest.items():
@@ -69,7 +122,7 @@ def _manifest_rows(manifest: Manifest) -> dict[str, str]:
     return {
         "kind": "encrypted images",
         "fingerprint": manifest.fingerprint,
-        **_scheme_rows(manifest),
+        **_encryption_rows(manifest),
         "files": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
         "images": str(sizes.total()),
         "authenticated": _authentication(manifest),
@@ -85,14 +138,19 @@ def _authentication(manifest: Manifest) -> str:
     return "with the key only: decrypt checks it, inspect cannot"
 
 
-def _scheme_rows(manifest: Manifest) -> dict[str, str]:
-    scheme = manifest.scheme
+def _scheme_rows(scheme: Scheme) -> dict[str, str]:
     name = name_of(scheme)
     return {
         **({} if name is None else {"scheme": name}),
         "block size": str(scheme.block_size),
         "steps": ", ".join(map(_step_text, scheme.steps)),
         "ffx": scheme.ffx,
+    }
+
+
+def _encryption_rows(manifest: Manifest) -> dict[str, str]:
+    return {
+        **_scheme_rows(manifest.scheme),
         "fit": manifest.fit,
         "pictures": str(manifest.reading.coding),
         "keys": "one for each image, by its path" if manifest.per_image else "one for all images",
@@ -127,7 +185,7 @@ def _file_rows(path: Path, kind: Format) -> dict[str, str]:
         "encrypted": f"yes, by {owner.paths[0]}",
         "authenticated": _authentication(owner),
         "fingerprint": owner.fingerprint,
-        **_scheme_rows(owner),
+        **_encryption_rows(owner),
         "original": f"{item.source}, {original}",
     }
 

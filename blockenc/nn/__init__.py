@@ -1,10 +1,11 @@
-"""Modules for models: encryption as a first layer, stems that absorb a key, keyed channels, and `protect`."""
+"""Modules for models: encryption as a first layer, stems that absorb a key, keyed channels, `protect`; files."""
 
 from typing import TYPE_CHECKING, Any
 
 from blockenc.nn.channels import KeyedChannels
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.nn.encrypt import Encrypt
+from blockenc.nn.saving import load_protected, save_protected
 
 if TYPE_CHECKING:
     from blockenc.folding.features import protect_features, unprotect_features
@@ -22,8 +23,10 @@ __all__ = [
     "BlockEmbedding",
     "Encrypt",
     "KeyedChannels",
+    "load_protected",
     "protect",
     "protect_features",
+    "save_protected",
     "unprotect",
     "unprotect_features",
 ]

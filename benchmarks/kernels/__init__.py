@@ -1,0 +1,1 @@
+"""Kernel machines on encrypted digits: the right key, wrong keys, no key."""

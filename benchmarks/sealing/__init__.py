@@ -1,0 +1,1 @@
+"""Whether seals find what was changed, and what they cost."""
