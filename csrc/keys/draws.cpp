@@ -67,7 +67,7 @@ class Words {
 // Calls do_items(first, last) for parts of [0, items), each on some thread. A part is worth waking a thread.
 template <class DoItems>
 void in_parts(int64_t items, int64_t cost_of_item, int threads, DoItems&& do_items) {
-  constexpr int64_t kLeastCost = 1 << 13;  // words drawn, of some nanoseconds each
+  constexpr int64_t kLeastCost = 1 << 14;  // words drawn, of some nanoseconds each
   constexpr int64_t kPartsOfThread = 4;    // so that threads that come late, or are slow, have fewer
   const int64_t parts =
       std::clamp<int64_t>(items * cost_of_item / kLeastCost, 1,
