@@ -21,7 +21,7 @@ PYTEST = $(BIN)/python -m pytest -n $(JOBS)
 QUICK_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
     oracle_grid vectors vectors_v2 readme docstrings data_docs performance_page site))
 CSRC := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
-CXX_FILES := $(CSRC) $(wildcard tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp)
+CXX_FILES := $(CSRC) $(wildcard tests/cuda_emulation/*.[ch]* tests/native_checks/*.cpp tests/native_checks/*/*.h)
 NATIVE := $(CSRC) setup.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -18,7 +18,10 @@ from pathlib import Path
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-SOURCES = [*sorted(str(path) for path in Path("csrc/cpu").rglob("*.cpp")), "csrc/python/native.cpp"]
+SOURCES = [
+    *sorted(str(path) for folder in ("cpu", "keys") for path in Path("csrc", folder).rglob("*.cpp")),
+    "csrc/python/native.cpp",
+]
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.*h"))
 # No contraction into fused multiply-adds: results must be the same on every machine.
 OPTIONS = ["-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-trapping-math", "-pthread"]
@@ -106,6 +109,7 @@ extensions = [
         depends=HEADERS,
         cxx_std=17,
         extra_compile_args=OPTIONS,
+        libraries=["dl"],
         extra_link_args=["-pthread"],
         optional=True,
     )

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 import blockenc
 from benchmarks.speed.rows import MEAN, SCHEMES, STD, Row
+from blockenc.keys import as_key
 from blockenc.plan import Plan
+from blockenc.steps import Colour, Ffx, Np, Period, Rotate, Scramble, Shuffle, Step
 
 KEY = bytes(range(32))  # speed does not depend on the key
 Call = Callable[[], torch.Tensor]
@@ -185,6 +188,81 @@ def numpy_take(case: Case) -> Call:
     return run
 
 
+def numpy_steps(case: Case) -> Call:
+    """A scheme of version 2, or with keys of images, step after step on whole batches.
+
+    The secrets are arrays whose first axis has one entry, or one for each image.
+    """
+    cipher, (n, _, h, w) = case.cipher(), case.x.shape
+    images = [str(number).encode() for number in range(n)] if case.row.per_image else [None]
+    steps, key = cipher.scheme.bound_steps, as_key(KEY)
+    periods, infos = cipher.scheme.periods(h, w), cipher.scheme.infos(h, w, images)
+    secrets = [step.draw(key.member(step.kind), *given) for step, *given in zip(steps, infos, periods)]
+    changes = [numpy_step(*given) for given in zip(steps, secrets, periods)]
+
+    def run() -> torch.Tensor:
+        y = case.x.numpy()
+        for period, change in zip(periods, changes):
+            b, c, rows, columns = period
+            down, across = h // (rows * b), w // (columns * b)  # periods of an image
+            shape = n, c, down, rows, b, across, columns, b
+            v = y.reshape(shape).transpose(0, 2, 5, 3, 6, 4, 7, 1)
+            v = change(v.reshape(n, down * across, rows * columns, period.length))
+            v = v.reshape(n, down, across, rows, columns, b, b, c).transpose(0, 7, 1, 3, 5, 2, 4, 6)
+            y = v.reshape(n, c, h, w)
+        return torch.from_numpy(y)
+
+    return run
+
+
+def numpy_step(step: Step, secret: Any, period: Period) -> Callable[[np.ndarray], np.ndarray]:
+    """What a step does to blocks [N, periods, G, l]."""
+    b, c = period.block_size, period.channels
+
+    def masked(mask: np.ndarray, bits: int) -> np.ndarray:
+        return (mask * np.uint8(bits)).reshape(len(mask), 1, period.blocks, -1)
+
+    if isinstance(step, Scramble):
+        return lambda v: np.take(v, secret[0], axis=2)
+    if isinstance(step, Np) and step.cells == "nibble":
+        low, high = np.split(secret, 2, axis=-1)
+        bits = masked(low, 15) | masked(high, 240)
+        return lambda v: v ^ bits
+    if isinstance(step, Np):
+        bits = masked(secret, 255)
+        return lambda v: v ^ bits
+    if isinstance(step, Ffx):
+        masks, tables = secret[0][:, None], secret[1].astype(np.uint8)
+        which = np.arange(len(tables))[:, None, None, None]
+        return lambda v: np.where(masks, tables[which, v], v)
+    if isinstance(step, Colour):
+        orders = np.array(list(itertools.permutations(range(c))))[secret[0]]  # [G, C], of whole blocks
+        source = (np.arange(b * b)[:, None] * c + orders[:, None]).reshape(1, 1, period.blocks, -1)
+        return lambda v: np.take_along_axis(v, source, axis=3)
+    if isinstance(step, Rotate):
+        place = np.arange(period.length).reshape(b, b, c)
+        turned = [np.rot90(place, d % 4)[:, :: 1 if d < 4 else -1].ravel() for d in range(8)]
+        source = np.array(turned)[secret[0]][None, None]
+        return lambda v: np.take_along_axis(v, source, axis=3)
+    assert isinstance(step, Shuffle)
+    if len(secret) * period.blocks == 1:  # one permutation for all blocks, which take is quicker with
+        move = functools.partial(np.take, indices=secret.ravel(), axis=3)
+    else:
+        move = functools.partial(np.take_along_axis, indices=secret[:, None], axis=3)
+    if step.cells == "byte":
+        return move
+
+    def move_nibbles(v: np.ndarray) -> np.ndarray:
+        low, high = np.split(move(np.concatenate([v & 15, v >> 4], axis=3)), 2, axis=3)
+        return low | high << 4
+
+    return move_nibbles
+
+
+def numpy(case: Case) -> Call:
+    return numpy_steps(case) if case.row.scheme or case.row.per_image else numpy_take(case)
+
+
 def whole_image_index(case: Case) -> Call:
     """A permutation of all values of an image, and an exclusive or.
 
@@ -330,9 +408,10 @@ PEERS = {
         ),
     ),
     "NumPy": Peer(
-        numpy_take,
-        "reshape, transpose, take, and a look-up by take",
+        numpy,
+        "reshape, transpose, take, and a look-up by take; for schemes of version 2 step by step",
         lambda row: from_bytes(row) or "NumPy has no bfloat16" * (row.target == "bfloat16"),
+        version_2=True,
     ),
     "eager chain": Peer(eager_chain, "the published composition in PyTorch, step by step"),
     "compiled chain": Peer(compiled_chain, "torch.compile of the same"),

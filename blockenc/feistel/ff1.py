@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from blockenc.hidden import hide, reveal
+from blockenc.keys import native
 
 ROUNDS = 10
 BYTE_RADIX = 16  # of the byte profile: a byte is two hexadecimal numerals
@@ -110,6 +111,19 @@ def _aes(key: bytes) -> Callable[[bytes], bytes]:
 
 def byte_tables(keys: Sequence[bytes]) -> np.ndarray:
     """The `byte` profile: FF1 on two hexadecimal numerals, as uint16 [keys, 256], permutations of 0..255.
+
+    keys: 32 bytes each.
+    """
+    keys = list(map(hide, keys))
+    if not native.derives:
+        return _byte_tables(keys)
+    tables = np.empty((len(keys), BYTE_RADIX**2), np.uint16)
+    native.extension.make_byte_tables(b"".join([reveal(key) for key in keys]), tables, native.threads())
+    return tables
+
+
+def _byte_tables(keys: Sequence[bytes]) -> np.ndarray:
+    """The same in Python.
 
     All values of all keys at once. A half is one numeral, of which there are 16, so that all rounds together
     ask for 160 numbers y: the CBC-MAC of the block P and a block Q, which ends in the round and the half.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blockenc.hidden import NotPickled, hide, reveal
-from blockenc.keys.keystream import KEY_BYTES, AesKeystreams, hkdf
+from blockenc.keys.keystream import KEY_BYTES, Keystreams, hkdf, keystreams_of, split
 
 
 class AnySecret(NotPickled):
@@ -53,7 +53,7 @@ class AnySecret(NotPickled):
         """
         contents = hide(self._contents())
         alike = len(set(reveal(contents))) == 1
-        return reveal(hkdf(hide(b"".join(reveal(contents)[: 1 if alike else None])), [info])[0])
+        return reveal(hkdf(hide(b"".join(reveal(contents)[: 1 if alike else None])), [info]))
 
     def __repr__(self) -> str:
         try:
@@ -84,7 +84,7 @@ class Key(AnySecret):
     def __init__(self, secret: bytes) -> None:
         secret = hide(secret)
         self._hidden = hide(key_bytes(secret, "key", f"{KEY_BYTES} bytes"))
-        self._fingerprint = reveal(hkdf(self._hidden, ["blockenc/1/fingerprint"])[0])[:8].hex()
+        self._fingerprint = reveal(hkdf(self._hidden, ["blockenc/1/fingerprint"]))[:8].hex()
 
     @classmethod
     def generate(cls) -> Key:
@@ -163,13 +163,13 @@ class Key(AnySecret):
         from blockenc.keys.keyfile import check_password
 
         check_password(name, "name")
-        return Key(hkdf(self._hidden, [f"blockenc/derive/{name}"])[0])
+        return Key(hkdf(self._hidden, [f"blockenc/derive/{name}"]))
 
-    def keystreams(self, infos: Sequence[str]) -> AesKeystreams:
-        return AesKeystreams(hkdf(self._hidden, infos))
+    def keystreams(self, infos: Sequence[str]) -> Keystreams:
+        return keystreams_of(hkdf(self._hidden, infos))
 
     def cipher_keys(self, infos: Sequence[str], profile: str) -> list[bytes]:
-        return hkdf(self._hidden, infos)
+        return split(hkdf(self._hidden, infos))
 
 
 def key_bytes(value: Any, name: str, expected: str) -> bytes:

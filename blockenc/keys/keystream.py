@@ -13,11 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from blockenc.hidden import hide, reveal
-
-try:
-    from blockenc import _native  # type: ignore[attr-defined]
-except ImportError:  # then Python does it, more slowly
-    _native = None  # type: ignore[assignment]
+from blockenc.keys import native
 
 KEY_BYTES = 32
 WORDS = 2**32  # what a word of the keystream can be
@@ -56,23 +52,64 @@ class Secret(Protocol):
         ...
 
 
-def hkdf(key: bytes, infos: Sequence[str]) -> list[bytes]:
-    """HKDF-SHA256 (RFC 5869), no salt, 32 bytes for each info, each hidden."""
+def hkdf(key: bytes, infos: Sequence[str]) -> bytes:
+    """HKDF-SHA256 (RFC 5869), no salt: subkeys of 32 bytes for all infos, one after the other, hidden."""
     key = hide(key)
     extracted = hide(hmac.digest(bytes(KEY_BYTES), reveal(key), "sha256"))
+    if native.derives:
+        return hide(bytes(native.extension.expand(reveal(extracted), list(infos), native.threads())))
     # A digest is as long as what is asked for, so that a single step of "expand" gives it.
-    return [hide(hmac.digest(reveal(extracted), info.encode() + b"\1", "sha256")) for info in infos]
+    return hide(b"".join([hmac.digest(reveal(extracted), info.encode() + b"\1", "sha256") for info in infos]))
 
 
-class AesKeystreams:
-    """AES-256-CTR over zeros, read as little-endian uint32 (docs/scheme.md, "Key schedule")."""
+def split(subkeys: bytes) -> list[bytes]:
+    """Each of the subkeys that stand one after the other, hidden."""
+    subkeys = hide(subkeys)
+    starts = range(0, len(reveal(subkeys)), KEY_BYTES)
+    return [hide(reveal(subkeys)[start : start + KEY_BYTES]) for start in starts]
 
-    def __init__(self, subkeys: Sequence[bytes]) -> None:
+
+def keystreams_of(subkeys: bytes) -> Keystreams:
+    """AES-256-CTR over zeros, read as little-endian uint32, under each of the subkeys, which stand one after
+    the other (docs/scheme.md, "Key schedule")."""
+    subkeys = hide(subkeys)
+    return NativeKeystreams(subkeys) if native.derives else PythonKeystreams(subkeys)
+
+
+class NativeKeystreams:
+    """Drawn by the extension (csrc/keys), which shares the keystreams among threads."""
+
+    def __init__(self, subkeys: bytes) -> None:
+        self._subkeys = hide(subkeys)
+        # Words of each keystream that were read.
+        self._used = np.zeros(len(reveal(self._subkeys)) // KEY_BYTES, np.int64)
+
+    def uniforms(self, bounds: np.ndarray) -> np.ndarray:
+        bounds = np.ascontiguousarray(bounds, np.int64)
+        drawn = np.empty((len(self._used), len(bounds)), np.int64)
+        native.extension.draw_uniforms(reveal(self._subkeys), self._used, bounds, drawn, native.threads())
+        return drawn
+
+    def permutations(self, count: int, length: int) -> np.ndarray:
+        drawn = np.empty((len(self._used), count, length), np.int64)
+        native.extension.draw_permutations(
+            reveal(self._subkeys), self._used, drawn, count, length, native.threads()
+        )
+        return drawn
+
+    def masks(self, length: int) -> np.ndarray:
+        return np.asarray(self.permutations(1, length)[:, 0] < length // 2)
+
+
+class PythonKeystreams:
+    """Drawn by Python, of which the extension's numbers are a copy."""
+
+    def __init__(self, subkeys: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-        start = modes.CTR(bytes(16))
+        subkeys, start = hide(subkeys), modes.CTR(bytes(16))
         self._streams = [
-            Cipher(algorithms.AES(reveal(subkey)), start).encryptor() for subkey in map(hide, subkeys)
+            Cipher(algorithms.AES(reveal(subkey)), start).encryptor() for subkey in split(subkeys)
         ]
 
     def _words(self, count: int) -> np.ndarray:
@@ -110,8 +147,8 @@ class AesKeystreams:
         places = np.arange(length - 1, 0, -1)
         a = np.tile(np.arange(length), (len(self._streams) * count, 1))
         draws = self.uniforms(np.tile(places + 1, count)).reshape(len(a), len(places))
-        if _native is not None:
-            _native.shuffle(a.ctypes.data, draws.ctypes.data, len(a), length)
+        if native.extension is not None:
+            native.extension.shuffle(a.ctypes.data, draws.ctypes.data, len(a), length)
         else:
             for row, drawn in zip(a, draws):
                 row[:] = _shuffled(length, drawn.tolist())

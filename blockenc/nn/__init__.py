@@ -1,4 +1,4 @@
-"""Modules for models: encryption as a first layer, stems that absorb a key, keyed channels, `protect`; files."""
+"""Modules for models: encryption as a first layer, stems that absorb a key, keyed channels; `protect`."""
 
 from typing import TYPE_CHECKING, Any
 

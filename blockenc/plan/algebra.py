@@ -120,6 +120,10 @@ def lifted(plan: Plan, block_size: int, grid: tuple[int, int] | None) -> Plan:
         of an image of any size; then the result has no grid.
     """
     across = block_size // plan.block_size
+    if across == 1 and grid is None and plan.variant is not None:
+        of_key = plan.variant[:, 0]
+        parts = {name: getattr(plan, name)[of_key] for name in ("source", "flips", "table_of")}
+        return dataclasses.replace(plan, **parts, grid=None, moves=None, variant=None)
     rows, columns = grid or (1, 1)
     shape = (-1, rows, across, columns, across)
 
@@ -302,6 +306,8 @@ def check_tables(tables: int) -> None:
 def _first_and_number(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of rows, of which some are alike: where each stands first, in that order, and the number of each."""
     whole = np.ascontiguousarray(rows).view(np.uint8)
+    if _differ(whole):
+        return np.arange(len(whole)), np.arange(len(whole))
     _, first, number = np.unique(
         whole.view(f"V{whole.shape[1]}").ravel(), return_index=True, return_inverse=True
     )
@@ -309,3 +315,13 @@ def _first_and_number(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return first[order], rank[number.reshape(-1)]
+
+
+def _differ(rows: np.ndarray) -> bool:
+    """Whether a number made of each row tells all of them apart; numbers are quicker to compare than rows.
+
+    False says nothing: rows that differ may have the same number.
+    """
+    words = rows.view(np.uint64) if rows.shape[1] % 8 == 0 else rows.astype(np.uint64)
+    powers = np.cumprod(np.full(words.shape[1], 0x9E3779B97F4A7C15, np.uint64))  # modulo 2^64
+    return len(np.unique(words @ powers)) == len(rows)

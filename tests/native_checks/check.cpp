@@ -266,11 +266,13 @@ void together(const std::vector<Case>& cases) {
   for (size_t caller = 0; caller < kCallers; ++caller) {
     callers.emplace_back([&, caller] {
       if (planted == "race") ++shared_number;
-      for (size_t k = 0; k < cases.size();
-           ++k) {  // each begins elsewhere; all of them meet at the large ones
-        const Case& c = cases[(k + caller * cases.size() / kCallers) % cases.size()];
+      for (size_t k = 0; k < cases.size(); ++k) {  // each begins elsewhere, and has large ones of its own
+        const size_t n = (k + caller * cases.size() / kCallers) % cases.size();
+        const Case& c = cases[n];
+        if (c.large() && n % kCallers != caller) continue;
         run_case(c, levels[(k + caller) % levels.size()], c.large() ? 3 : 2, Place::heap, "together");
       }
+      // All of them meet at the large ones.
       for (const Case& c : cases) {
         if (c.large()) run_case(c, levels[caller % levels.size()], 2, Place::heap, "together");
       }

@@ -20,6 +20,8 @@
 #include "../../values.h"
 #include "../kernels.h"
 
+// A build for one target alone may define both as nothing (tests/native_checks does, for SIMDe).
+#ifndef BLOCKENC_TARGET_BEGIN
 #define BLOCKENC_PRAGMA(tokens) _Pragma(#tokens)
 #ifdef __clang__
 #define BLOCKENC_TARGET_BEGIN(features) \
@@ -30,6 +32,7 @@
   BLOCKENC_PRAGMA(GCC push_options)     \
   BLOCKENC_PRAGMA(GCC target(features))
 #define BLOCKENC_TARGET_END BLOCKENC_PRAGMA(GCC pop_options)
+#endif
 #endif
 
 #define BLOCKENC_DEFINE_MAKE(name)                                                                   \
