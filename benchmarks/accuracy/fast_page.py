@@ -1,0 +1,86 @@
+"""The fast recipe's tables in docs/accuracy.md out of the recorded runs: python -m benchmarks.accuracy.fast_page
+
+One JSON a job in benchmarks/accuracy/results/fast, as `benchmarks.accuracy.grid` or `fast_study` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import pages
+from benchmarks.accuracy import fast_study
+from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, STARTS
+from benchmarks.accuracy.report import table
+
+PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
+Results = list[dict[str, Any]]
+
+
+def recorded(folder: Path, prefix: str) -> Results:
+    """The runs whose names begin so, by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{prefix}-*.json"))]
+
+
+def percent(value: float, digits: int = 2) -> str:
+    return f"{100 * value:.{digits}f}"
+
+
+def spread(found: dict[str, Any]) -> str:
+    """The mean of accuracies, and their range."""
+    return f"{percent(found['mean'], 1)} ({percent(found['min'], 1)} to {percent(found['max'], 1)})"
+
+
+def folded_table(results: Results) -> str:
+    """Plain models with a key folded into them."""
+
+    def cells(found: dict[str, Any]) -> Iterable[str]:
+        exact = found["exact"]
+        yield f"{found['of']}, M = {found['block_size']}"
+        yield percent(exact["plain_accuracy"])
+        yield percent(exact["folded_accuracy"])
+        yield str(exact["other_predictions"])
+        yield f"{exact['largest_difference']:.0e}"
+        yield spread(found["wrong_keys"])
+        yield percent(found["plain_images"], 1)
+
+    head = (
+        "plain model | accuracy, % | with the key folded in, right key, % | other predictions of 10,000 | "
+        "largest difference of an output | 100 wrong keys, %: mean (range) | plain images, %"
+    )
+    return table(head, map(cells, results))
+
+
+def tuning_table(results: Results) -> str:
+    """Accuracy by start, number of training images and epochs."""
+    right = {
+        tuple(found["tuning"][part] for part in ("start", "images", "epochs")): found["evaluation"]
+        for found in results
+    }
+
+    def cells(start: str, epochs: int) -> Iterable[str]:
+        yield f"{start}, {epochs} epochs" if epochs > 1 else f"{start}, 1 epoch"
+        for images in IMAGES:
+            found = right.get((start, images, epochs))
+            yield percent(found["right_key"]["one_view"], 1) if found else "not run"
+
+    head = " | ".join(["start, M = 4, all three steps", *(f"{images:,} images" for images in IMAGES)])
+    return table(head, (cells(start, epochs) for start in STARTS for epochs in EPOCHS))
+
+
+def fill(text: str, folder: Path) -> str:
+    """The page with the tables of the runs in this folder."""
+    text = pages.replace(text, "fast rows", "\n" + fast_study.table(folder) + "\n")
+    text = pages.replace(text, "fast folded", "\n" + folded_table(recorded(folder, "folded")) + "\n")
+    return pages.replace(text, "fast tuning", "\n" + tuning_table(recorded(folder, "tune")) + "\n")
+
+
+def main() -> None:
+    options = pages.options("benchmarks.accuracy.fast_page", __doc__, fast_study.RESULTS, PAGE)
+    options.page.write_text(fill(options.page.read_text(), options.results))
+
+
+if __name__ == "__main__":
+    main()

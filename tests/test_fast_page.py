@@ -1,0 +1,38 @@
+"""The fast recipe's tables in docs/accuracy.md say what the recorded runs say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from benchmarks.accuracy import fast_page, fast_study
+
+
+def test_the_page_is_of_the_recorded_runs() -> None:
+    text = fast_page.PAGE.read_text()
+    assert fast_page.fill(text, fast_study.RESULTS) == text
+
+
+def test_another_result_changes_the_page(tmp_path: Path) -> None:
+    for path in fast_study.RESULTS.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    text = fast_page.fill(fast_page.PAGE.read_text(), tmp_path)
+    for name, change in {
+        "conv-plain-seed0": lambda found: found["evaluation"]["plain"].update(one_view=0.5),
+        "folded-m4-of-conv-plain-seed0": lambda found: found["exact"].update(other_predictions=7),
+        "tune-m4-folded-lr0.1-images500-epochs1-seed0": lambda found: found["evaluation"]["right_key"].update(
+            one_view=0.25
+        ),
+    }.items():
+        path = tmp_path / f"{name}.json"
+        found = json.loads(path.read_text())
+        change(found)
+        path.write_text(json.dumps(found))
+        changed = fast_page.fill(text, tmp_path)
+        assert changed != text, name
+        text = changed
+
+
+def test_what_was_not_run_is_said(tmp_path: Path) -> None:
+    assert "not run" in fast_page.tuning_table([])
