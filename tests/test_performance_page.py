@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.speed import page, report
+from benchmarks.speed import cuda_page, page, report
 from benchmarks.speed.rows import BUDGETS, report_rows
 
 ROW = report_rows()[0]
@@ -34,6 +34,18 @@ RUN: dict[str, Any] = {
     "scaling": [{"bytes": 10**6, "threads": 1, "seconds": {"copy_": 1e-4, "numba": 2e-4}}],
 }
 RUN["budgets"] = report.judge(RUN)
+
+
+def test_the_page_of_cuda_shows_the_recorded_runs(tmp_path: Path) -> None:
+    text = cuda_page.PAGE.read_text()
+    assert cuda_page.fill(text, cuda_page.RESULTS) == text
+    run = json.loads((cuda_page.RESULTS / "h100.json").read_text())
+    run["rows"][0]["milliseconds"]["blockenc"] *= 2
+    (tmp_path / "h100.json").write_text(json.dumps(run))
+    assert cuda_page.fill(text, tmp_path) != text
+    (tmp_path / "h100.json").write_text(json.dumps({**run, "tiny": True}))
+    with pytest.raises(ValueError, match="--tiny"):
+        cuda_page.fill(text, tmp_path)
 
 
 def test_the_page_shows_the_recorded_runs() -> None:

@@ -1,4 +1,4 @@
-"""The fast recipe's tables in docs/accuracy.md out of the recorded runs: python -m benchmarks.accuracy.fast_page
+"""Tables of the fast recipe in docs/accuracy.md, of recorded runs: python -m benchmarks.accuracy.fast_page
 
 One JSON a job in benchmarks/accuracy/results/fast, as `benchmarks.accuracy.grid` or `fast_study` writes it.
 """

@@ -1,9 +1,11 @@
-"""What limits the CUDA kernel, predicted from its machine code: python -m benchmarks.speed.cuda_roofline
+"""What limits the CUDA kernels, predicted: python -m benchmarks.speed.cuda_roofline
 
-Needs nvcc and nvdisasm, no GPU. For uint8 to uint8 it counts the instructions and the shared-memory
-accesses of the two loops of the tile kernel, per pixel value, and sets them against a device's published
-figures. Nothing here is measured. Assumed: 4 instructions a cycle and 32 lanes of shared memory a cycle a
-multiprocessor; no bank conflicts (docs/cuda.md says where that holds); latency hidden.
+First, for schemes of version 2, what the kernel `blocks` reads from the second-level cache. Then the limits
+of the kernel `tiles`, from its machine code, which needs nvcc and nvdisasm, no GPU: for uint8 to uint8 it
+counts the instructions and the shared-memory accesses of its two loops, per pixel value, and sets them
+against a device's published figures. Nothing here is measured. Assumed: 4 instructions a cycle and 32 lanes
+of shared memory a cycle a multiprocessor; no bank conflicts (docs/cuda.md says where that holds); latency
+hidden.
 """
 
 from __future__ import annotations
@@ -17,6 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+
+import blockenc
+from benchmarks.speed.rows import SCHEMES, VERSION_2
+from blockenc.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 WARP = 32
@@ -144,8 +152,37 @@ def predict(device: Device, kernel: Cost) -> dict[str, float]:
     }
 
 
+SECTOR = 32  # bytes that the second-level cache gives at least
+
+
+def cache_bytes(plan: Plan) -> float:
+    """Bytes from the second-level cache for a value of planar bytes, under a plan without substitution.
+
+    Of a block that moves, a pixel row comes in whole sectors; of one that stays, what its neighbours have not
+    loaded already. What the plan says of a value (source and flips, for each half of one with nibbles) is
+    loaded anew where the variant changes from block to block, and then not found in the first-level cache.
+    """
+    grid = plan.moves is not None
+    moves = grid and bool((plan.moves != np.arange(plan.moves.shape[1])).any())
+    image = max(1, SECTOR / plan.block_size) if moves else 1
+    differs = len(plan.source) > 1 and grid
+    return image + differs * (5 * plan.source.shape[1] / plan.length)
+
+
+def print_traffic() -> None:
+    print("Predicted bytes from the second-level cache for a value, planar uint8, 224 x 224.\n")
+    print("| row | bytes |")
+    print("|---|---|")
+    for row, *_ in VERSION_2:
+        if row.scheme and row.block_size > 1:
+            cipher = blockenc.Cipher(bytes(32), SCHEMES[row.scheme](row.block_size))
+            print(f"| {row.name} | {cache_bytes(cipher.plans(224, 224)[0]):.1f} |")
+    print()
+
+
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    print_traffic()
     print("Predicted, uint8 to uint8, by counting machine code.\n")
     print(
         "| device | sm | instructions/value | shared accesses/value | limit | of memory bandwidth | figures |"
