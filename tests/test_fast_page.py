@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
-from benchmarks.accuracy import fast_page, fast_study
+import torch
+
+from benchmarks.accuracy import fast_page, fast_study, leak
 
 
 def test_the_page_is_of_the_recorded_runs() -> None:
@@ -32,6 +35,28 @@ def test_another_result_changes_the_page(tmp_path: Path) -> None:
         changed = fast_page.fill(text, tmp_path)
         assert changed != text, name
         text = changed
+
+
+def test_leaks_of_an_archive(tmp_path: Path) -> None:
+    """A table in the order of the plain values betrays them all, a random one hardly any."""
+    config = fast_study.rows()["embedding-m4-all-seed0"]
+    plan = config.cipher().plan()
+    ordered = torch.empty(plan.length, 256, 2)
+    for table, becomes in zip(ordered, plan.substitutions()):
+        table[becomes] = torch.arange(256.0)[:, None].expand(256, 2)
+    random = torch.rand(ordered.shape, generator=torch.Generator().manual_seed(0))
+    weight = torch.rand(384, plan.length, 2)
+    archive = {
+        name: {
+            "record": {"config": dataclasses.asdict(config)},
+            "weights": {"stem.0.table": table, "stem.0.weight": weight},
+        }
+        for name, table in {"ordered": ordered, "random": random}.items()
+    }
+    torch.save(archive, tmp_path / "weights.pt")
+    found = {one["run"]: one["values"] for one in leak.leaks_of_archive(tmp_path / "weights.pt")}
+    assert found["ordered"]["rows_within_8"] == 1
+    assert found["random"]["rows_within_8"] < 0.2
 
 
 def test_what_was_not_run_is_said(tmp_path: Path) -> None:

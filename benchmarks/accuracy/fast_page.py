@@ -1,6 +1,7 @@
 """Tables of the fast recipe in docs/accuracy.md, of recorded runs: python -m benchmarks.accuracy.fast_page
 
-One JSON a job in benchmarks/accuracy/results/fast, as `benchmarks.accuracy.grid` or `fast_study` writes it.
+One JSON a job in benchmarks/accuracy/results/fast, as `benchmarks.accuracy.grid` or `fast_study` writes it;
+and leak.json, of `benchmarks.accuracy.leak`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ def percent(value: float, digits: int = 2) -> str:
 def spread(found: dict[str, Any]) -> str:
     """The mean of accuracies, and their range."""
     return f"{percent(found['mean'], 1)} ({percent(found['min'], 1)} to {percent(found['max'], 1)})"
+
+
+def beside_guessing(found: dict[str, float], share: str) -> str:
+    return f"{percent(found[share], 1)} ({percent(found[f'{share}_guessing'], 1)})"
 
 
 def folded_table(results: Results) -> str:
@@ -70,10 +75,30 @@ def tuning_table(results: Results) -> str:
     return table(head, (cells(start, epochs) for start in STARTS for epochs in EPOCHS))
 
 
+def leak_table(measures: Results) -> str:
+    """What weights tell of the key."""
+
+    def cells(found: dict[str, Any]) -> Iterable[str]:
+        values, places = found["values"], found["places"]
+        yield found["run"]
+        yield beside_guessing(values, "rows_within_8")
+        yield f"{values['rank_correlation']:.2f}"
+        yield beside_guessing(places, "part_of_the_block")
+        yield beside_guessing(places, "neighbour")
+
+    head = (
+        "model | values of the table read to 8 of 255, % (guessing) | rank correlation | "
+        "pixel read rightly, % (guessing) | most similar position beside it, % (guessing)"
+    )
+    return table(head, map(cells, measures))
+
+
 def fill(text: str, folder: Path) -> str:
     """The page with the tables of the runs in this folder."""
     text = pages.replace(text, "fast rows", "\n" + fast_study.table(folder) + "\n")
     text = pages.replace(text, "fast folded", "\n" + folded_table(recorded(folder, "folded")) + "\n")
+    measures = json.loads((folder / "leak.json").read_text())["leak"]
+    text = pages.replace(text, "fast leak", "\n" + leak_table(measures) + "\n")
     return pages.replace(text, "fast tuning", "\n" + tuning_table(recorded(folder, "tune")) + "\n")
 
 

@@ -2,7 +2,8 @@
 
 The observer has the weights of a BlockEmbedding and knows the scheme and how the model is built, but neither
 the key nor an image. RUN is the --out of benchmarks.accuracy.train. A model trained on plain images is
-protected first; one that was trained on encrypted images is taken as it is.
+protected first; one that was trained on encrypted images is taken as it is. --archive takes the models with
+embedding stems that were trained on encrypted images from what benchmarks.accuracy.grid --bundle writes.
 
 values: for every position, the rows of its table are put in order along their main direction, and each row's
     rank taken for the plain value it stands for, up to reversal, which negative/positive makes anyway: the
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 import blockenc
-from benchmarks.accuracy import data
+from benchmarks.accuracy import data, fast
 from benchmarks.accuracy.evaluate import load
 from benchmarks.accuracy.study import ALL
 from benchmarks.accuracy.train import Config, Place, key_set
@@ -103,17 +104,40 @@ def leak(folder: Path, data_folder: Path | None) -> dict[str, Any]:
     }
 
 
+def leaks_of_archive(path: Path) -> list[dict[str, Any]]:
+    """The measures for the models of the fast recipe in an archive of weights."""
+    found = []
+    for name, saved in torch.load(path, map_location="cpu", weights_only=True).items():
+        config, weights = fast.Config(**saved["record"]["config"]), saved["weights"]
+        cipher = config.cipher()
+        if config.stem != "embedding" or cipher is None:
+            continue
+        table, weight = (weights[f"stem.0.{part}"].float().numpy() for part in ("table", "weight"))
+        found.append(
+            {
+                "run": name,
+                "values": values(table, cipher.plan()),
+                "places": places(weight, cipher.plan(), config.block_size),  # one token a pixel
+            }
+        )
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy.leak",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
+    parser.add_argument("--archive", type=Path, action="append", default=[], help="weights-N.pt")
     parser.add_argument("--data", type=Path, metavar="DIR", help="where the data set is")
     parser.add_argument("--json", type=Path, help="write the results here, too")
     o = parser.parse_args()
-    result = {"leak": [leak(folder, o.data) for folder in o.runs]}
+    if not o.runs and not o.archive:
+        parser.error("expected RUN or --archive")
+    measures = [leak(folder, o.data) for folder in o.runs]
+    result = {"leak": measures + [found for path in o.archive for found in leaks_of_archive(path)]}
     print(json.dumps(result, indent=1))
     if o.json:
         o.json.parent.mkdir(parents=True, exist_ok=True)

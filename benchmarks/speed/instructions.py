@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import dataclasses
 import os
 import pickle
 import re
@@ -30,7 +31,8 @@ from unittest import mock
 
 import torch
 
-import blockenc
+from benchmarks.speed.peers import Case
+from benchmarks.speed.rows import SCHEMES, SIZES, Row, report_rows
 from blockenc.backends import Request, native
 
 FEW, MANY = 1, 3
@@ -86,14 +88,19 @@ def tool_for(level: str) -> str:
     return "step" if level in NOT_IN_VALGRIND or missing("valgrind") else "valgrind"
 
 
-def record(images: int, block_size: int, level: str) -> tuple[list[Any], dict[str, bytes], bytes]:
+def size_of(row: Row) -> tuple[int, int]:
+    """Height and width of the images: under a scheme of version 2, what it is measured with."""
+    if row.scheme:
+        return SIZES["ImageNet"]
+    across = max(64 // row.block_size, 1)
+    return -(-BLOCKS // across) * row.block_size, across * row.block_size
+
+
+def record(row: Row, level: str) -> tuple[list[Any], dict[str, bytes], bytes]:
     """The arguments of the call, addresses named; the memory they point to; the answer."""
-    across = max(64 // block_size, 1)
-    down = -(-BLOCKS // across)
-    height, width = down * block_size, across * block_size
-    x = torch.randint(0, 256, (images, 3, height, width), dtype=torch.uint8)
+    x = torch.randint(0, 256, (row.batch, 3, *size_of(row)), dtype=torch.uint8)
     out = torch.empty_like(x)
-    cipher = blockenc.Cipher(bytes(range(32)), block_size=block_size, backend=f"native/{level}")
+    cipher = Case(row, x, out).cipher(f"native/{level}")
     requests: list[Request] = []
     calls: list[tuple[Any, ...]] = []
     apply = native.apply
@@ -114,9 +121,9 @@ def record(images: int, block_size: int, level: str) -> tuple[list[Any], dict[st
     return found, buffers, out.numpy().tobytes()
 
 
-def count(tool: str, images: int, block_size: int, level: str) -> tuple[float, int]:
+def count(tool: str, row: Row, level: str) -> tuple[float, int]:
     """Instructions of a call, and the bytes of its images."""
-    arguments, buffers, want = record(images, block_size, level)
+    arguments, buffers, want = record(row, level)
     with tempfile.TemporaryDirectory() as folder:
         call = Path(folder) / "call"
         call.write_bytes(pickle.dumps((arguments, buffers, WARM)))
@@ -174,10 +181,10 @@ def steps(command: list[str]) -> int:
             child.wait()
 
 
-def per_byte(tool: str, level: str, block_size: int) -> float:
+def per_byte(tool: str, level: str, row: Row) -> float:
     """Instructions a byte of an image."""
-    few, fewer_bytes = count(tool, FEW, block_size, level)
-    many, more_bytes = count(tool, MANY, block_size, level)
+    few, fewer_bytes = count(tool, dataclasses.replace(row, batch=FEW), level)
+    many, more_bytes = count(tool, dataclasses.replace(row, batch=MANY), level)
     return (many - few) / (more_bytes - fewer_bytes)
 
 
@@ -185,6 +192,7 @@ def main() -> None:
     supported = [level for level, has in native.levels().items() if has] if not native.missing() else []
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--block-sizes", type=int, nargs="*", default=[2, 4, 8, 16, 32, 14])
+    parser.add_argument("--schemes", nargs="*", choices=SCHEMES, default=list(SCHEMES), help="of version 2")
     parser.add_argument("--levels", nargs="*", choices=supported, default=supported)
     parser.add_argument("--tool", choices=TOOLS, help="for every level")
     options = parser.parse_args()
@@ -196,12 +204,18 @@ def main() -> None:
             parser.error(f"--tool: {reason}")
         if tool == "valgrind" and level in NOT_IN_VALGRIND:
             parser.error(f"--tool: valgrind cannot run {level}; use --tool step")
-    print("Instructions a byte, uint8 to uint8, planar, 64 pixels wide (M = 14: 56), 3 steps.\n")
-    print(f"| M | {' | '.join(f'{level} ({tool})' for level, tool in tools.items())} |")
+    print(
+        "Instructions a byte, uint8 to uint8, planar. 64 pixels wide (M = 14: 56), 3 steps; 224 x 224 where a"
+    )
+    print("row has the name of a scheme.\n")
+    print(f"| row | {' | '.join(f'{level} ({tool})' for level, tool in tools.items())} |")
     print("|---" * (len(tools) + 1) + "|")
-    for block_size in options.block_sizes:
-        cells = [f"{per_byte(tool, level, block_size):.2f}" for level, tool in tools.items()]
-        print(f"| {block_size} | {' | '.join(cells)} |", flush=True)
+    rows = [Row("ImageNet", FEW, m) for m in options.block_sizes]
+    rows += [row for row in report_rows() if row.scheme in options.schemes]
+    for row in rows:
+        cells = [f"{per_byte(tool, level, row):.2f}" for level, tool in tools.items()]
+        name = f"{row.scheme}, M = {row.block_size}" if row.scheme else f"M = {row.block_size}"
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
