@@ -18,7 +18,7 @@ def test_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict = {"__name__": "docs"}
     blocks = re.findall(r"```python\n(.*?)```", page.PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "docs/protect.md", "exec"), namespace)
     x = torch.rand(2, 3, 8, 8)
