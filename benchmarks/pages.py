@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -13,6 +14,13 @@ def replace(text: str, name: str, content: str) -> str:
     if not place.search(text):
         raise ValueError(f"--page: has no place for the table {name}")
     return place.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
+
+
+def table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown. head: the names of the columns, with | between them."""
+    columns = head.split("|")
+    lines = [head.strip(), "|".join([" --- "] * len(columns)), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line.strip()} |" for line in lines)
 
 
 def options(program: str, doc: str | None, results: Path, page: Path) -> argparse.Namespace:

@@ -117,6 +117,12 @@ def _turned_tiles(draw: np.random.Generator, planes: np.ndarray, side: int) -> n
     return out
 
 
+def integer_types(plan: Plan) -> tuple[torch.dtype, torch.dtype]:
+    """Of the integers that a plan takes, and that it gives."""
+    types = {BYTE_VALUES: torch.uint8, DECIMAL_VALUES: torch.uint16}
+    return types[plan.in_values], types[plan.out_values]
+
+
 def images_for(plan: Plan, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Random images; also values that no encryption gives. NaN only where it becomes an integer."""
     if dtype == torch.uint16:

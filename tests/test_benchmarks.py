@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.speed import instructions, measure, report
+import blockenc
+from benchmarks.speed import cuda_roofline, instructions, measure, report
 from benchmarks.speed.peers import PEERS, Peer, copy_
 from benchmarks.speed.rows import BUDGETS, Row, grid, report_rows
 from blockenc.backends import native
@@ -137,6 +138,16 @@ def test_instructions_says_what_is_missing(
     with pytest.raises(SystemExit):
         instructions.main()
     assert "valgrind is not installed" in capsys.readouterr().err
+
+
+def test_predicted_traffic_of_cuda() -> None:
+    """Whole sectors of moved blocks, and what the plan says of values whose variant changes."""
+    cipher = blockenc.Cipher(bytes(32), blockenc.schemes.ETC(block_size=16))
+    assert cuda_roofline.cache_bytes(cipher.plans(224, 224)[0]) == 2 + 5
+    cipher = blockenc.Cipher(bytes(32), blockenc.schemes.ELE(block_size=4))
+    assert cuda_roofline.cache_bytes(cipher.plans(224, 224)[0]) == 8 + 10
+    cipher = blockenc.Cipher(bytes(32), blockenc.schemes.LE(block_size=4))
+    assert cuda_roofline.cache_bytes(cipher.plans(224, 224)[0]) == 1
 
 
 def test_data() -> None:

@@ -8,9 +8,7 @@ import shutil
 
 import pytest
 
-import blockenc
 from benchmarks.speed import cuda_roofline as roofline
-from blockenc import schemes
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not here")
 KERNELS = 18  # twelve instances of `tiles`, four of `blocks`, two of `elements`
@@ -55,16 +53,6 @@ def test_machine_code(arch: int) -> None:
         if "6blocks" in name:
             assert "LDG.E.128" in {op[:9] for op in opcodes}, name
             assert "STG.E.128" in {op[:9] for op in opcodes}, name
-
-
-def test_predicted_traffic() -> None:
-    """Whole sectors of moved blocks, and what the plan says of values whose variant changes."""
-    cipher = blockenc.Cipher(bytes(32), schemes.ETC(block_size=16))
-    assert roofline.cache_bytes(cipher.plans(224, 224)[0]) == 2 + 5
-    cipher = blockenc.Cipher(bytes(32), schemes.ELE(block_size=4))
-    assert roofline.cache_bytes(cipher.plans(224, 224)[0]) == 8 + 10
-    cipher = blockenc.Cipher(bytes(32), schemes.LE(block_size=4))
-    assert roofline.cache_bytes(cipher.plans(224, 224)[0]) == 1
 
 
 @pytest.mark.parametrize("name", roofline.DEVICES)

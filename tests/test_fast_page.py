@@ -59,5 +59,5 @@ def test_leaks_of_an_archive(tmp_path: Path) -> None:
     assert found["random"]["rows_within_8"] < 0.2
 
 
-def test_what_was_not_run_is_said(tmp_path: Path) -> None:
+def test_what_was_not_run_is_said() -> None:
     assert "not run" in fast_page.tuning_table([])

@@ -14,11 +14,11 @@ import torch
 
 from blockenc import Cipher, Scheme, schemes
 from blockenc.backends import aten, cuda, native
-from blockenc.plan import DECIMAL_VALUES, Plan
+from blockenc.plan import Plan
 from blockenc.plan.packing import HEADER_BYTES
 from blockenc.steps import Colour, Ffx, Np, Rotate, Scramble, Shuffle
 from tests import cuda_emulation, oracle
-from tests.plans import FORMS, draw_plan, images_for
+from tests.plans import FORMS, draw_plan, images_for, integer_types
 from tests.test_oracle_grid import check_guards, guarded, layouts
 
 needs_native = pytest.mark.skipif(bool(native.missing()), reason="the native extension is not built")
@@ -27,8 +27,7 @@ needs_native = pytest.mark.skipif(bool(native.missing()), reason="the native ext
 def check_plan(plan: Plan, shape: tuple[int, ...], backend: str, seed: int) -> None:
     """Every value type, and the layouts in turn: the values, and the bytes around them."""
     packed = torch.from_numpy(plan.packed.copy())
-    integer_in = torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8
-    integer_out = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+    integer_in, integer_out = integer_types(plan)
     for n, dtype in enumerate((integer_in, *oracle.FLOATS)):
         x = images_for(plan, shape, dtype)
         whole = (integer_out,) if plan.quantises or dtype == integer_in else ()
@@ -77,8 +76,7 @@ def test_emulated_cuda_by_vectors(emulated: cuda_emulation.Emulated, form: str, 
     for seed in range(8):
         plan, shape = draw_plan(form, seed)
         packed = torch.from_numpy(plan.packed)
-        integers = torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8
-        whole = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+        integers, whole = integer_types(plan)
         for number, dtype in enumerate((integers, *oracle.FLOATS)):
             x = images_for(plan, shape, dtype)
             result = whole if number == 0 and grid == 1 else oracle.FLOATS[(seed + number) % 3]

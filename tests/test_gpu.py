@@ -9,9 +9,8 @@ import torch
 
 import blockenc
 from blockenc.backends import aten, cuda
-from blockenc.plan import DECIMAL_VALUES
 from tests import oracle, schemes
-from tests.plans import FORMS, draw_plan, images_for
+from tests.plans import FORMS, draw_plan, images_for, integer_types
 from tests.test_oracle_grid import MEAN, ORDERS, STD, layouts
 from tests.test_version2 import DTYPES, cipher_of
 
@@ -20,6 +19,11 @@ pytestmark = [
     pytest.mark.skipif(bool(cuda.missing()), reason=f"no CUDA backend here: {cuda.missing()}"),
 ]
 STEPS = ("shuffle", "np", "ffx")
+
+
+def on_gpu(x: torch.Tensor) -> torch.Tensor:
+    """A copy of the same strides."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda").copy_(x)
 
 
 @pytest.mark.parametrize("channels", (1, 2, 3, 4))
@@ -33,8 +37,7 @@ def test_bytes(block_size: int, channels: int, columns: int) -> None:
             oracle.KEY, block_size=block_size, steps=steps, channels=channels, backend="cuda"
         )
         for name, layout in layouts(x).items():
-            given = torch.empty_strided(layout.shape, layout.stride(), dtype=x.dtype, device="cuda").copy_(x)
-            got = cipher.encrypt(given)
+            got = cipher.encrypt(on_gpu(layout))
             assert torch.equal(got.cpu(), want), (steps, name)
             assert torch.equal(cipher.decrypt(got).cpu(), x), (steps, name)
 
@@ -59,17 +62,13 @@ def test_general_plans(form: str, columns: int | None) -> None:
     for seed in range(16):
         plan, shape = draw_plan(form, seed, columns=columns)
         packed = torch.from_numpy(plan.packed).cuda()
-        integers = torch.uint16 if plan.in_values == DECIMAL_VALUES else torch.uint8
-        whole = torch.uint16 if plan.out_values == DECIMAL_VALUES else torch.uint8
+        integers, whole = integer_types(plan)
         for number, dtype in enumerate((integers, *oracle.FLOATS)):
             x = images_for(plan, shape, dtype)
             for result in (whole if number == 0 else dtype, torch.float32):
                 want = aten.transform(x, plan, result)
                 for name, layout in layouts(x).items():
-                    given = torch.empty_strided(
-                        layout.shape, layout.stride(), dtype=x.dtype, device="cuda"
-                    ).copy_(x)
-                    got = torch.ops.blockenc.apply(given, packed, result, "cuda")
+                    got = torch.ops.blockenc.apply(on_gpu(layout), packed, result, "cuda")
                     assert torch.equal(got.cpu(), want), (plan, dtype, result, name)
 
 

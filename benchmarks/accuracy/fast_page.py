@@ -13,8 +13,7 @@ from typing import Any
 
 from benchmarks import pages
 from benchmarks.accuracy import fast_study
-from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, STARTS
-from benchmarks.accuracy.report import table
+from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, RATES, STARTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
 Results = list[dict[str, Any]]
@@ -55,24 +54,26 @@ def folded_table(results: Results) -> str:
         "plain model | accuracy, % | with the key folded in, right key, % | other predictions of 10,000 | "
         "largest difference of an output | 100 wrong keys, %: mean (range) | plain images, %"
     )
-    return table(head, map(cells, results))
+    return pages.table(head, map(cells, results))
 
 
 def tuning_table(results: Results) -> str:
-    """Accuracy by start, number of training images and epochs."""
+    """Accuracy by start, learning rate, epochs and number of training images."""
     right = {
-        tuple(found["tuning"][part] for part in ("start", "images", "epochs")): found["evaluation"]
+        tuple(found["tuning"][part] for part in ("start", "lr", "epochs", "images")): found["evaluation"]
         for found in results
     }
 
-    def cells(start: str, epochs: int) -> Iterable[str]:
-        yield f"{start}, {epochs} epochs" if epochs > 1 else f"{start}, 1 epoch"
+    def cells(*way: Any) -> Iterable[str]:
+        start, rate, epochs = way
+        yield from (start, f"{rate:g}", str(epochs))
         for images in IMAGES:
-            found = right.get((start, images, epochs))
+            found = right.get((*way, images))
             yield percent(found["right_key"]["one_view"], 1) if found else "not run"
 
-    head = " | ".join(["start, M = 4, all three steps", *(f"{images:,} images" for images in IMAGES)])
-    return table(head, (cells(start, epochs) for start in STARTS for epochs in EPOCHS))
+    ways = ((start, rate, epochs) for start in STARTS for rate in RATES[start] for epochs in EPOCHS)
+    head = " | ".join(["start", "learning rate", "epochs", *(f"{images:,} images" for images in IMAGES)])
+    return pages.table(head, (cells(*way) for way in ways))
 
 
 def leak_table(measures: Results) -> str:
@@ -90,7 +91,7 @@ def leak_table(measures: Results) -> str:
         "model | values of the table read to 8 of 255, % (guessing) | rank correlation | "
         "pixel read rightly, % (guessing) | most similar position beside it, % (guessing)"
     )
-    return table(head, map(cells, measures))
+    return pages.table(head, map(cells, measures))
 
 
 def fill(text: str, folder: Path) -> str:

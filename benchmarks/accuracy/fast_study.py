@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import pages
 from benchmarks.accuracy import data
 from benchmarks.accuracy.fast import Config, Stopped, environment, stop_on_signals, train
 from benchmarks.accuracy.fast_evaluate import evaluate
@@ -161,11 +162,11 @@ def table(results: Path) -> str:
         of = [f["evaluation"].get("right_key") or f["evaluation"]["plain"] for f in found]
         return 100 * statistics.fmean(views[view] for views in of)
 
-    lines = [
-        "| row | seeds | right key, % | mirrored | six views | below plain, points | the paper's | "
-        "wrong keys, %: mean (range) | plain images, % |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = (
+        "row | seeds | right key, % | mirrored | six views | below plain, points | the paper's | "
+        "wrong keys, %: mean (range) | plain images, %"
+    )
+    lines = []
     for name, found in groups.items():
         config = Config(**found[0]["config"])
         cells = [name, str(len(found))]
@@ -181,8 +182,8 @@ def table(results: Path) -> str:
             wrong = [100 * a for f in found for a in f["evaluation"]["wrong_keys"]["accuracies"]]
             rest[2] = f"{statistics.fmean(wrong):.1f} ({min(wrong):.1f} to {max(wrong):.1f})"
             rest[3] = f"{100 * statistics.fmean(f['evaluation']['plain_images'] for f in found):.1f}"
-        lines.append("| " + " | ".join(cells + rest) + " |")
-    return "\n".join(lines)
+        lines.append(cells + rest)
+    return pages.table(head, lines)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from benchmarks import pages
 from benchmarks.accuracy.models import STEMS
 from benchmarks.accuracy.study import ALL, CPU, GPU, HERE, LINEAR, TINY, recipe
 from benchmarks.accuracy.train import Config
+from benchmarks.pages import table
 
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
 NOT_MEASURED = "not measured yet"
@@ -110,12 +111,6 @@ def below(plain: Row | None, row: Row | None) -> list[float]:
     if plain is None or row is None:
         return []
     return [plain.by_seed[seed] - a for seed, a in row.by_seed.items() if seed in plain.by_seed]
-
-
-def table(head: str, rows: Iterable[Iterable[str]]) -> str:
-    columns = head.split("|")
-    lines = [head.strip(), "|".join([" --- "] * len(columns)), *(" | ".join(row) for row in rows)]
-    return "\n".join(f"| {line.strip()} |" for line in lines)
 
 
 MODELS = {"convmixer": "ConvMixer", "vit": "ViT"}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
-from benchmarks.accuracy.report import table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cuda"
@@ -34,7 +33,7 @@ def device_table(run: dict[str, Any]) -> str:
             *(f"{times[name]:.4f}" if name in times else "" for name in others),
         ]
 
-    return table(head, map(cells, run["rows"]))
+    return pages.table(head, map(cells, run["rows"]))
 
 
 def fill(text: str, folder: Path) -> str:

@@ -9,10 +9,8 @@
 
 namespace blockenc {
 
-// How many blocks a chunk has: the last one may have fewer than the others, and beyond it there are none.
 __device__ __forceinline__ int chunk_blocks(const Chunking& c, int64_t chunk) {
-  const int64_t left = c.blocks - (chunk << c.log_blocks);
-  return left <= 0 ? 0 : left < 1 << c.log_blocks ? static_cast<int>(left) : 1 << c.log_blocks;
+  return part_size(c.blocks, c.log_blocks, chunk);
 }
 
 // Where each pixel row of a block begins, in bytes from the beginning of the block: {in global memory, in
@@ -230,8 +228,8 @@ struct Quad {
   }
 
   // Value n, made of the block that begins at `in` in shared memory; its bits.
-  __device__ __forceinline__ uint32_t value(const Job& job, int n, int in) const {
-    const int channel = kBytes ? 0 : (kQuad * number + n) % job.plan.channels;
+  __device__ __forceinline__ uint32_t value(const Job& job, const Chunking& c, int n, int in) const {
+    const int channel = kBytes ? 0 : c.channels.remainder(kQuad * number + n);
     const uint32_t bits = load_shared_bits<kBytes>(in + from[0].byte[n], job.in_type);
     if constexpr (kNibbles) {
       const uint32_t high = load_shared_bits<kBytes>(in + from[1].byte[n], job.in_type);
@@ -271,7 +269,7 @@ __device__ __forceinline__ void change_chunk(const Job& job, const Chunking& c, 
       const int in = c.in.blocks + b * c.in.block_pitch, out = c.out.blocks + b * c.out.block_pitch;
 #pragma unroll
       for (int n = 0; n < kQuad; ++n)
-        store_shared_bits<kBytes>(out + quad.to[n], job.out_type, quad.value(job, n, in));
+        store_shared_bits<kBytes>(out + quad.to[n], job.out_type, quad.value(job, c, n, in));
     }
   }
 }

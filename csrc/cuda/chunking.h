@@ -40,7 +40,7 @@ struct ChunkSide {
 };
 
 struct Chunking {
-  int channels_last;
+  Divisor channels;
   Divisor planes;  // of a block: its channels if the images are planar, else 1
   int pixel_rows;  // of a block
   ChunkSide in, out;
@@ -57,8 +57,9 @@ struct Chunking {
   int shared_bytes;
 };
 
-// Of `parts` that have a thread for each of their elements: how many go at once, at least one.
-inline int abreast(const Divisor& elements) {
+// How many parts, each of so many elements with a thread for each, a thread block works on at once: at least
+// one, in several turns if it has more elements than there are threads.
+inline int parts_abreast(const Divisor& elements) {
   return elements.number < kThreads ? static_cast<int>(kThreads / elements.number) : 1;
 }
 
@@ -93,17 +94,13 @@ inline bool make_chunking(const Job& job, Chunking* c) {
     return make_side(plan, job.in, job.in_stride, job.in_type, channels_last, &c->in) &&
            make_side(plan, job.out, job.out_stride, job.out_type, channels_last, &c->out);
   };
-  if (goes(false)) {
-    c->channels_last = 0;
-  } else if (goes(true)) {
-    c->channels_last = 1;
-  } else {
-    return false;
-  }
-  c->planes = Divisor(c->channels_last ? 1 : plan.channels);
+  const bool planar = goes(false);
+  if (!planar && !goes(true)) return false;
+  c->channels = Divisor(plan.channels);
+  c->planes = Divisor(planar ? plan.channels : 1);
   c->pixel_rows = static_cast<int>(c->planes.number) * m;
   c->quads = Divisor(plan.length / kQuad);
-  c->abreast = abreast(c->quads);
+  c->abreast = parts_abreast(c->quads);
   c->blocks_per_row = Divisor(job.w / m);
   c->blocks_per_image = job.h / m * (job.w / m);
   c->blocks = job.n * c->blocks_per_image;
@@ -118,7 +115,7 @@ inline bool make_chunking(const Job& job, Chunking* c) {
   auto section = [&](int64_t bytes) { return static_cast<int>(memory.section(bytes)); };
   for (ChunkSide* side : {&c->in, &c->out}) {
     side->columns = Divisor(int64_t{side->vectors.number} << c->log_blocks);
-    side->abreast = abreast(side->columns);
+    side->abreast = parts_abreast(side->columns);
     side->blocks = section(int64_t{side->block_pitch} << c->log_blocks);
     side->rows = section(int64_t{16} * c->pixel_rows);
   }

@@ -24,6 +24,7 @@ struct Divisor {
     return static_cast<int>(static_cast<uint32_t>(uint64_t{2 * static_cast<uint32_t>(n)} * factor >> 32) >>
                             shift);
   }
+  BLOCKENC_INLINE int remainder(int n) const { return n - divide(n) * static_cast<int>(number); }
 };
 
 }  // namespace blockenc

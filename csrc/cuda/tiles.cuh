@@ -111,11 +111,8 @@ __device__ __forceinline__ longlong2 strip_base(const Job& job, const Tiling& t,
           (image * job.out_stride[0] + y * job.out_stride[2] + x) * item_size(job.out_type)};
 }
 
-// How many strips a tile has: the last one may have fewer than the others, and a tile beyond the last has
-// none.
 __device__ __forceinline__ int tile_strips(const Tiling& t, int64_t tile) {
-  const int64_t left = t.strips - (tile << t.log_strips);
-  return left <= 0 ? 0 : left < 1 << t.log_strips ? static_cast<int>(left) : 1 << t.log_strips;
+  return part_size(t.strips, t.log_strips, tile);
 }
 
 // Where each strip of a tile begins, into one of three slots: those of the tile in work and of the next two.

@@ -2,10 +2,10 @@
 //
 // A *block row*, the blocks of M image rows, is made of pixel rows (vectors.h): C * M of them if the images
 // are planar, M if their channels are interleaved. In a pixel row a block begins every `block_stride`
-// elements. A *strip* is the least number of blocks side by side
-// whose part of a pixel row is a whole number of 16-byte vectors, in the input and in the output. All strips
-// are alike: from which element of a strip an output element is made, and how, is computed once for all (an
-// *entry*). A *tile* is many strips, which follow each other in a block row, and go on in the next one.
+// elements. A *strip* is the least number of blocks side by side whose part of a pixel row is a whole number
+// of 16-byte vectors, in the input and in the output. All strips are alike: from which element of a strip an
+// output element is made, and how, is computed once for all (an *entry*). A *tile* is many strips, which
+// follow each other in a block row, and go on in the next one.
 //
 // Shared memory holds a tile in *bundles*. A bundle is the strips whose elements fit in one 32-bit word: 4
 // for bytes, 2 for 16 bits, 1 for 32. Element e of all bundles comes before element e + 1 of any. A thread
@@ -74,13 +74,8 @@ inline bool make_tiling(const Job& job, Tiling* t) {
     return row_alignment(job.in, job.in_stride, job.in_type, c, channels_last) == kVector &&
            row_alignment(job.out, job.out_stride, job.out_type, c, channels_last) == kVector;
   };
-  if (goes(false)) {
-    t->channels_last = 0;
-  } else if (goes(true)) {
-    t->channels_last = 1;
-  } else {
-    return false;
-  }
+  t->channels_last = !goes(false);
+  if (t->channels_last && !goes(true)) return false;
   const int64_t block_stride = t->channels_last ? int64_t{m} * c : m;
   const int64_t pixel_rows = t->channels_last ? m : int64_t{m} * c;
   const int in_item = item_size(job.in_type), out_item = item_size(job.out_type);
@@ -125,14 +120,10 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   if (word_bytes > kMaxSharedBytes) return false;  // also keeps the numbers below within 32 bits
   t->groups = static_cast<int>(groups);
 
-  int64_t offset = 0;  // from the end of the lookup tables
-  auto section = [&](int64_t bytes) {
-    const int64_t here = offset;
-    offset += (bytes + kVector - 1) / kVector * kVector;
-    return static_cast<int>(here);
-  };
+  SharedMemory memory;  // from the end of the lookup tables
+  auto section = [&](int64_t bytes) { return static_cast<int>(memory.section(bytes)); };
   t->tile = section(4 * pixel_rows * strip * t->pitch);
-  if (offset > kMaxTileBytes) return false;
+  if (memory.end > kMaxTileBytes) return false;
   t->entries = section(4 * pixel_rows * strip);
   t->flips = section(is_integer(job.in_type) ? 0 : pixel_rows * strip);
   t->strip_bases = section(int64_t{3} * 16 << t->log_strips);
@@ -140,16 +131,15 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   // The lookup tables come before all that, in as many copies as still go in.
   int copies = 1;
   while (2 * copies <= kBanks && word_bytes * 2 * copies <= kLookupBytes &&
-         offset + word_bytes * 2 * copies <= kMaxSharedBytes)
+         memory.end + word_bytes * 2 * copies <= kMaxSharedBytes)
     copies *= 2;
   t->value_bytes = 4 * copies;
   t->group_bytes = t->value_bytes * plan.in_values;
   const int64_t lookups_end = kLookups + word_bytes * copies;
-  offset += lookups_end;
-  if (offset > kMaxSharedBytes) return false;
+  if (memory.end + lookups_end > kMaxSharedBytes) return false;
   for (int* place : {&t->tile, &t->entries, &t->flips, &t->strip_bases, &t->row_bases})
     *place += static_cast<int>(lookups_end);
-  t->shared_bytes = static_cast<int>(offset);
+  t->shared_bytes = static_cast<int>(memory.end + lookups_end);
   return true;
 }
 

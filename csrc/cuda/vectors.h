@@ -30,6 +30,13 @@ inline int row_alignment(const void* data, const int64_t* stride, Type type, int
   return static_cast<int>(bits & (~bits + 1));
 }
 
+// A batch is cut into parts of 2^log_size things, tiles of strips or chunks of blocks: how many part `number`
+// has. The last one may have fewer than the others, and beyond it there are none.
+BLOCKENC_INLINE int part_size(int64_t things, int log_size, int64_t number) {
+  const int64_t left = things - (number << log_size);
+  return left <= 0 ? 0 : left < 1 << log_size ? static_cast<int>(left) : 1 << log_size;
+}
+
 // Bytes of shared memory, given out section by section.
 struct SharedMemory {
   int64_t end = 0;
