@@ -23,6 +23,7 @@ from blockenc.steps import Colour, Ffx, Np, Period, Rotate, Scramble, Shuffle, S
 
 KEY = bytes(range(32))  # speed does not depend on the key
 Call = Callable[[], torch.Tensor]
+Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Case(NamedTuple):
@@ -188,17 +189,18 @@ def numpy_take(case: Case) -> Call:
     return run
 
 
-def numpy_steps(case: Case) -> Call:
+def numpy_steps(case: Case, change_of: Callable[..., Change]) -> Call:
     """A scheme of version 2, or with keys of images, step after step on whole batches.
 
-    The secrets are arrays whose first axis has one entry, or one for each image.
+    The secrets are arrays whose first axis has one entry, or one for each image. `change_of` makes of a
+    step, its secret and its period what is done to blocks [N, periods, G, l].
     """
     cipher, (n, _, h, w) = case.cipher(), case.x.shape
     images = [str(number).encode() for number in range(n)] if case.row.per_image else [None]
     steps, key = cipher.scheme.bound_steps, as_key(KEY)
     periods, infos = cipher.scheme.periods(h, w), cipher.scheme.infos(h, w, images)
     secrets = [step.draw(key.member(step.kind), *given) for step, *given in zip(steps, infos, periods)]
-    changes = [numpy_step(*given) for given in zip(steps, secrets, periods)]
+    changes = [change_of(*given) for given in zip(steps, secrets, periods)]
 
     def run() -> torch.Tensor:
         y = case.x.numpy()
@@ -215,7 +217,38 @@ def numpy_steps(case: Case) -> Call:
     return run
 
 
-def numpy_step(step: Step, secret: Any, period: Period) -> Callable[[np.ndarray], np.ndarray]:
+def block_by_block(step: Step, secret: Any, period: Period) -> Change:
+    """What a step does to blocks [N, periods, G, l], as the published programs write it: a loop over the
+    blocks of a period, and over the images where each has keys of its own, with an index in its middle.
+    """
+    if isinstance(step, Scramble):
+        return numpy_step(step, secret, period)
+    one = period._replace(rows=1, columns=1)
+    arrays = secret if isinstance(step, Ffx) else (secret,)
+    keys = len(arrays[0])
+
+    def of(key: int, block: int) -> Change:
+        part = [a[key : key + 1, block : block + 1] for a in arrays[:1]] + [
+            a[key : key + 1] for a in arrays[1:]
+        ]
+        return numpy_step(step, part if isinstance(step, Ffx) else part[0], one)
+
+    changes = [[of(key, block) for block in range(period.blocks)] for key in range(keys)]
+
+    def run(v: np.ndarray) -> np.ndarray:
+        y = np.empty_like(v)
+        for key, images in enumerate(
+            [slice(None)] if keys == 1 else [slice(n, n + 1) for n in range(len(v))]
+        ):
+            for block in range(period.blocks):
+                place = images, slice(None), slice(block, block + 1)
+                y[place] = changes[key][block](v[place])
+        return y
+
+    return run
+
+
+def numpy_step(step: Step, secret: Any, period: Period) -> Change:
     """What a step does to blocks [N, periods, G, l]."""
     b, c = period.block_size, period.channels
 
@@ -260,7 +293,12 @@ def numpy_step(step: Step, secret: Any, period: Period) -> Callable[[np.ndarray]
 
 
 def numpy(case: Case) -> Call:
-    return numpy_steps(case) if case.row.scheme or case.row.per_image else numpy_take(case)
+    version_2 = case.row.scheme or case.row.per_image
+    return numpy_steps(case, numpy_step) if version_2 else numpy_take(case)
+
+
+def loops(case: Case) -> Call:
+    return numpy_steps(case, block_by_block)
 
 
 def whole_image_index(case: Case) -> Call:
@@ -411,6 +449,12 @@ PEERS = {
         numpy,
         "reshape, transpose, take, and a look-up by take; for schemes of version 2 step by step",
         lambda row: from_bytes(row) or "NumPy has no bfloat16" * (row.target == "bfloat16"),
+        version_2=True,
+    ),
+    "loops": Peer(
+        loops,
+        "the published programs of the family: NumPy, step by step, in a loop over the blocks of a period",
+        lambda row: "" if row.scheme or row.per_image else "is for schemes of version 2 and keys of images",
         version_2=True,
     ),
     "eager chain": Peer(eager_chain, "the published composition in PyTorch, step by step"),
