@@ -390,7 +390,7 @@ def known_plaintext(
     1.0
     """
     start, first, best = time.perf_counter(), None, None
-    for count in _doubling(len(plain)):
+    for count in doubling(len(plain)):
         found = recover(scheme, plain[:count], encrypted[:count])
         share = _share(found, others, target)
         first = share if first is None else first
@@ -404,7 +404,7 @@ def known_plaintext(
     return Result("known plaintext", {"share of 1 pair": first, "share": best[0]}, used, best[2])
 
 
-def _doubling(most: int) -> Sequence[int]:
+def doubling(most: int) -> Sequence[int]:
     """1, 2, 4, ... up to `most`, which is the last."""
     if most < 1:
         raise ValueError(f"plain: expected at least one pair, got {most}")

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
-from blockenc.attacks import plaintext, reconstruction, statistics
+from blockenc.attacks import jigsaw, learned, plaintext, reconstruction, statistics
 from blockenc.attacks.base import Result
 from blockenc.attacks.measures import scores
 from blockenc.scheme import Scheme
 from blockenc.steps import Np
+
+MOST_EASY_BLOCKS = 400
 
 Encrypts = Callable[[torch.Tensor], torch.Tensor]
 
@@ -101,8 +103,31 @@ def _sensitivity(s: Situation) -> Result:
     return Result("sensitivity", found, {"images": float(len(s.original))})
 
 
-def _np_block_size(s: Situation) -> int | None:
-    return None if s.scheme.depends_on_size else s.scheme.side
+def _np_correlations(s: Situation) -> Result:
+    """With twice as many images each time until the mask is whole."""
+    block_size = None if s.scheme.depends_on_size else s.scheme.side
+    first = None
+    for count in plaintext.doubling(len(s.encrypted)):
+        found = reconstruction.np_correlations(s.encrypted[:count], s.original[:count], block_size)
+        first = found.scores["mask"] if first is None else first
+        if found.scores["mask"] == 1:
+            break
+    assert first is not None
+    return dataclasses.replace(found, scores={**found.scores, "mask of 1 image": first})
+
+
+def _jigsaw(s: Situation) -> Result:
+    """Of as many images as take minutes: the time grows with the square of the number of blocks."""
+    blocks = s.original[0, 0].numel() // min(step.block_size or 1 for step in s.scheme.bound_steps) ** 2
+    count = 8 if blocks <= MOST_EASY_BLOCKS else 2
+    return jigsaw.jigsaw(s.scheme, s.encrypted[:count], s.original[:count])
+
+
+def _why_not_learned(s: Situation) -> str:
+    side = max(s.scheme.side, learned.LEAST_BLOCK)
+    if any(size % side or size < learned.CROP for size in s.original.shape[-2:]):
+        return f"images that are smaller than {learned.CROP} pixels, or no multiple of {side}"
+    return _bytes_only(s)
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -195,6 +220,26 @@ ATTACKS: tuple[Attack, ...] = (
         0.5,
         "images",
         _why_no_correlations,
-        lambda s: reconstruction.np_correlations(s.encrypted, s.original, _np_block_size(s)),
+        _np_correlations,
+    ),
+    Attack(
+        "jigsaw",
+        "encrypted images",
+        "neighbours",
+        None,
+        "images",
+        lambda s: _bytes_only(s) or jigsaw.why_not(s.scheme),
+        _jigsaw,
+    ),
+    Attack(
+        "learned inverse",
+        "photos, keys of its own",
+        "SSIM",
+        None,
+        "photos",
+        _why_not_learned,
+        lambda s: learned.inverse_transform(
+            s.scheme, s.pairs[0], s.encrypted, s.original, steps=learned.STEPS, seconds=s.seconds, seed=s.seed
+        ),
     ),
 )

@@ -1,0 +1,46 @@
+"""The images that are attacked, uint8 [N, 3, H, W] of one size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+ENDINGS = (".jpg", ".jpeg", ".png")
+
+
+def load(folder: Path | None, size: int, count: int) -> tuple[torch.Tensor, str]:
+    """The images, and in words where they come from.
+
+    folder: of pictures, at any depth, in the order of their paths; their middle squares are reduced to `size`
+    pixels. None: pieces of the two photos that scikit-learn bundles. Raises ValueError where there are fewer
+    than two.
+    """
+    if folder is None:
+        from sklearn.datasets import load_sample_images
+
+        pieces = [piece for photo in load_sample_images().images for piece in _pieces(photo, size)][:count]
+        note = f"{len(pieces)} pieces of scikit-learn's two photos"
+    else:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)[:count]
+        pieces = [_square(path, size) for path in paths]
+        note = f"the middle squares of {len(pieces)} photos"
+    if len(pieces) < 2:
+        raise ValueError(f"--data: expected at least 2 pictures of {size} x {size} pixels, got {len(pieces)}")
+    return torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2).contiguous(), note
+
+
+def _pieces(photo: np.ndarray, size: int) -> list[np.ndarray]:
+    rows, columns = (range(0, side - size + 1, size) for side in photo.shape[:2])
+    return [photo[row : row + size, column : column + size] for row in rows for column in columns]
+
+
+def _square(path: Path, size: int) -> np.ndarray:
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    middle = image.crop((left, top, left + side, top + side))
+    return np.asarray(middle.resize((size, size), Image.Resampling.LANCZOS))
