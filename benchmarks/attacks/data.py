@@ -8,16 +8,25 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.accuracy import data as accuracy_data
+
+CIFAR = "cifar-10-batches-py"
 ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def load(folder: Path | None, size: int, count: int) -> tuple[torch.Tensor, str]:
     """The images, and in words where they come from.
 
-    folder: of pictures, at any depth, in the order of their paths; their middle squares are reduced to `size`
-    pixels. None: pieces of the two photos that scikit-learn bundles. Raises ValueError where there are fewer
-    than two.
+    folder: of pictures, at any depth, in the order of their paths, whose middle squares are reduced to `size`
+    pixels; or one that holds cifar-10-batches-py, whose test images have 32 pixels. None: pieces of the two
+    photos that scikit-learn bundles. Raises ValueError where there are fewer than two, or for another size.
     """
+    if folder is not None and (folder / CIFAR).is_dir():
+        if size != 32:
+            raise ValueError(f"--size: expected 32 for {CIFAR}, got {size}")
+        part = accuracy_data.load("cifar10", folder).test
+        assert isinstance(part, accuracy_data.Part)
+        return part.x[:count].permute(0, 3, 1, 2).contiguous(), f"{count} test images of CIFAR-10"
     if folder is None:
         from sklearn.datasets import load_sample_images
 

@@ -21,6 +21,7 @@ from blockenc.schemes import PRESETS
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 STATISTICS = ("statistics", "sensitivity")
 COUNTED = ("chosen plaintext", "known plaintext", "np correlations")
+SMALL = 32  # pixels, of CIFAR's images
 PANEL, LABEL, GAP = 72, 14, 4  # pixels
 COLOURS = 40
 ORDER = (*list(PRESETS)[:3], "all-three", *list(PRESETS)[3:])
@@ -28,7 +29,7 @@ ORDER = (*list(PRESETS)[:3], "all-three", *list(PRESETS)[3:])
 
 def load(folder: Path) -> list[dict[str, Any]]:
     """The results, the presets in their order first."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
     return sorted(found, key=lambda result: _place(result["name"]))
 
 
@@ -98,9 +99,11 @@ def about(results: list[dict[str, Any]]) -> str:
 
 def fill(text: str, results: list[dict[str, Any]], folder: Path) -> str:
     """The page with these results, and the pictures that lie in a folder."""
-    text = pages.replace(text, "attacks", attacks_table(results))
+    photos, small = ([r for r in results if (r["size"] == SMALL) == is_small] for is_small in (False, True))
+    text = pages.replace(text, "attacks", attacks_table(photos))
+    text = pages.replace(text, "cifar", attacks_table(small))
     text = pages.replace(text, "pictures", pictures(folder))
-    return pages.replace(text, "statistics", statistics_table(results))
+    return pages.replace(text, "statistics", statistics_table(photos))
 
 
 def sheets(results: list[dict[str, Any]], pictures: Path) -> dict[str, Image.Image]:
