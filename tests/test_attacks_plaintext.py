@@ -60,6 +60,16 @@ def test_two_images_are_the_least_for_ele() -> None:
     assert found.scores["share"] < 0.5
 
 
+@pytest.mark.parametrize("name, blocks", [("SHF", 1), ("NP", 1), ("LE", 2)])
+def test_the_least_blocks(name: str, blocks: int) -> None:
+    """Of 4 x 4 pixels, for LE fewer than the 16 that were published; one block tells 384 bits of its 590."""
+    scheme = PRESETS[name]()
+    assert scheme.key_space_bits() > 384 * (blocks - 1)
+    x = random_images(2)[..., :4, : 4 * blocks].contiguous()
+    found = plaintext.chosen_plaintext(scheme, oracle_of(scheme), x, most=1)
+    assert found.scores == {"share": 1.0}
+
+
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_known_pairs_recover_the_transform(name: str) -> None:
     """Of smooth pictures, which tell less apart than chosen ones."""

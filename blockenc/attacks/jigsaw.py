@@ -21,7 +21,8 @@ from blockenc.scheme import Scheme
 from blockenc.steps import Colour, Np, Rotate, Scramble
 
 MIDDLE = 127.5
-CANDIDATES = 6  # of each side of each piece, the best
+SHORTLIST = 20  # of each side of each piece, the nearest by the sum of squares
+CANDIDATES = 6  # of those, the nearest by the sum of differences
 ROWS_AT_ONCE = 256  # of distances
 HOLE = 128  # the value of places without a piece
 
@@ -76,10 +77,10 @@ def why_not(scheme: Scheme) -> str:
 def jigsaw(scheme: Scheme, encrypted: torch.Tensor, original: torch.Tensor) -> Result:
     """Puts the blocks of each image back where they came from.
 
-    Two sides fit as well as each continues the other: the sum of the squares of what a line through the two
-    outermost values of a piece misses of the first value of the other. The fits of which the second best is
-    the farthest behind join first; groups of pieces are turned, negated and recoloured as a whole to join,
-    and do not if they overlap or leave the frame.
+    Two sides fit as well as each continues the other: by how far a line through the two outermost values of
+    a piece misses the first value of the other. The fits of which the second best is the farthest behind join
+    first; groups of pieces are turned, negated and recoloured as a whole to join, and do not if they overlap
+    or leave the frame.
 
     scheme: one of which `why_not` says nothing. encrypted, original: uint8 [N, C, H, W]; the original is for
     the scores, and to tell which of the looks of the whole picture (turned, negated, recoloured) is the right
@@ -188,12 +189,11 @@ class _Puzzle:
                 distances = (own**2).sum(axis=1, keepdims=True) + squares - 2 * own @ against.T
                 for row, distance in enumerate(distances):
                     distance.reshape(len(chosen), g)[:, first + row] = np.inf  # no piece fits to itself
-                    best = np.argpartition(distance, CANDIDATES)[: CANDIDATES + 1]
-                    best = best[np.argsort(distance[best])]
-                    pieces = best % g
-                    rival = next((d for d, p in zip(distance[best], pieces) if p != pieces[0]), np.inf)
-                    for index in best[:CANDIDATES]:
-                        score = (distance[index] + 1) / (rival + 1)
+                    short = np.argpartition(distance, min(SHORTLIST, len(distance) - 1))[:SHORTLIST]
+                    misses = np.abs(against[short] - own[row]).sum(axis=1)
+                    best = np.argsort(misses)[:CANDIDATES]
+                    rival = misses[best[1]] + 1  # a piece that fits in two looks fits surely in neither
+                    for score, index in zip((misses[best] + 1) / rival, short[best]):
                         found.append(
                             (float(score), first + row, turn, int(index % g), chosen[int(index // g)])
                         )

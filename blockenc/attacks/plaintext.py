@@ -29,6 +29,7 @@ Oracle = Callable[[torch.Tensor], torch.Tensor]
 BYTES, NIBBLES, DECIMALS = 256, 16, 1000  # the values of a cell, and of one after a decimal ffx
 AS_IT_IS, NEGATED = 0, 1  # the tables that everybody knows
 UNKNOWN = -1
+MOST_CODED = 7  # examples whose values are chosen together; the others are drawn
 CODING_IMAGES = 6  # of two values only, where tables are unknown and blocks move
 
 
@@ -292,29 +293,34 @@ def _completed(table: np.ndarray) -> np.ndarray:
 def chosen_images(scheme: Scheme, height: int, width: int, count: int, seed: int = 0) -> torch.Tensor:
     """Images that tell apart all that the scheme may exchange, uint8 [count, C, height, width].
 
-    The cells of an orbit get different values, taken over all images and up to negation, if there are as
-    many: A^count / 2 of cells with A values. Otherwise they are drawn at random.
+    The cells of an orbit get different values, taken over all examples and up to negation, if there are as
+    many: A^K / 2 of K examples of cells with A values. An example is an image, or a block of one where all
+    blocks are treated alike. Where tables are unknown, as in ffx, values are drawn at random.
 
     >>> chosen_images(Scheme(4), 32, 32, 2).shape
     torch.Size([2, 3, 32, 32])
     """
     frame, random = _Frame(scheme, height, width), np.random.default_rng(seed)
     shape = (count, frame.units, len(frame.orbits))
-    if frame.alike or frame.unknown_tables:
-        cells = random.integers(0, frame.values, shape)
-        if frame.unknown_tables and frame.moves:
+    cells = random.integers(0, frame.values, shape)
+    if frame.unknown_tables:
+        if frame.moves:
             coding = cells[: min(count, CODING_IMAGES)]
             coding[:] = np.where(coding < frame.values // 2, 0, frame.values - 1)
-        return frame.images(cells.astype(np.int32))
-    sizes = np.bincount(frame.orbits)
-    codes = np.empty(shape[1:], object if count * np.log2(frame.values) > 62 else np.int64)
-    classes = frame.values**count // 2
-    for orbit, size in enumerate(sizes):
-        codes[:, frame.orbits == orbit] = _distinct(classes, int(size), frame.units, random)
-    digits = [codes // frame.values**k % frame.values for k in range(count)][::-1]
-    cells = np.stack(digits).astype(np.int32)
-    negated = random.integers(0, 2, shape[1:], np.int32)
-    return frame.images(np.where(negated, frame.values - 1 - cells, cells))
+        return frame.images(cells)
+    if frame.moves and frame.alike:  # units have to differ, and tell enough together
+        return frame.images(cells)
+    examples, rows = (count * frame.units, 1) if frame.alike else (count, frame.units)
+    coded = min(examples, MOST_CODED)
+    codes = np.empty((rows, shape[2]), np.int64)
+    for orbit, size in enumerate(np.bincount(frame.orbits)):
+        codes[:, frame.orbits == orbit] = _distinct(frame.values**coded // 2, int(size), rows, random)
+    negated = random.integers(0, 2, codes.shape).astype(bool)
+    cells = cells.reshape(examples, rows, -1)
+    for n in range(coded):
+        digit = codes // frame.values ** (coded - 1 - n) % frame.values
+        cells[n] = np.where(negated, frame.values - 1 - digit, digit)
+    return frame.images(cells.reshape(shape))
 
 
 def _distinct(classes: int, size: int, rows: int, random: np.random.Generator) -> np.ndarray:
@@ -353,7 +359,7 @@ def chosen_plaintext(
     >>> others = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     >>> found = chosen_plaintext(cipher.scheme, cipher.encrypt, others)
     >>> found.scores, found.used["images"]
-    ({'share': 1.0}, 1)
+    ({'share': 1.0}, 1.0)
     """
     encrypted = oracle(others)
     height, width = others.shape[-2:]
