@@ -138,11 +138,12 @@ def test_block_means_see_through_a_shuffle() -> None:
 
 def test_equal_blocks_are_counted() -> None:
     x = noise(1, 16)
-    x[..., :8, :8] = 7  # 4 of 16 blocks
+    x[..., :8, :8] = 7  # 4 of 16 blocks, and another two
+    x[..., 8:12, 8:] = 9
     found = reconstruction.equal_blocks(encrypted(Scheme(), x), x, 4)
-    assert found.scores == {"share": 0.25, "share of plain": 0.25}
+    assert found.scores == {"share": 6 / 16, "share of plain": 6 / 16}
     assert (found.recovered[..., :8, :8] > 0).all()
-    assert int((found.recovered > 0).sum()) == 3 * 64
+    assert int((found.recovered > 0).sum()) == 3 * (64 + 32)
     assert reconstruction.equal_blocks(noise(), noise(), 4).scores["share"] == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,20 @@ def test_a_network_learns_what_survives_every_key() -> None:
     assert kept.used["steps"] == 40
     hidden = learned.inverse_transform(ELE(), x[:8], Cipher(KEY, ELE()).encrypt(x[8:]), x[8:], steps=40)
     assert hidden.scores["SSIM"] < hidden.scores["SSIM of guessing"] + 0.1
+
+
+def test_every_piece_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids: list[int] = []
+
+    class Watched(Cipher):
+        def encrypt(self, *args: Any, **options: Any) -> Any:
+            ids.extend(options["ids"])
+            return super().encrypt(*args, **options)
+
+    monkeypatch.setattr(learned, "Cipher", Watched)
+    x = pictures(2, 32)
+    learned.inverse_transform(ELE(), x, x, x, steps=2)
+    assert len(set(ids)) == 2 * learned.BATCH
 
 
 def test_training_ends_in_time_and_says_what_does_not_fit() -> None:

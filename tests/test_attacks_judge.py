@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import blockenc
@@ -104,6 +105,7 @@ def test_the_core_does_not_import_attacks() -> None:
 
 def options(tmp_path: Path, **changed: object) -> argparse.Namespace:
     given = {"scheme": "NP", "per_image": False, "minutes": None, "data": None, "size": 64, "images": 6}
+    given["free_photo"] = False
     return argparse.Namespace(**{**given, "results": tmp_path, "pictures": tmp_path / "p", **changed})
 
 
@@ -132,6 +134,7 @@ def test_a_run_is_recorded_resumed_and_shown(tmp_path: Path, monkeypatch: pytest
 
 
 def test_photos_of_a_folder_are_squares(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
     from PIL import Image
 
     for n, size in enumerate([(40, 64), (64, 40)]):
@@ -140,6 +143,9 @@ def test_photos_of_a_folder_are_squares(tmp_path: Path) -> None:
     assert images.shape == (2, 3, 32, 32)
     assert images[:, 0, 0, 0].tolist() == [0, 1]
     assert "2 photos" in note
+    free = data.with_free_photo(images)
+    assert torch.equal(free[0], images[0])
+    assert free[1].float().std() > 10
     with pytest.raises(ValueError, match="--data: expected at least 2 pictures"):
         data.load(tmp_path, 32, 1)
 

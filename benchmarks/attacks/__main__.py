@@ -1,8 +1,8 @@
 """Attacks on images of a scheme: python -m benchmarks.attacks --scheme ETC --data PHOTOS
 
 Runs every attack on images that applies to the scheme, and writes benchmarks/attacks/results/NAME.json after
-each one. What is in that file already is not run again. The first image, as each attack recovered it, goes to
---pictures. `python -m benchmarks.attacks.page` makes docs/attacks.md of all that.
+each one. What is in that file already is not run again. With --pictures, the first image that is attacked is
+written as each attack recovered it. `python -m benchmarks.attacks.page` makes docs/attacks.md of all that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from blockenc.schemes import PRESETS, named
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-PICTURES = HERE.parents[1] / "build" / "attacks"
 KEY = Key(bytes(range(32)))  # public, so that a run can be repeated
 
 
@@ -45,6 +44,8 @@ def run(options: argparse.Namespace) -> Path:
         name += "-per-image"
     file = options.results / f"{name}.json"
     images, note = data.load(options.data, options.size, options.images)
+    if options.free_photo:
+        images, note = data.with_free_photo(images), f"{note}, one of them of scikit-learn"
     head = {
         "scheme": scheme.to_dict(),
         "per image": options.per_image,
@@ -60,10 +61,11 @@ def run(options: argparse.Namespace) -> Path:
 
     def record(result: Result, situation: Situation) -> None:
         done[result.attack] = result.to_dict()
+        folder = options.pictures and options.pictures / name
         if result.attack == "none":
-            save(options.pictures / name, "plain", situation.original)
-            save(options.pictures / name, "encrypted", situation.encrypted)
-        save(options.pictures / name, result.attack, picture_of(result, situation))
+            save(folder, "plain", situation.original)
+            save(folder, "encrypted", situation.encrypted)
+        save(folder, result.attack, picture_of(result, situation))
         write({})
         print(name, result.attack, {score: round(value, 4) for score, value in result.scores.items()})
 
@@ -100,8 +102,8 @@ def picture_of(result: Result, situation: Situation) -> torch.Tensor | None:
     return recovered if isinstance(recovered, torch.Tensor) else None
 
 
-def save(folder: Path, name: str, images: torch.Tensor | None) -> None:
-    if images is None or images.dtype != torch.uint8:
+def save(folder: Path | None, name: str, images: torch.Tensor | None) -> None:
+    if folder is None or images is None or images.dtype != torch.uint8:
         return
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
@@ -123,10 +125,11 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, default=96, help="at most; half of them are attacked (default: 96)"
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument(
-        "--pictures", type=Path, default=PICTURES, metavar="DIR", help="default: build/attacks"
+        "--free-photo", action="store_true", help="attack a photo of scikit-learn first, which may be shown"
     )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="default: none are written")
     print(run(parser.parse_args()))
 
 

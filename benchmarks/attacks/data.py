@@ -41,6 +41,17 @@ def load(folder: Path | None, size: int, count: int) -> tuple[torch.Tensor, str]
     return torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2).contiguous(), note
 
 
+def with_free_photo(images: torch.Tensor) -> torch.Tensor:
+    """The images with the first of those that are attacked replaced by the first photo of scikit-learn, which
+    may be shown."""
+    from sklearn.datasets import load_sample_images
+
+    photo = Image.fromarray(load_sample_images().images[0])
+    shown = torch.from_numpy(_middle(photo, images.shape[-1])).permute(2, 0, 1)
+    half = len(images) // 2
+    return torch.cat([images[:half], shown[None], images[half + 1 :]])
+
+
 def _pieces(photo: np.ndarray, size: int) -> list[np.ndarray]:
     rows, columns = (range(0, side - size + 1, size) for side in photo.shape[:2])
     return [photo[row : row + size, column : column + size] for row in rows for column in columns]
@@ -48,8 +59,12 @@ def _pieces(photo: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _square(path: Path, size: int) -> np.ndarray:
     with Image.open(path) as opened:
-        image = opened.convert("RGB")
+        return _middle(opened.convert("RGB"), size)
+
+
+def _middle(image: Image.Image, size: int) -> np.ndarray:
+    """The middle square, reduced to that many pixels."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     middle = image.crop((left, top, left + side, top + side))
-    return np.asarray(middle.resize((size, size), Image.Resampling.LANCZOS))
+    return np.array(middle.resize((size, size), Image.Resampling.LANCZOS))

@@ -1,7 +1,7 @@
 """The tables and pictures of docs/attacks.md, out of the recorded results: python -m benchmarks.attacks.page
 
 Between `<!-- NAME -->` and `<!-- end -->` the page is written anew; the text around is left alone. The
-pictures are made of what `python -m benchmarks.attacks` left in --pictures, if that is there.
+pictures are made of what `python -m benchmarks.attacks --pictures DIR` left there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks import pages
-from benchmarks.attacks.__main__ import PICTURES, RESULTS
+from benchmarks.attacks.__main__ import RESULTS
 from blockenc.attacks import ATTACKS
 from blockenc.schemes import PRESETS
 
@@ -23,7 +23,7 @@ STATISTICS = ("statistics", "sensitivity")
 COUNTED = ("chosen plaintext", "known plaintext", "np correlations")
 SMALL = 32  # pixels, of CIFAR's images
 PANEL, LABEL, GAP = 72, 14, 4  # pixels
-COLOURS = 40
+COLOURS = 64
 ORDER = (*list(PRESETS)[:3], "all-three", *list(PRESETS)[3:])
 
 
@@ -142,11 +142,11 @@ def main() -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("--pictures", type=Path, default=PICTURES, metavar="DIR")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="default: the sheets stay as they are")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     results = load(options.results)
-    for name, image in sheets(results, options.pictures).items():
+    for name, image in sheets(results, options.pictures).items() if options.pictures else ():
         image.save(options.page.with_name(file_of(name)), "PNG", optimize=True)
     options.page.write_text(fill(options.page.read_text(), results, options.page.parent))
 
