@@ -90,10 +90,12 @@ def statistics_table(results: list[dict[str, Any]]) -> str:
 
 def about(results: list[dict[str, Any]]) -> str:
     first = results[0]
+    guessing = first["attacks"]["learned inverse"]["scores"]["SSIM of guessing"]
     return (
         f"`{first['command']}`, {max(result['date'] for result in results)[:10]}, {first['images']} at "
         f"{first['size']} x {first['size']} pixels: {first['attacked']} are attacked, the others are the "
-        f"attackers' own. Python {first['versions']['python']}, torch {first['versions']['torch']}."
+        f"attackers' own. Even grey pictures have an SSIM of {guessing:.3f}. Python "
+        f"{first['versions']['python']}, torch {first['versions']['torch']}."
     )
 
 
