@@ -11,7 +11,7 @@ import torch
 
 from blockenc import Cipher, Key, Scheme
 from blockenc.attacks import learned
-from blockenc.attacks.jigsaw import POSES, Look, jigsaw, why_not
+from blockenc.attacks.jigsaw import POSES, Look, _Puzzle, jigsaw, why_not
 from blockenc.schemes import ELE, ETC, PRESETS
 from blockenc.steps import Colour, Np, Rotate, Scramble, Shuffle
 from tests.attack_images import pictures
@@ -36,12 +36,16 @@ def test_smooth_pictures_are_put_together_again(steps: tuple) -> None:
     x = pictures(2, 96, seed=3, smooth=2.5)
     scheme = Scheme(16, steps)
     found = jigsaw(scheme, Cipher(KEY, scheme).encrypt(x), x)
-    assert found.scores["neighbours"] > 0.6
-    assert found.scores["places"] > 0.5
-    assert found.scores["SSIM"] > 0.6
-    if steps == (SCRAMBLE,):
-        assert torch.equal(found.recovered, x)
+    assert found.scores["neighbours"] == found.scores["places"] == 1
+    assert torch.equal(found.recovered, x)
     assert found.used["images"] == 2
+
+
+def test_rough_pictures_are_put_together_in_part() -> None:
+    """Which needs that the surest fits join first: in the order of the misses alone it is below 0.4."""
+    x = pictures(4, 96, seed=4, smooth=1.2)
+    found = jigsaw(ETC(), Cipher(KEY, ETC()).encrypt(x), x)
+    assert 0.45 < found.scores["neighbours"] < 1
 
 
 def test_noise_is_not_put_together() -> None:
@@ -49,6 +53,18 @@ def test_noise_is_not_put_together() -> None:
     found = jigsaw(ETC(), Cipher(KEY, ETC()).encrypt(x), x)
     assert found.scores["neighbours"] < 0.1
     assert found.scores["places"] < 0.15
+
+
+def test_groups_have_one_piece_a_place_and_stay_in_the_frame() -> None:
+    """Of noise, in which most fits are wrong."""
+    x = torch.randint(0, 256, (3, 48, 96), dtype=torch.uint8, generator=torch.manual_seed(1))
+    puzzle = _Puzzle(ETC(8), x)
+    puzzle.join()
+    assert max(len(members) for members in puzzle.members.values()) > 3
+    for members in puzzle.members.values():
+        places = np.array([puzzle.place[n] for n in members])
+        assert len(np.unique(places, axis=0)) == len(members)
+        assert (np.sort(places.max(axis=0) - places.min(axis=0) + 1) <= [6, 12]).all()
 
 
 def test_looks_compose_as_pictures_do() -> None:

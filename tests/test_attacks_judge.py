@@ -143,9 +143,10 @@ def test_photos_of_a_folder_are_squares(tmp_path: Path) -> None:
     assert images.shape == (2, 3, 32, 32)
     assert images[:, 0, 0, 0].tolist() == [0, 1]
     assert "2 photos" in note
-    free = data.with_free_photo(images)
-    assert torch.equal(free[0], images[0])
-    assert free[1].float().std() > 10
+    four = torch.cat([images, images])
+    free = data.with_free_photo(four)
+    assert torch.equal(free[[0, 1, 3]], four[[0, 1, 3]])
+    assert free[2].float().std() > 10
     with pytest.raises(ValueError, match="--data: expected at least 2 pictures"):
         data.load(tmp_path, 32, 1)
 
@@ -185,6 +186,7 @@ WARNINGS = {
     "block size 2": Scheme(2),
     "blocks stay whole": ETC(),
     "equal blocks": Scheme(),
+    "equal blocks of an image": PRESETS["VIT"](),
     "key space of 45 bits": Scheme(4, ["np"]),
     "scramble": Scheme(4, [Scramble(), "np"]),
 }
