@@ -97,8 +97,8 @@ def ELE(block_size: int = 4, channels: int = 3) -> Scheme:
     Published code: negates before and after the shuffle, as that of LE does, for images of 32 x 32; the
     paper's figure moves the blocks first, the code last.
 
-    Does not withstand: chosen plaintexts, of which two images reveal the key; nor SIA-GAN, a network that recovers
-    pictures from encrypted ones (LPIPS to the originals: 0.148).
+    Does not withstand: chosen plaintexts, of which two images reveal the key; nor SIA-GAN, a network that
+    recovers pictures from encrypted ones (LPIPS to the originals: 0.148).
 
     >>> [(step.kind, step.period) for step in ELE().bound_steps]
     [('np', 'image'), ('shuffle', 'image'), ('scramble', 'image')]

@@ -40,7 +40,7 @@ def chi_square(images: torch.Tensor) -> float:
     """Distance of the histogram from a uniform one, chi^2 = sum (n_v - e)^2 / e with e = n / 256, divided by
     its 255 degrees of freedom: about 1 for random values.
 
-    Source: K. Pearson, 1900; for image ciphers in L. Zhang and others, Chaos, Solitons & Fractals 24, 2005.
+    Source: K. Pearson, 1900.
 
     >>> chi_square(torch.arange(256, dtype=torch.uint8))
     0.0
@@ -70,7 +70,7 @@ def correlation(images: torch.Tensor, direction: str = "horizontal") -> float:
     images: [N, C, H, W]. direction: "horizontal", "vertical" or "diagonal".
 
     Source: G. Chen, Y. Mao and C. Chui, A symmetric image encryption scheme based on 3D chaotic cat maps,
-    Chaos, Solitons & Fractals 21, 2004, section 5.
+    Chaos, Solitons & Fractals 21, 2004.
 
     >>> correlation(torch.arange(16, dtype=torch.uint8).reshape(1, 1, 4, 4))
     1.0
@@ -89,7 +89,7 @@ def npcr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Share of the values that differ: 255/256 = 0.9961 for two random images.
 
     Source: Y. Wu, J. Noonan and S. Agaian, NPCR and UACI randomness tests for image encryption, Cyber
-    Journals, 2011, equations 1 and 2.
+    Journals, 2011.
 
     >>> npcr(torch.tensor([1, 2]), torch.tensor([1, 3]))
     0.5
@@ -100,7 +100,7 @@ def npcr(a: torch.Tensor, b: torch.Tensor) -> float:
 def uaci(a: torch.Tensor, b: torch.Tensor) -> float:
     """Mean difference of the values over 255: 257/768 = 0.3346 for two random images.
 
-    Source: as of `npcr`, equation 3.
+    Source: as of `npcr`.
 
     >>> uaci(torch.tensor([0, 10]), torch.tensor([255, 10]))
     0.5
