@@ -112,7 +112,7 @@ def _equals(vectors: torch.Tensor) -> torch.Tensor:
     """How many blocks of its image each block [N, G, L] is equal to, itself included, [N, G]."""
     found = torch.empty(vectors.shape[:2], dtype=torch.int64)
     for n, blocks in enumerate(vectors):
-        _, number, counts = torch.unique(blocks, dim=0, return_inverse=True, return_counts=True)
+        _, number, counts = torch.unique(blocks.int(), dim=0, return_inverse=True, return_counts=True)
         found[n] = counts[number]
     return found
 
