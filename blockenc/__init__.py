@@ -17,7 +17,7 @@ from blockenc.keys import ExplicitKey, Key, KeySet
 from blockenc.scheme import Scheme
 
 if TYPE_CHECKING:
-    from blockenc import nn
+    from blockenc import attacks, nn
     from blockenc.folding.features import protect_features, unprotect_features
     from blockenc.folding.stems import protect, unprotect
     from blockenc.loading.collate import EncryptCollate
@@ -41,6 +41,7 @@ __all__ = [
     "Scheme",
     "SealError",
     "WrongKeyError",
+    "attacks",
     "backends",
     "decrypt",
     "encrypt",
@@ -55,12 +56,13 @@ __all__ = [
     "verify",
 ]
 
-# Imported when first asked for: DataLoader, torchvision, torch.nn and sealing users pay for them, others do
-# not.
+# Imported when first asked for: users of DataLoader, torchvision, torch.nn, seals and attacks pay for them,
+# others do not.
 _LAZY = {
     "DISPOSABLE": ("blockenc.loading.ids", "DISPOSABLE"),
     "EncryptCollate": ("blockenc.loading.collate", "EncryptCollate"),
     "EncryptTransform": ("blockenc.loading.transform", "EncryptTransform"),
+    "attacks": ("blockenc.attacks", None),
     "nn": ("blockenc.nn", None),
     "protect": ("blockenc.folding.stems", "protect"),
     "protect_features": ("blockenc.folding.features", "protect_features"),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from blockenc.steps import IMAGE, KINDS, Ffx, Period, Step
 from blockenc.steps.base import positive_int
+from blockenc.weaknesses import weaknesses
 
 STEPS = ("shuffle", "np", "ffx")  # what a scheme does by default, and all that version 1 knows
 FFX_PROFILES = ("byte", "decimal")
@@ -188,6 +189,22 @@ class Scheme:
                 raise ValueError(f"{name}: expected a multiple of {self.side}, got {size}")
         periods = self.periods(height or 0, width or 0)
         return sum(step.key_space_bits(period) for step, period in zip(self.bound_steps, periods))
+
+    def warnings(self, height: int | None = None, width: int | None = None) -> list[str]:
+        """What is known to be weak about the scheme, in sentences that name the experiment behind them.
+
+        height, width: of the images, in pixels; without them nothing is said of the key space of a scheme
+            with a period that is the whole image. Raises ValueError as `key_space_bits`.
+
+        That none is found is no claim of security: without keys for each image (`Cipher(per_image=True)`)
+        every scheme falls to a few chosen images (docs/attacks.md).
+
+        >>> [warning.split(":")[0][:16] for warning in Scheme(4, ["np"]).warnings()]
+        ['np alone', 'equal blocks of ', 'key space of 45 ']
+        """
+        known = not self.depends_on_size or (height is not None and width is not None)
+        bits = self.key_space_bits(height, width) if known else None
+        return weaknesses(self.bound_steps, bits)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types; `from_dict` is the inverse."""

@@ -44,8 +44,9 @@ def NP(block_size: int = 4, channels: int = 3) -> Scheme:
     Published code: selects every position whose number in a permutation is above L/2, one less than half;
     `KeySet.from_seed` has its keys.
 
-    Does not withstand: estimating the mask, after which PGD succeeds in 78 % of attacks at M = 4 (arXiv
-    2010.00801); negating all values above 127 shows the outlines without any key.
+    Does not withstand: one encrypted photo, in which how neighbours correlate tells the whole mask
+    (docs/attacks.md); estimating the mask from a model, after which PGD succeeds in 78 % of attacks at M = 4
+    (arXiv 2010.00801).
 
     >>> NP(block_size=8).steps
     ('np',)
@@ -61,8 +62,8 @@ def FFX(block_size: int = 4, channels: int = 3) -> Scheme:
     Published code: three decimal digits, so that values leave the byte range; that is
     `Scheme(steps=["ffx"], ffx="decimal")` with `KeySet.from_seed`. This is the byte profile (FF1).
 
-    Does not withstand: people's eyes, as half of the values stay as they are; nor known plaintexts, which
-    reveal the mask and the table of 256 values.
+    Does not withstand: people's eyes, as half of the values stay as they are; nor frequencies of some tens of
+    encrypted photos, which reveal the mask and nearly all of the table (docs/attacks.md).
 
     >>> FFX().steps, FFX().ffx
     (('ffx',), 'byte')
@@ -79,7 +80,7 @@ def LE(block_size: int = 4, channels: int = 3) -> Scheme:
     taken from the permutation (its numbers above 48, 47 of 96), in `Scheme(4, [Np(cells="nibble"),
     Shuffle(cells="nibble"), Np(cells="nibble")])` with an `ExplicitKey`.
 
-    Does not withstand: chosen plaintexts, of which 16 blocks reveal the key; nor SIA-GAN, a network that
+    Does not withstand: chosen plaintexts, of which two blocks reveal the key; nor SIA-GAN, a network that
     recovers pictures from encrypted ones (LPIPS to the originals: 0.091).
 
     >>> [(step.kind, step.cells, step.period) for step in LE().bound_steps]
@@ -96,8 +97,8 @@ def ELE(block_size: int = 4, channels: int = 3) -> Scheme:
     Published code: negates before and after the shuffle, as that of LE does, for images of 32 x 32; the
     paper's figure moves the blocks first, the code last.
 
-    Does not withstand: chosen plaintexts, as one key serves all images; nor SIA-GAN, a network that recovers
-    pictures from encrypted ones (LPIPS to the originals: 0.148).
+    Does not withstand: chosen plaintexts, of which two images reveal the key; nor SIA-GAN, a network that
+    recovers pictures from encrypted ones (LPIPS to the originals: 0.148).
 
     >>> [(step.kind, step.period) for step in ELE().bound_steps]
     [('np', 'image'), ('shuffle', 'image'), ('scramble', 'image')]
@@ -120,7 +121,7 @@ def ETC(block_size: int = 16, channels: int = 3) -> Scheme:
     of them.
 
     Does not withstand: solvers of jigsaw puzzles, which put the blocks back by how their edges fit (arXiv
-    2202.00806, 2207.08109).
+    2202.00806, 2207.08109; docs/attacks.md).
 
     >>> ETC().kinds, ETC(block_size=8).side
     (('scramble', 'rotate', 'np', 'colour'), 8)

@@ -24,7 +24,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from blockenc.cli.inspect import show
+from blockenc.cli.inspect import show, show_scheme
 from blockenc.cli.progress import report, tracked
 from blockenc.errors import UNFORESEEN, BlockencError
 from blockenc.scheme import STEPS, Scheme
@@ -576,9 +576,21 @@ def inspect(
             help="A key file, an encrypted folder or its manifest, an image, a seal, or a safetensors file.",
         ),
     ] = None,
+    scheme: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Instead of a PATH: a published scheme, or a scheme in a JSON file; its key space and what "
+            "is weak about it.",
+        ),
+    ] = None,
 ) -> None:
-    """Tell what PATH is, without any password; with no PATH, which backends this install has."""
-    show(path)
+    """Tell what PATH or a scheme is, without any password; with neither, which backends this install has."""
+    if scheme is None:
+        return show(path)
+    if path is not None:
+        raise ValueError("--scheme: goes without a PATH")
+    show_scheme(scheme)
 
 
 @app.command()

@@ -12,13 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from blockenc.scheme import Scheme
-from blockenc.schemes import name_of
+from blockenc.schemes import PRESETS, name_of, named
 from blockenc.text import printable
 
 if TYPE_CHECKING:
     from blockenc.datasets.formats import Format
     from blockenc.datasets.manifest import Manifest
     from blockenc.steps import Step
+
+
+LARGE = 224  # pixels: the size, or the next one that fits, for which key spaces of whole images are told
 
 
 def show(path: Path | None) -> None:
@@ -46,6 +49,28 @@ def show(path: Path | None) -> None:
     if path.name == manifest.MANIFEST or manifest.FORMAT.encode() in head:
         return _table(str(path), _manifest_rows(manifest.Manifest.read(path)))
     return _table(str(path), _key_rows(path))
+
+
+def show_scheme(name: str) -> None:
+    """Print what there is to tell about a published scheme, or about one in a JSON file."""
+    if name in PRESETS:
+        scheme = named(name)
+    elif not Path(name).is_file():
+        raise ValueError(f"--scheme: expected one of {', '.join(PRESETS)}, or a JSON file, got {name!r}")
+    else:
+        scheme = Scheme.from_json(Path(name).read_text())
+    side = -(-LARGE // scheme.side) * scheme.side
+    size = (side, side) if scheme.depends_on_size else (None, None)
+    of_size = f" in images of {side} x {side}" if scheme.depends_on_size else ""
+    rows = {
+        "kind": "scheme",
+        **_scheme_rows(scheme),
+        "channels": str(scheme.channels),
+        "key space": f"{scheme.key_space_bits(*size):,.0f} bits{of_size}",
+    }
+    for n, warning in enumerate(scheme.warnings(*size), 1):
+        rows[f"warning {n}"] = warning
+    _table(name, rows)
 
 
 def _key_rows(path: Path) -> dict[str, str]:
