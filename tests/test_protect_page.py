@@ -38,6 +38,10 @@ def test_the_page_shows_the_recorded_results() -> None:
     changed = copy.deepcopy(results)
     changed["rows"][-1]["seconds"]["folded"] *= 2
     assert page.fill(text, changed) != text
+    for kind in ("protect", "folded"):
+        changed = copy.deepcopy(results)
+        changed["rows"][0]["memory"][kind] *= 2
+        assert page.fill(text, changed) != text
 
 
 def test_a_row_is_what_the_page_is_made_of() -> None:

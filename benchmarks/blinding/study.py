@@ -110,7 +110,8 @@ class Study:
         one = torch.zeros(1, found.channels, config.block_size, config.block_size, dtype=torch.uint8)
         F = readers.responses(lambda blocks: layers(blocks).flatten(1), one)
         row: dict[str, Any] = {
-            **dataclasses.asdict(blinding),
+            "kind": blinding.kind,
+            "strength": blinding.strength,
             "accuracy": right,
             "weights": readers.by_weights(stems.stem_of(model), self.plan, config.block_size),
             "behaviour": readers.by_behaviour(F, self.plan, config.block_size, self.start, self.natural),
