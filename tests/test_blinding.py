@@ -13,7 +13,7 @@ from torch import nn
 
 import blockenc
 from benchmarks.accuracy import data
-from benchmarks.accuracy.fast import Config
+from benchmarks.accuracy.fast import Config, build
 from benchmarks.accuracy.fast_models import make_stem, whiten_, whitening
 from benchmarks.accuracy.train import key_set
 from benchmarks.blinding import page, readers, stems, tune
@@ -129,32 +129,48 @@ def test_the_penalty_falls_in_training(stem: BlockEmbedding) -> None:
     assert tune.penalty(wide, M) < loss
 
 
-def test_tuning_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+@torch.no_grad()
+def test_the_penalty_knows_what_readers_look_for() -> None:
+    pixel = torch.arange(48) // 3
+    plain = BlockEmbedding(M, 16, rank=1)  # each value, as it is, to the token of its own pixel
+    assert plain.weight is not None
+    plain.weight.zero_()
+    plain.weight[pixel, torch.arange(48), 0] = 1
+    assert 2 < tune.penalty(plain, M) < 3
+    other = copy.deepcopy(plain)
+    other.weight.copy_(plain.weight.roll(1, 0))
+    assert float(tune.penalty(plain, M) - tune.penalty(other, M)) == pytest.approx(1, abs=1e-4)
+    nothing = BlockEmbedding(M, 384, rank=None, init="random")
+    assert tune.penalty(nothing, M) < 0.15
+
+
+def test_tuning_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randint(0, 256, (64, 8, 8, 3), dtype=torch.uint8)
     part = data.Part(x, torch.arange(64) % 10)
     found = data.Data(part, part, 10, 3, 8, "noise")
     config = Config(stem="embedding", width=4, epochs=2, batch=32, small=0)
-    ends = []
-    for n in range(2):  # the second one finds the first one's end
-        model = tune.tune(
-            *_model(config, found),
-            1.0,
-            tmp_path / "a.pt",
-            found=found,
-            device=torch.device("cpu"),
-            bf16=False,
-        )
-        ends.append(copy.deepcopy(model.state_dict()))
-        assert n or not torch.equal(
-            ends[0]["stem.0.table"], _model(config, found)[0].state_dict()["stem.0.table"]
-        )
-    assert all(torch.equal(a, b) for a, b in zip(ends[0].values(), ends[1].values()))
 
+    def tuned(name: str) -> dict[str, torch.Tensor]:
+        how = {"found": found, "device": torch.device("cpu"), "bf16": False}
+        return tune.tune(build(config, found), config, 1.0, tmp_path / name, **how).state_dict()
 
-def _model(config: Config, found: data.Data) -> tuple[nn.Module, Config]:
-    from benchmarks.accuracy.fast import build
+    whole = tuned("whole.pt")
+    assert not torch.equal(whole["stem.0.table"], build(config, found).state_dict()["stem.0.table"])
+    step, done = tune.Tuning.train_step, []
 
-    return build(config, found), config
+    def interrupted(run: tune.Tuning) -> None:
+        done.append(run.step)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        step(run)
+
+    monkeypatch.setattr(tune, "CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(tune.Tuning, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tuned("part.pt")
+    part_done = tuned("part.pt")
+    assert done == [0, 1, 2, 2, 3]
+    assert all(torch.equal(a, b) for a, b in zip(whole.values(), part_done.values()))
 
 
 def test_the_page_shows_the_recorded_results() -> None:

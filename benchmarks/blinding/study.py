@@ -20,7 +20,8 @@ from benchmarks.accuracy.train import key_set
 from benchmarks.blinding import readers, stems, tune
 
 EXTRA = 8  # columns of decoys
-NOISED = 6  # columns of noise that a fine-tuned model starts with
+NOISED = 6  # columns of noise that a fine-tuned model starts with,
+START = 0.1  # and their size, times that of the true ones
 NATURAL_IMAGES = 1000  # of the training set: what the owner and the readers know of natural blocks
 LOGIT_IMAGES = 16
 CPU = torch.device("cpu")
@@ -44,9 +45,9 @@ ROWS = (
     Blinding("none", logits=True),
     *(Blinding("decoys", strength, strength == 16) for strength in (1, 4, 16)),
     *(Blinding("pairs", strength, strength == 16) for strength in (1, 4, 16)),
-    *(Blinding("rough noise", strength, strength == 1) for strength in (0.25, 0.5, 1, 2, 4)),
-    *(Blinding("quiet noise", strength, strength == 4) for strength in (0.5, 1, 2, 4, 8, 16)),
-    *(Blinding("tuned", strength, strength == 10) for strength in (0, 1, 10, 100)),
+    *(Blinding("rough noise", strength, strength == 1) for strength in (0.01, 0.03, 0.1, 0.25, 1)),
+    *(Blinding("quiet noise", strength, strength == 1) for strength in (0.01, 0.03, 0.1, 0.3, 1, 4)),
+    *(Blinding("tuned", strength, strength == 1000) for strength in (0, 100, 1000)),
 )
 
 
@@ -81,9 +82,9 @@ class Study:
         if blinding.kind == "none":
             return self.plain.model
         if blinding.kind == "tuned":
-            wide = tune.widened(stem, NOISED, 1.0, g)
+            wide = tune.widened(stem, NOISED, START, g)
             config = dataclasses.replace(
-                self.plain.config, epochs=1.0, lr=0.5, small=0.0, rank=stem.table.shape[2] + NOISED
+                self.plain.config, epochs=0.5, lr=0.5, small=0.0, rank=stem.table.shape[2] + NOISED
             )
             found, bf16 = self.plain.found, native_bf16(CPU)
             path = self.work / f"{blinding.name}.pt"
