@@ -15,7 +15,7 @@ from blockenc.blocks import to_vectors
 from blockenc.nn import BlockEmbedding
 
 BIN = 4  # neighbouring values that get the same noise, so that their statistics are known well
-QUIET = 0.5  # the part of all directions, those of the least energy, that takes noise
+QUIET = 0.02  # the part of all directions, those of the least energy, that takes noise
 
 
 def effect(stem: BlockEmbedding) -> torch.Tensor:
@@ -97,7 +97,7 @@ def blocks_of(images: torch.Tensor, block_size: int) -> torch.Tensor:
 
 def quiet_directions(blocks: torch.Tensor) -> torch.Tensor:
     """Functions of single values, one a position, whose sum hardly varies over natural blocks [n, L]:
-    [L * 256/BIN, directions], orthonormal."""
+    [L * 256/BIN, directions], orthonormal. None is constant in the value, which would hide nothing."""
     bins = 256 // BIN
     L = blocks.shape[1]
     second, mean = torch.zeros(L * bins, L * bins), torch.zeros(L * bins)
@@ -108,7 +108,10 @@ def quiet_directions(blocks: torch.Tensor) -> torch.Tensor:
         second += hot.T @ hot
         mean += hot.sum(0)
     mean /= len(blocks)
-    vectors = torch.linalg.eigh(second / len(blocks) - mean[:, None] * mean).eigenvectors
+    covariance = second / len(blocks) - mean[:, None] * mean
+    constant = torch.eye(L).repeat_interleave(bins, 0) / bins**0.5
+    last = L * constant @ constant.T  # as loud as anything can be
+    vectors = torch.linalg.eigh(covariance + last).eigenvectors
     return vectors[:, : int(QUIET * L * bins)]
 
 

@@ -46,8 +46,8 @@ ROWS = (
     *(Blinding("decoys", strength, strength == 16) for strength in (1, 4, 16)),
     *(Blinding("pairs", strength, strength == 16) for strength in (1, 4, 16)),
     *(Blinding("rough noise", strength, strength == 1) for strength in (0.01, 0.03, 0.1, 0.25, 1)),
-    *(Blinding("quiet noise", strength, strength == 1) for strength in (0.01, 0.03, 0.1, 0.3, 1, 4)),
-    *(Blinding("tuned", strength, strength == 1000) for strength in (0, 100, 300, 1000, 3000)),
+    *(Blinding("quiet noise", strength, strength == 1) for strength in (0.1, 0.3, 1, 3, 10)),
+    *(Blinding("tuned", strength, strength == 1000) for strength in (0, 100, 300, 1000)),
 )
 
 
