@@ -20,7 +20,7 @@ import torch
 from benchmarks.accuracy import data
 from benchmarks.accuracy.fast_evaluate import load
 from benchmarks.blinding.page import RESULTS
-from benchmarks.blinding.study import CPU, ROWS, Study
+from benchmarks.blinding.study import CPU, NOISES, ROWS, Study
 from benchmarks.speed.report import about
 from blockenc.files import atomic_write
 
@@ -41,7 +41,8 @@ def main() -> None:
     study = Study(plain, o.work)
     results = about("python -m benchmarks.blinding RUN --data DIR", torch.get_num_threads())
     results["plain"] = {name: plain.record[name] for name in ("config", "flops", "cpu_seconds")}
-    results["rows"] = json.loads(o.json.read_text())["rows"] if o.json.exists() else []
+    kept = json.loads(o.json.read_text()) if o.json.exists() else {"rows": []}
+    results |= {name: kept[name] for name in ("rows", "noise alone") if name in kept}
     for blinding in ROWS:
         done = {(row["kind"], row["strength"]) for row in results["rows"]}
         if o.only in blinding.name and (blinding.kind, blinding.strength) not in done:
@@ -50,6 +51,9 @@ def main() -> None:
             order = [(row.kind, row.strength) for row in ROWS]
             results["rows"].sort(key=lambda row: order.index((row["kind"], row["strength"])))
             atomic_write(o.json, (json.dumps(results, indent=1) + "\n").encode())
+    if "noise alone" not in results:
+        results["noise alone"] = {kind: study.noise_alone(kind) for kind in NOISES}
+        atomic_write(o.json, (json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

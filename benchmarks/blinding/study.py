@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import blockenc
-from benchmarks.accuracy import data, fast
+from benchmarks.accuracy import data, fast, leak
 from benchmarks.accuracy.fast import Run, native_bf16
 from benchmarks.accuracy.study import ALL
 from benchmarks.accuracy.train import key_set
@@ -41,6 +41,7 @@ class Blinding:
         return f"{self.kind}-{self.strength:g}"
 
 
+NOISES = ("rough noise", "quiet noise")
 ROWS = (
     Blinding("none", logits=True),
     *(Blinding("decoys", strength, strength == 16) for strength in (1, 4, 16)),
@@ -125,3 +126,19 @@ class Study:
 
             row["logits"] = readers.by_logits(logits, self.plan, LOGIT_IMAGES, g)
         return row
+
+    @torch.no_grad()
+    def noise_alone(self, kind: str) -> dict[str, float]:
+        """What noise as large as F is without the stem: how much it varies over natural blocks, times what F
+        does, and how often the reader of weights takes neighbours for the most similar."""
+        stem = stems.stem_of(self.plain.model)
+        F = stems.effect(stem)
+        noise = stems.effect(stems.stem_of(self.blinded(Blinding(kind, 1)))) - F
+        varies = [
+            float(sum(T[p, column] for p, column in enumerate(self.blocks.long().T)).var(0).sum())  # type: ignore[union-attr]
+            for T in (noise, F)
+        ]
+        features = noise[torch.from_numpy(self.plan.source[0]).long()]
+        features -= features.mean(1, keepdim=True)
+        places = leak.places(features.permute(2, 0, 1).numpy(), self.plan, self.config.block_size)
+        return {"variance": varies[0] / varies[1], "neighbour": places["neighbour"]}
