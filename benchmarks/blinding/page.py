@@ -58,8 +58,8 @@ def table(results: dict[str, Any]) -> str:
     for kind, found in results.get("noise alone", {}).items():
         lines += [
             "",
-            f"{kind.capitalize()} of strength 1 alone, without the stem, varies {found['variance']:.1f} times "
-            f"as much over natural blocks as the stem's outputs do; by it the weight reader finds "
+            f"{kind.capitalize()} of strength 1 alone, without the stem, varies {found['variance']:.1f} "
+            f"times as much over natural blocks as the stem's outputs do; by it the weight reader finds "
             f"{100 * found['neighbour']:.0f} % of the neighbours.",
         ]
     return "\n".join(lines)
