@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.protect import page, study
+from benchmarks.memory import peak
+from benchmarks.protect import memory, page, study
 
 
 def test_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +40,10 @@ def test_the_page_shows_the_recorded_results() -> None:
     changed = copy.deepcopy(results)
     changed["rows"][-1]["seconds"]["folded"] *= 2
     assert page.fill(text, changed) != text
+    for kind in ("protect", "folded"):
+        changed = copy.deepcopy(results)
+        changed["rows"][0]["memory"][kind] *= 2
+        assert page.fill(text, changed) != text
 
 
 def test_a_row_is_what_the_page_is_made_of() -> None:
@@ -49,3 +55,20 @@ def test_a_row_is_what_the_page_is_made_of() -> None:
     assert layers["plain"]["multiply-adds"] == 32 * 32 * 64 * 3 * 9
     assert layers["folded"]["multiply-adds"] == 8 * 8 * 16 * 64 * 3 * 144
     assert set(row["seconds"]) == {"plain", "folded", "decrypting"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_peaks_of_memory() -> None:
+    kept, size = peak(lambda: torch.ones(20, 1 << 20))
+    assert size == pytest.approx(kept.nbytes, rel=0.1)
+    assert peak(lambda: torch.ones(10, 1 << 20).sum())[1] == pytest.approx(kept.nbytes / 2, rel=0.2)
+    assert peak(lambda: kept)[1] < 2e6  # neither what is there nor what was there counts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+def test_the_memory_of_a_row_is_what_the_page_is_made_of() -> None:
+    pytest.importorskip("torchvision")
+    row = memory.of_row(0, 1)
+    assert set(row) == {"model", "protect", "plain", "folded"}
+    # The copy that protect returns is there at the peak.
+    assert row["model"] < row["protect"] < 2 * row["model"]

@@ -305,7 +305,7 @@ class Run:
         self.model.train()
         with self.autocast():
             z = self.model(x).float()
-        loss = functional.cross_entropy(z, y, label_smoothing=self.config.smoothing)
+        loss = self.loss(z, y)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -316,6 +316,10 @@ class Run:
         if self.step % 10 == 0 or self.step == self.total:
             self.record["losses"].append(round(float(torch.stack(self.losses).mean()), 5))
             self.losses = []
+
+    def loss(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Of logits and labels."""
+        return functional.cross_entropy(z, y, label_smoothing=self.config.smoothing)
 
     @torch.no_grad()
     def _look_ahead(self) -> None:

@@ -25,8 +25,9 @@ def table(results: dict[str, Any]) -> str:
         f"{results['repeats']}; {packages}.",
         "",
         "| model | side | scheme | largest difference | first layer becomes | million multiply-adds an "
-        "image | first layer, MB | plain, ms | folded | decrypting layer |",
-        "| --- |" + " ---: |" + " --- |" + " ---: |" + " --- |" + " ---: |" * 5,
+        "image | first layer, MB | plain, ms | folded | decrypting layer | whole model, MB | "
+        "peak of protect, MB | peak of a batch, MB |",
+        "| --- |" + " ---: |" + " --- |" + " ---: |" + " --- |" + " ---: |" * 8,
     ]
     for row in results["rows"]:
         plain, folded = row["first layer"]["plain"], row["first layer"]["folded"]
@@ -34,7 +35,7 @@ def table(results: dict[str, Any]) -> str:
         size = " → ".join(f"{layer['bytes'] / 1e6:.2f}" for layer in (plain, folded))
         lines.append(
             f"| {row['model']} | {row['side']} | {row['name']} | {row['largest difference']:.0e} | "
-            f"{folded['type']} | {work} | {size} | {_times(row['seconds'])} |"
+            f"{folded['type']} | {work} | {size} | {_times(row['seconds'])} | {_memory(row['memory'])} |"
         )
     return "\n".join(lines)
 
@@ -42,6 +43,13 @@ def table(results: dict[str, Any]) -> str:
 def _times(seconds: dict[str, float]) -> str:
     ratios = (f"{seconds[form] / seconds['plain']:.2f} x" for form in ("folded", "decrypting"))
     return " | ".join([f"{1000 * seconds['plain']:.0f}", *ratios])
+
+
+def _memory(found: dict[str, int]) -> str:
+    model, protect, plain, folded = (
+        f"{found[name] / 1e6:.0f}" for name in ("model", "protect", "plain", "folded")
+    )
+    return f"{model} | {protect} | {plain} → {folded}"
 
 
 def fill(text: str, results: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 import blockenc
+from benchmarks.memory import peak
 from blockenc.sealing.api import CHUNK_BYTES
 from blockenc.sealing.weights import SafetensorsFile
 
@@ -26,7 +28,6 @@ KEY = blockenc.Key(bytes(range(32)))
 SIZES = (100, 1000)  # of weights, in MB
 SIDE = 1000  # of the square float32 tensors that they are made of, 4 MB each
 FORMS = ("file", "state_dict", "state_dict, transposed")
-CLEAR_PEAK = "5"  # what Linux takes for an order to begin with a new peak of resident memory
 
 
 # --- what is found ---
@@ -144,20 +145,22 @@ def measure(path: Path, form: str, repeats: int) -> dict[str, Any]:
     elapsed: dict[str, float] = {}
     memory: dict[str, int] = {}
     for name, call in calls.items():
-        times, clock = [], []
-        Path("/proc/self/clear_refs").write_text(CLEAR_PEAK)
-        before = _resident("VmRSS")
-        for _ in range(repeats):
-            start = time.process_time(), time.perf_counter()
-            call()
-            times.append(time.process_time() - start[0])
-            clock.append(time.perf_counter() - start[1])
-        seconds[name], elapsed[name] = statistics.median(times), statistics.median(clock)
-        memory[name] = _resident("VmHWM") - before
+        (seconds[name], elapsed[name]), memory[name] = peak(functools.partial(_medians, call, repeats))
     return {
         "form": form, "seconds": seconds, "elapsed": elapsed, "memory": memory,
         "seal bytes": at.stat().st_size,
     }  # fmt: skip
+
+
+def _medians(call: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Seconds of the processor, and of the clock."""
+    times, clock = [], []
+    for _ in range(repeats):
+        start = time.process_time(), time.perf_counter()
+        call()
+        times.append(time.process_time() - start[0])
+        clock.append(time.perf_counter() - start[1])
+    return statistics.median(times), statistics.median(clock)
 
 
 def _state(path: Path, transposed: bool) -> dict[str, torch.Tensor]:
@@ -175,12 +178,6 @@ def _digest(path: Path) -> bytes:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.digest()
-
-
-def _resident(name: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def run(folder: Path, bits: int, seed: int, repeats: int, sizes: tuple[int, ...] = SIZES) -> dict[str, Any]:
