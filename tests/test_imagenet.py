@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from PIL import Image
 
 pytest.importorskip("torchvision")
 
-from benchmarks.accuracy.train import key_set
+from benchmarks.accuracy.train import Place, key_set
+from benchmarks.imagenet import __main__ as program
 from benchmarks.imagenet import models, settings
 from benchmarks.imagenet.images import Images
-from benchmarks.imagenet.settings import Config
+from benchmarks.imagenet.settings import PLAIN, Config
+from benchmarks.imagenet.training import Run
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--arch", "resnet18", "--weights", "none", "--sizes", 32, 48, "--epochs", 1, 1, "--batches", 8, 4,
@@ -77,20 +80,17 @@ def checkpoint(run: Path, row: str = "shuffle+np") -> dict[str, Any]:
 def test_an_interrupted_run_ends_with_the_same_weights(folder: Path, key: Path, tmp_path: Path) -> None:
     whole = start(command(folder, key, tmp_path / "whole", "--steps", "shuffle,np"))
     broken = command(folder, key, tmp_path / "broken", "--steps", "shuffle,np")
-    for epoch, reached in enumerate(
-        ("step 2 of 6", "epoch 2, 48 pixels, step 3 of 12")
-    ):  # in the midst of both epochs
-        process = start(broken)
-        assert process.stdout
-        for line in process.stdout:
-            if reached in line:
-                process.send_signal(signal.SIGTERM)
-                break
-        said = process.communicate(timeout=300)[1]
-        assert (tmp_path / "broken" / "shuffle+np" / "checkpoint.pt").exists(), said
-        state = checkpoint(tmp_path / "broken")
-        assert 0 < state["step"] < (6, 12)[state["epoch"]], "not stopped in the midst of an epoch"
-        assert state["epoch"] == epoch
+    process = start(broken)
+    assert process.stdout
+    for line in process.stdout:
+        if "epoch 2, 48 pixels, step 3 of 12" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    said = process.communicate(timeout=300)[1]
+    assert (tmp_path / "broken" / "shuffle+np" / "checkpoint.pt").exists(), said
+    state = checkpoint(tmp_path / "broken")
+    assert state["epoch"] == 1
+    assert 3 <= state["step"] < 12, "not stopped in the midst of an epoch"
     finish(start(broken))
     finish(whole)
     a, b = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "broken")
@@ -103,7 +103,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(folder: Path, key: Path, 
         assert whole_epoch["loss"] == pytest.approx(broken_epoch["loss"], rel=1e-9)
         assert whole_epoch["accuracy"] == broken_epoch["accuracy"]
     assert a["record"]["evaluation"] == b["record"]["evaluation"]
-    assert b["record"]["processes"] == [2, 2, 2]
+    assert b["record"]["processes"] == [2, 2]
     found = json.loads((tmp_path / "broken" / "shuffle+np" / "result.json").read_text())
     assert found == b["record"]
     assert len(found["evaluation"]["wrong_keys"]) == 1
@@ -117,17 +117,31 @@ def test_an_interrupted_run_ends_with_the_same_weights(folder: Path, key: Path, 
                 assert key_set(0).member(step)._secret not in written  # type: ignore[union-attr]
 
 
-def test_rows_in_turn_and_refusals(folder: Path, key: Path, tmp_path: Path) -> None:
-    once = command(folder, key, tmp_path, "--steps", "plain", "np", "--epochs", 1, 0, world=1)
-    said = finish(start(once))
+def test_rows_in_turn(
+    folder: Path,
+    key: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    arguments = command(folder, key, tmp_path, "--steps", "plain", "np", "--epochs", 1, 0, world=1)[2:]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(program, "stop_on_signals", lambda: lambda: False)
+    program.main()
+    said = capsys.readouterr().out
     assert "plain: " in said
     assert "np: " in said
-    assert set(checkpoint(tmp_path, "plain")["record"]["evaluation"]) == {"size", "images", "plain"}
-    assert checkpoint(tmp_path, "plain")["record"]["key"] is None
-    assert finish(start(once)) == "", "rows that are done were run again"
-    other = start([*once, "--lr", "0.2"])
-    assert "--out: " in other.communicate(timeout=100)[1]
-    assert other.returncode == 1
+    record = checkpoint(tmp_path, "plain")["record"]
+    assert set(record["evaluation"]) == {"size", "images", "plain"}
+    assert record["key"] is None
+    program.main()
+    assert capsys.readouterr().out == "", "rows that are done were run again"
+    small = Config(PLAIN, 4, "resnet18", "none", (32, 48), (1, 0), (8, 4), lr=0.2)
+    place = Place(torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"--out: .* is of another config"):
+        Run(small, Images(folder), None, place, tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"--out: .* is of another key"):
+        Run(replace(small, steps="np", lr=0.4), Images(folder), key_set(1), place, tmp_path / "np")
 
 
 def test_images_are_a_function_of_the_seed_the_epoch_and_the_image(folder: Path) -> None:

@@ -22,6 +22,7 @@ from benchmarks.accuracy.train import Place, key_set
 from benchmarks.imagenet import models
 from benchmarks.imagenet.images import Images, seed_of
 from benchmarks.imagenet.settings import Config, prepare
+from benchmarks.speed.report import about
 from blockenc.cipher import AnyKey
 from blockenc.files import atomic_write
 
@@ -169,6 +170,8 @@ class Run:
                 self.accuracy(self.config.cipher(key_set(n)), size, number) for n in range(1, keys + 1)
             ]
         self.record["evaluation"] = found
+        self.record["about"] = about("python -m benchmarks.imagenet", torch.get_num_threads())
+        self.record["about"]["device"] = torch.cuda.get_device_name() if self.cuda else "cpu"
         self.save()
         say(
             "; ".join(f"{name} {100 * found[name]:.2f} %" for name in ("right_key", "plain") if name in found)
