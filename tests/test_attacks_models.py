@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from blockenc import Cipher, ExplicitKey, Key, Scheme
+from blockenc.attacks import adversarial, key_search, seriation
 from blockenc.blocks import to_images, to_vectors
 from blockenc.steps import Colour, Np, Rotate, Scramble, Shuffle
 
@@ -122,3 +123,142 @@ def test_gradients_of_pickled_ciphers() -> None:
     expected = gradients(cipher.prepare(8, 16).encrypt, x, weight)
     for other in (pickle.loads(pickle.dumps(cipher)), copy.deepcopy(cipher)):
         assert torch.equal(gradients(other.encrypt, x, weight), expected)
+
+
+# --- attacks on a model that decrypts, and on one that has learned nothing ------------------------
+
+TEMPLATES = torch.from_numpy(RNG.integers(0, 256, (10, 3, 8, 8), dtype=np.uint8))
+LABELS = torch.arange(10).repeat(4)
+IMAGES = (TEMPLATES[LABELS].int() + torch.from_numpy(RNG.integers(-40, 41, (40, 3, 8, 8)))).clamp(0, 255)
+BATCH = IMAGES.to(torch.uint8), LABELS
+
+
+def keyed_model(cipher: Cipher):
+    """Logits by the distance to encrypted templates: right under the right key, and under no other."""
+    centres = cipher.encrypt(TEMPLATES).double().flatten(1) / 255
+
+    def logits(y: torch.Tensor) -> torch.Tensor:
+        flat = y.double().flatten(1) / (1 if y.is_floating_point() else 255)
+        return -((flat[:, None] - centres) ** 2).mean(2)
+
+    return logits
+
+
+def untrained(y: torch.Tensor) -> torch.Tensor:
+    """A random linear model."""
+    weights = torch.randn(10, y[0].numel(), generator=torch.Generator().manual_seed(0))
+    return y.float().flatten(1) @ weights.T
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("np",), ("ffx",)])
+def test_key_estimation_finds_a_small_key(steps: tuple[str, ...]) -> None:
+    scheme = Scheme(2, steps)
+    right = key_search.secrets_of(scheme, KEY)
+    table = right[0][1] if steps == ("ffx",) else None
+    options = {"objective": "loss", "table": table, "truth": KEY}
+    found = key_search.estimate_key(keyed_model(Cipher(KEY, scheme)), BATCH, scheme, **options)
+    assert found.scores["key share"] == 1
+    assert found.scores["accuracy"] == 1
+    assert Cipher(found.recovered.key, scheme).encrypt(BATCH[0]).equal(Cipher(KEY, scheme).encrypt(BATCH[0]))
+    losses = [point["loss"] for point in found.recovered.curve]
+    assert losses == sorted(losses, reverse=True)
+    assert found.recovered.curve[-1]["queries"] <= found.used["queries"]
+    nothing = key_search.estimate_key(untrained, BATCH, scheme, rounds=2, **options)
+    assert nothing.scores["accuracy"] < 0.5
+    assert nothing.scores["key share"] < 0.9
+
+
+def test_key_estimation_as_published() -> None:
+    """Accuracy tells little where it is 1 already: the mask is found in part, and ties move it on."""
+    scheme = Scheme(2, ["np"])
+    model = keyed_model(Cipher(KEY, scheme))
+    found = key_search.estimate_key(model, BATCH, scheme, truth=KEY)
+    assert found.scores["accuracy"] > 0.9
+    ties = key_search.estimate_key(model, BATCH, scheme, truth=KEY, keep_ties=True, rounds=2)
+    assert len(ties.recovered.curve) > len(found.recovered.curve)
+
+
+def test_key_estimation_with_a_step_known_and_a_budget() -> None:
+    scheme = Scheme(2, ["shuffle", "np"])
+    right = key_search.secrets_of(scheme, KEY)
+    model = keyed_model(Cipher(KEY, scheme))
+    options = {"objective": "loss", "known": {0: right[0]}, "truth": KEY}
+    found = key_search.estimate_key(model, BATCH, scheme, restarts=2, **options)
+    assert found.scores["key share of step 1"] == 1
+    assert "key share of step 0" not in found.scores
+    assert key_search.estimate_key(model, BATCH, scheme, most_queries=7, **options).used["queries"] == 7
+
+
+def test_random_keys() -> None:
+    scheme = Scheme(2, ["shuffle", "np"])
+    model = keyed_model(Cipher(KEY, scheme))
+    found = key_search.random_keys(model, BATCH, scheme, keys=20)
+    assert len(set(found.recovered)) > 1
+    assert found.scores["mean accuracy"] < 0.5
+    assert key_search.random_keys(untrained, BATCH, scheme, keys=20).scores["mean accuracy"] < 0.3
+
+
+def test_key_search_says_what_is_wrong() -> None:
+    def search(scheme: Scheme, **options: object) -> None:
+        key_search.estimate_key(untrained, BATCH, scheme, **options)  # type: ignore[arg-type]
+
+    for scheme, options, message in (
+        (Scheme(2, [Scramble(period="image")]), {}, "^scheme: expected shuffle"),
+        (Scheme(2, [Np(period=4)]), {}, "^scheme: expected shuffle"),
+        (Scheme(2, ["ffx"]), {}, "^table: expected"),
+        (Scheme(2, ["np"]), {"objective": "auc"}, "^objective: expected"),
+        (Scheme(2, ["np"]), {"known": {0: [0] * 12}}, "^known: expected at least one"),
+        (Scheme(2, ["np"]), {"known": {3: 1}}, "^known: expected numbers"),
+        (Scheme(2, ["np"]), {"rounds": 0}, "^rounds: expected at least 1"),
+        (Scheme(2, ["np"]), {"most_queries": 0}, "^most_queries: expected at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(scheme, **options)
+
+
+def test_adversarial_images_need_the_key() -> None:
+    scheme = Scheme(4, ["shuffle", "np"])
+    victim = Cipher(KEY, scheme, gradient="straight-through")
+    others = [Cipher(Key(bytes([n] * 32)), scheme, gradient="straight-through") for n in range(3)]
+    model, x = keyed_model(victim), BATCH[0].float() / 255
+    options = {"epsilon": 0.35, "step": 0.05}
+
+    def success(**more: object) -> float:
+        found = adversarial.attack(model, victim, x, LABELS, **options, **more)  # type: ignore[arg-type]
+        assert (found.recovered - x).abs().max() <= 0.35 + 1e-6
+        return found.scores["success"]
+
+    assert success(ciphers=[victim]) == 1
+    assert success(ciphers=others[:1]) < 0.2
+    assert success(ciphers=others) < 0.2
+    assert success(surrogate=keyed_model(Cipher(ExplicitKey([[False] * 48]), steps=["np"]))) == 1
+    inverse = adversarial.inverse_attack(model, victim, x, LABELS, cipher=victim, **options)
+    assert inverse.scores["success"] == 1
+    assert inverse.used["largest change"] <= 0.35 + 1e-6
+    wrong = adversarial.inverse_attack(model, victim, x, LABELS, cipher=others[0], **options)
+    assert wrong.scores["success"] < 0.2
+    never = adversarial.attack(lambda y: untrained(y) * 0, victim, x, 9 - LABELS, ciphers=[victim])
+    assert np.isnan(never.scores["success"]) or never.scores["success"] < 0.5
+    with pytest.raises(ValueError, match=r"^ciphers\[0\]: expected one made with gradient"):
+        adversarial.attack(model, victim, x, LABELS, ciphers=[Cipher(KEY, scheme)])
+
+
+def test_seriation_finds_the_table() -> None:
+    scheme = Scheme(2, ["ffx"])
+    mask, table = key_search.secrets_of(scheme, KEY)[0]
+    cipher = Cipher(KEY, scheme)
+    waves = torch.randn(10, 12, generator=torch.Generator().manual_seed(1))
+
+    def smooth(y: torch.Tensor) -> torch.Tensor:
+        means = to_vectors(cipher.decrypt(y), 2).double().mean(1) / 255
+        return torch.tanh(3 * means @ waves.T.double())
+
+    positions = np.flatnonzero(mask)[:3].tolist()
+    y = cipher.encrypt(BATCH[0][:4])
+    found = seriation.seriation(smooth, y, 2, positions, table=table)
+    assert found.scores["rank correlation"] > 0.999
+    assert found.scores["rank error"] < 1
+    assert found.used == {"images": 4, "queries": 3 * 4 * 256}
+    nothing = seriation.seriation(untrained, y, 2, positions, table=table)  # is smooth in encrypted values
+    assert nothing.scores["rank correlation"] < 0.3
+    assert nothing.scores["rank error"] > 60
