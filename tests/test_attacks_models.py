@@ -178,6 +178,14 @@ def test_key_estimation_as_published() -> None:
     assert len(ties.recovered.curve) > len(found.recovered.curve)
 
 
+def test_flips_take_few_queries() -> None:
+    scheme = Scheme(2, ["np"])
+    options = {"objective": "loss", "flips": True, "truth": KEY}
+    found = key_search.estimate_key(keyed_model(Cipher(KEY, scheme)), BATCH, scheme, **options)
+    assert found.scores["key share"] == 1
+    assert found.used["queries"] <= 1 + 12 * 3
+
+
 def test_key_estimation_with_a_step_known_and_a_budget() -> None:
     scheme = Scheme(2, ["shuffle", "np"])
     right = key_search.secrets_of(scheme, KEY)

@@ -86,7 +86,7 @@ def attack(
     """
     _check(ciphers)
     asked = model if surrogate is None else surrogate
-    views = [lambda v, cipher=cipher: asked(cipher.encrypt(v)) for cipher in ciphers] or [asked]
+    views = [_through(cipher, asked) for cipher in ciphers] or [asked]
     changed = pgd(views, x, y, **options)  # type: ignore[arg-type]
     return _result("PGD", model, victim, x, y, changed, int(options.get("steps", 20)) * len(views))
 
@@ -115,6 +115,10 @@ def inverse_attack(
     """
     changed = cipher.decrypt(pgd([model], cipher.encrypt(x), y, **options))  # type: ignore[arg-type]
     return _result("inverse PGD", model, victim, x, y, changed, int(options.get("steps", 20)))
+
+
+def _through(cipher: Cipher, model: Differentiable) -> Differentiable:
+    return lambda x: model(cipher.encrypt(x))
 
 
 def _check(ciphers: Sequence[Cipher]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -65,7 +65,8 @@ def random_keys(logits: Logits, batch: Labelled, scheme: Scheme, *, keys: int = 
         "mean accuracy": sum(found) / len(found),
         "least accuracy": min(found),
     }
-    return Result("random keys", scores, {"images": len(batch[1]), "queries": keys}, found)
+    used: dict[str, float] = {"images": len(batch[1]), "queries": keys}
+    return Result("random keys", scores, used, found)
 
 
 def estimate_key(
@@ -75,6 +76,7 @@ def estimate_key(
     *,
     objective: Literal["accuracy", "loss"] = "accuracy",
     keep_ties: bool = False,
+    flips: bool = False,
     rounds: int = 10,
     restarts: int = 1,
     most_queries: int | None = None,
@@ -88,12 +90,14 @@ def estimate_key(
 
     From a random key, in each round and for all i < j, entries i and j of each secret are swapped, and the
     swap stays if the model answers better on the batch. As published: objective "accuracy", 10 rounds, a
-    batch of 128 images; the published code also keeps ties. Swaps of equal entries change nothing and are not asked
-    about; a round that changed nothing, where no ties are kept, is the last one.
+    batch of 128 images; the published code also keeps ties. Swaps of equal entries change nothing and are not
+    asked about; a round that changed nothing, where no ties are kept, is the last one.
 
     logits, batch: as for `random_keys`.
     scheme: of shuffle, np and ffx steps that treat all blocks alike, as those of version 1 do.
     objective: "accuracy", or "loss" (cross-entropy), which also tells where no answer changes.
+    flips: single entries of masks change, rather than two that differ: n queries a round and not up to n^2/4,
+        and the number of selected entries need not be half.
     restarts: searches from so many random keys, of which the best by the objective is the answer.
     most_queries: the search ends after so many, in all.
     known: secrets that the attacker has, by the number of their step, in the form of `ExplicitKey`; the
@@ -123,7 +127,7 @@ def estimate_key(
     _check(batch, 1 if most_queries is None else most_queries, "most_queries")
     search.limit = most_queries
     search.right = None if truth is None else secrets_of(scheme, truth)
-    ends = [search.run(objective, keep_ties, rounds) for _ in range(restarts) if not search.over]
+    ends = [search.run(objective, keep_ties, flips, rounds) for _ in range(restarts) if not search.over]
     _, secrets = max(ends, key=lambda end: end[0])
     key = ExplicitKey(secrets)
     scores = {"accuracy": _judged(logits, batch if test is None else test, Cipher(key, scheme))[0]}
@@ -188,7 +192,7 @@ class _Search:
         return self.limit is not None and self.queries >= self.limit
 
     def run(
-        self, objective: Literal["accuracy", "loss"], keep_ties: bool, rounds: int
+        self, objective: Literal["accuracy", "loss"], keep_ties: bool, flips: bool, rounds: int
     ) -> tuple[float, list[Any]]:
         """One search from a random key: the best value of the objective, and the secrets that gave it."""
         secrets = [self.known[n] if n in self.known else self._start(n) for n in range(len(self.periods))]
@@ -197,17 +201,18 @@ class _Search:
             changed = False
             for n in self.searched:
                 entries = _entries(secrets[n])
-                for i, j in itertools.combinations(range(len(entries)), 2):
-                    if entries[i] == entries[j]:
+                for places in _moves(entries, flips):
+                    before = entries[places]  # a copy
+                    if len(places) > 1 and before[0] == before[1]:
                         continue
                     if self.over:
                         return best, secrets
-                    entries[[i, j]] = entries[[j, i]]
+                    entries[places] = before[::-1] if len(places) > 1 else ~before
                     value = self._ask(secrets, objective, best, keep_ties)
                     if value > best or (keep_ties and value == best):
                         best, changed = value, True
                     else:
-                        entries[[i, j]] = entries[[j, i]]
+                        entries[places] = before
             if not changed:
                 break
         return best, secrets
@@ -237,6 +242,12 @@ class _Search:
                 point["key share"] = self.share(secrets)
             self.curve.append(point)
         return value
+
+
+def _moves(entries: np.ndarray, flips: bool) -> Iterator[list[int]]:
+    """The places of what one move changes: two entries that are swapped, or one of a mask that is flipped."""
+    count = 1 if flips and entries.dtype == bool else 2
+    return map(list, itertools.combinations(range(len(entries)), count))
 
 
 def _entries(secret: Any) -> np.ndarray:

@@ -52,7 +52,7 @@ def seriation(
     answers = [answers_of(logits, images, block_size, position, batch=batch) for position in positions]
     ranks = order(np.concatenate([_scaled(answer) for answer in answers], axis=1))
     scores = {} if table is None else _scores(ranks, np.argsort(np.asarray(table)))
-    used = {"images": len(images), "queries": VALUES * len(images) * len(positions)}
+    used: dict[str, float] = {"images": len(images), "queries": VALUES * len(images) * len(positions)}
     return Result("seriation", scores, used, ranks)
 
 
@@ -88,7 +88,8 @@ def order(answers: np.ndarray) -> np.ndarray:
     root = 1 / np.sqrt(similar.sum(axis=1))
     laplacian = np.eye(len(answers)) - root[:, None] * similar * root
     fiedler = np.linalg.eigh(laplacian)[1][:, 1] * root
-    return np.argsort(np.argsort(fiedler))
+    ranks: np.ndarray = np.argsort(np.argsort(fiedler))
+    return ranks
 
 
 def _scaled(answers: np.ndarray) -> np.ndarray:
