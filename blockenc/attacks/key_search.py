@@ -126,7 +126,7 @@ def estimate_key(
     _check(batch, restarts, "restarts")
     _check(batch, 1 if most_queries is None else most_queries, "most_queries")
     search.limit = most_queries
-    search.right = None if truth is None else secrets_of(scheme, truth)
+    search.right = None if reveal(truth) is None else secrets_of(scheme, truth)
     ends = [search.run(objective, keep_ties, flips, rounds) for _ in range(restarts) if not search.over]
     _, secrets = max(ends, key=lambda end: end[0])
     key = ExplicitKey(secrets)
@@ -136,7 +136,7 @@ def estimate_key(
         for n in search.searched:
             same = _entries(secrets[n]) == _entries(search.right[n])
             scores[f"key share of step {n}"] = float(same.mean())
-    used = {"images": len(batch[1]), "queries": search.queries}
+    used: dict[str, float] = {"images": len(batch[1]), "queries": search.queries}
     return Result("key estimation", scores, used, Estimate(key, search.curve))
 
 

@@ -73,7 +73,8 @@ def answers_of(
     changed[..., position] = torch.arange(VALUES, dtype=images.dtype)[:, None, None]
     whole = to_images(changed.flatten(0, 1), block_size, *images.shape[1:])
     found = torch.cat([logits(some) for some in whole.split(batch)])
-    return found.double().reshape(VALUES, -1).numpy()
+    rows: np.ndarray = found.double().reshape(VALUES, -1).numpy()
+    return rows
 
 
 def order(answers: np.ndarray) -> np.ndarray:
@@ -96,7 +97,8 @@ def _scaled(answers: np.ndarray) -> np.ndarray:
     """Answers about their mean, of the same size for each position."""
     moved = answers - answers.mean(axis=0)
     size = np.sqrt((moved**2).mean())
-    return moved / size if size > 0 else moved
+    scaled: np.ndarray = moved / size if size > 0 else moved
+    return scaled
 
 
 def _scores(ranks: np.ndarray, plain: np.ndarray) -> dict[str, float]:
