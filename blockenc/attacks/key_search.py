@@ -126,7 +126,8 @@ def estimate_key(
     _check(batch, restarts, "restarts")
     _check(batch, 1 if most_queries is None else most_queries, "most_queries")
     search.limit = most_queries
-    search.right = None if reveal(truth) is None else secrets_of(scheme, truth)
+    if reveal(truth) is not None:
+        search.right = secrets_of(scheme, truth)  # type: ignore[arg-type]
     ends = [search.run(objective, keep_ties, flips, rounds) for _ in range(restarts) if not search.over]
     _, secrets = max(ends, key=lambda end: end[0])
     key = ExplicitKey(secrets)
