@@ -61,16 +61,11 @@ def changed(results: list[dict[str, Any]]) -> str:
     rows = []
     for found in results:
         paper = PAPER.get(found["name"], {})
+        budget = f"{found['budget']['pgd_images']}, {found['budget']['pgd_steps']}"
         successes = [percent(found["attacks"]["PGD"][way]["scores"]["success"]) for way in ways]
-        rows.append(
-            [
-                NAMES[found["name"]],
-                *successes,
-                paper.get("another key", NONE),
-                paper.get("estimated key", NONE),
-            ]
-        )
-    head = ["steps", *ways, "the paper's, another key", "the paper's, estimated key"]
+        papers = [paper.get(way, NONE) for way in ("another key", "estimated key")]
+        rows.append([NAMES[found["name"]], budget, *successes, *papers])
+    head = ["steps", "images, steps of PGD", *ways, "the paper's, another key", "the paper's, estimated key"]
     return pages.table(" | ".join(head), rows)
 
 
