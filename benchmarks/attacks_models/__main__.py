@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="CIFAR-10")
     parser.add_argument("--runs", type=Path, required=True, metavar="RUNS")
     parser.add_argument("--only", choices=study.NAMES, help="one network (default: all)")
+    parser.add_argument("--seriation-only", action="store_true", help="of networks that learned under ffx")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     for field in dataclasses.fields(study.Budget):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
@@ -47,11 +48,10 @@ def main() -> None:
             for name, value in dataclasses.asdict(budget).items()
             if value != getattr(study.Budget(), name)
         ]
-        command = (
-            f"python -m benchmarks.attacks_models --data DIR --runs RUNS --only {name}{''.join(changed)}"
-        )
+        chosen = f"--only {name}{' --seriation-only' * options.seriation_only}{''.join(changed)}"
+        command = f"python -m benchmarks.attacks_models --data DIR --runs RUNS {chosen}"
         results = about(command, torch.get_num_threads())
-        results.update(study.measure(name, options.runs, found, budget))
+        results.update(study.measure(name, options.runs, found, budget, options.seriation_only))
         text = json.dumps(results, indent=1) + "\n"
         atomic_write(options.results / f"{name}.json", text.encode())
 

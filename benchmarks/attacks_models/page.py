@@ -38,14 +38,15 @@ def networks(results: list[dict[str, Any]]) -> str:
         paper = PAPER.get(name, {}).get("accuracy", NONE)
         rows.append([NAMES[name], percent(training["accuracy"]), paper, seconds, f"`{found['command']}`"])
     head = "steps, M = 4 | accuracy, % | the paper's ResNet-18 | minutes of training | attacked by"
-    machine = f"{results[0]['cpu']}, {results[0]['threads']} threads, {results[0]['date'][:10]}"
+    threads = " or ".join(sorted({str(found["threads"]) for found in results}))
+    machine = f"{results[0]['cpu']}, {threads} threads, {results[0]['date'][:10]}"
     return f"{pages.table(head, rows)}\n\n{machine}."
 
 
 def searches(results: list[dict[str, Any]]) -> str:
     rows = []
     for found in results:
-        for name, search in found["attacks"]["key search"].items():
+        for name, search in found["attacks"].get("key search", {}).items():
             scores, used = search["scores"], search.get("used", {})
             accuracy = percent(scores["accuracy"])
             if "mean accuracy" in scores:
@@ -60,6 +61,8 @@ def changed(results: list[dict[str, Any]]) -> str:
     ways = list(results[0]["attacks"]["PGD"])
     rows = []
     for found in results:
+        if "PGD" not in found["attacks"]:
+            continue
         paper = PAPER.get(found["name"], {})
         budget = f"{found['budget']['pgd_images']}, {found['budget']['pgd_steps']}"
         successes = [percent(found["attacks"]["PGD"][way]["scores"]["success"]) for way in ways]

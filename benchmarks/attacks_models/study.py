@@ -52,14 +52,19 @@ def load(folder: Path, found: data.Data) -> Network:
     return Network(fast_evaluate.load(folder, found, torch.device("cpu")))
 
 
-def measure(name: str, runs: Path, found: data.Data, budget: Budget) -> dict[str, Any]:
-    """All attacks on the network in runs/name, and what it is."""
+def measure(
+    name: str, runs: Path, found: data.Data, budget: Budget, seriation_only: bool = False
+) -> dict[str, Any]:
+    """All attacks on the network in runs/name, or seriation alone, and what it is."""
     network = load(runs / name, found)
     scheme = Scheme(network.config.block_size, network.config.step_list)
     key = key_set(0)
-    searches, estimated = search_keys(network, scheme, key, images_of(found, BATCH + budget.test), budget)
-    rows: dict[str, Any] = {"key search": searches}
-    rows["PGD"] = change_images(network, load(runs / PLAIN, found), scheme, key, estimated, found, budget)
+    rows: dict[str, Any] = {}
+    if not seriation_only:
+        images = images_of(found, BATCH + budget.test)
+        rows["key search"], estimated = search_keys(network, scheme, key, images, budget)
+        plain = load(runs / PLAIN, found)
+        rows["PGD"] = change_images(network, plain, scheme, key, estimated, found, budget)
     if "ffx" in network.config.step_list:
         rows["seriation"] = order_values(network, scheme, key, found, budget)
     return {
