@@ -1,8 +1,9 @@
 """The table of ffx out of logits alone: values that look alike to the model are neighbours before encryption.
 
-One position of every block of a few encrypted images is set to each of the 256 values. A network answers
-smoothly in the plain value, not in the encrypted one, so that the answers lie along a line, in the order of
-the plain values; seriation finds that order. Neither plain images nor labels nor weights are needed.
+One position of every block of a few encrypted images is set to each of the 256 values. A network that looks
+values up answers smoothly in the plain value, so that its answers lie along a line in the order of the plain
+values; seriation finds that order. A convolution is smooth in the encrypted value, and betrays no order so.
+Neither plain images nor labels nor weights are needed.
 """
 
 from __future__ import annotations
