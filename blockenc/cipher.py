@@ -14,6 +14,7 @@ import torch
 
 from blockenc.backends import aten
 from blockenc.dtypes import result_dtype, torch_dtype
+from blockenc.gradient import straight_through
 from blockenc.hidden import hide
 from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
@@ -133,6 +134,13 @@ class Cipher:
         size), the words of the command line: "error", "pad" (the last row and column are repeated at the
         bottom and the right, up to the next multiple; `decrypt` takes `size` to cut that off again) or
         "crop". Default: "error"; but EncryptTransform pads, and warns.
+    gradient: what autograd is told about floating images that require grad. None: that there is no
+        derivative, an error. "straight-through" (for attacks, and for training what makes the images):
+        results are the same, and gradients go back to where the values came from. That is exact for
+        shuffle, scramble, rotate, colour, np (whose slope is -1) and std. Through ffx and the rounding to
+        integers the slope is taken as 1, though the true derivative is 0 or none. First derivatives of
+        autograd only: torch.func, forward mode, `out` and compiled graphs refuse as before. Not with
+        nibbles, half of a value having no slope, nor with per_image.
 
     Where the period of a step is the whole image, its secret belongs to the size of the image: it is
     derived, and the plan compiled, when a size is first met. Such a cipher, and one with per_image, holds
@@ -166,6 +174,7 @@ class Cipher:
         backend: str | None = None,
         check_values: bool = True,
         fit: Fit | None = None,
+        gradient: Literal["straight-through"] | None = None,
     ) -> None:
         key = hide(key)
         self.scheme = scheme_of(scheme, block_size=block_size, steps=steps, channels=channels, ffx=ffx)
@@ -175,6 +184,13 @@ class Cipher:
         if fit is not None and fit not in FITS:
             raise ValueError(f"fit: expected one of {', '.join(FITS)}, got {fit!r}")
         self.fit, self.fit_given = fit or "error", fit is not None
+        if gradient not in (None, "straight-through"):
+            raise ValueError(f"gradient: expected None or 'straight-through', got {gradient!r}")
+        if gradient and per_image:
+            raise ValueError("gradient: goes with per_image=False only")
+        if gradient and any(getattr(step, "cells", "byte") == "nibble" for step in self.scheme.bound_steps):
+            raise ValueError("gradient: expected None where steps work on nibbles, which have no slope")
+        self.gradient = gradient
         key = as_key(key)
         check_key(self.scheme, key)
         if per_image and not key.derives:
@@ -193,6 +209,7 @@ class Cipher:
         self._key: KeySet | ExplicitKey | None = key
         self._plans: dict[tuple[int, int], dict[bool, list[Plan]]] = {}
         self._prepared: dict[tuple[int, int], dict[bool, list[Plan]]] = {}  # these stay
+        self._linear: dict[tuple[int, int], dict[bool, list[Plan]]] = {}  # for gradients
         self._compiled: dict[tuple, tuple[torch.Tensor, ...]] = {}
         self._any_size = not self.scheme.depends_on_size
         if self._any_size:
@@ -202,6 +219,8 @@ class Cipher:
             self._any_size = all(plan.grid is None for passes in plans.values() for plan in passes)
             if self._any_size and not per_image:
                 self._plans[ANY_SIZE] = plans
+                if gradient:
+                    self._linear[ANY_SIZE] = Compiler(self.scheme, key, linear=True).plans(side, side)
                 self._key = None
 
     def encrypt(
@@ -300,6 +319,8 @@ class Cipher:
         """Compiles the plans for images of that size now, so that a pickle of this cipher has them."""
         if not self.per_image:
             self._prepared[self._size(height, width)] = self._plans_of_size(height, width)
+            if self.gradient:
+                self._linear_plans(height, width)
         return self
 
     def __repr__(self) -> str:
@@ -310,7 +331,7 @@ class Cipher:
 
     def __copy__(self) -> Cipher:
         new = type(self).__new__(type(self))
-        kept = {name: dict(getattr(self, name)) for name in ("_plans", "_prepared", "_compiled")}
+        kept = {name: dict(getattr(self, name)) for name in ("_plans", "_prepared", "_linear", "_compiled")}
         new.__dict__.update(self.__dict__, **kept)
         return new
 
@@ -347,6 +368,17 @@ class Cipher:
                 )
             plans = Compiler(self.scheme, self._key).plans(*size)
             keep(self._plans, size, plans)
+        return plans
+
+    def _linear_plans(self, height: int, width: int) -> dict[bool, list[Plan]]:
+        size = self._size(height, width)
+        self._plans_of_size(height, width)  # says so where there are none for that size
+        plans = self._linear.get(size)
+        if plans is None:
+            if self._key is None:
+                raise ValueError("gradient: this Cipher was pickled before prepare(height, width) was called")
+            plans = Compiler(self.scheme, self._key, linear=True).plans(*size)
+            keep(self._linear, size, plans)
         return plans
 
     def _passes(
@@ -428,6 +460,15 @@ class Cipher:
                 tensor = fitted(tensor, side, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
         if tensor.is_floating_point() and not torch.compiler.is_compiling():
+            if out is None and self._differentiates(tensor, want):
+                check_size(tensor, side)
+                linear = self._linear_plans(tensor.shape[-2], tensor.shape[-1])[decrypt]
+
+                def apply(v: torch.Tensor) -> torch.Tensor:
+                    return self._apply(v, decrypt, None, dtype, mean, std, None, ids)  # type: ignore[no-any-return]
+
+                result = straight_through(tensor, apply, linear, std)
+                return back(result if size is None else cut_back(result, size, side))
             check_no_derivative("x", tensor)
             # A graph cannot branch on values, and traced tensors have none.
             if self.check_values and tensor.device.type == "cpu" and has_values(tensor):
@@ -461,6 +502,11 @@ class Cipher:
         if size is not None:
             result = cut_back(result, size, side)
         return back(result)
+
+    def _differentiates(self, x: torch.Tensor, dtype: torch.dtype | None) -> bool:
+        """Whether the result is to have a straight-through gradient by x."""
+        wanted = self.gradient is not None and x.requires_grad and torch.is_grad_enabled()
+        return wanted and has_values(x) and (dtype is None or dtype.is_floating_point)
 
     def _in_float64(
         self,

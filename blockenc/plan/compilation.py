@@ -29,10 +29,15 @@ class Compiler:
 
     images: the ids of images that have keys of their own; the plans then have a key for each of these. None:
         all images have the same key.
+    linear: plans of the moves and the negatives, 1 - v, alone, without what tables make of values: what
+        gradients go through. Of schemes that move whole values only.
     """
 
-    def __init__(self, scheme: Scheme, key: AnyKey, images: Sequence[bytes] | None = None) -> None:
+    def __init__(
+        self, scheme: Scheme, key: AnyKey, images: Sequence[bytes] | None = None, *, linear: bool = False
+    ) -> None:
         key = hide(key)
+        self._linear = linear
         self._scheme, self._key = scheme, as_key(key)
         self._images = [None] if images is None else list(images)
         check_key(scheme, self._key)
@@ -56,8 +61,11 @@ class Compiler:
         steps: list[Plan] = []
         for n, (step, period) in enumerate(zip(scheme.bound_steps, periods)):
             effect = step.effect(reveal(self._secrets(n, step, infos[n], period)), period)
+            if self._linear:
+                effect = effect._replace(selected=None, tables=None, decimal=False)
             before = steps[-1] if steps else None
-            steps.append(_plan_of(effect, period, len(self._images), before, scheme.ffx != "decimal"))
+            nearest = scheme.ffx != "decimal" and not self._linear
+            steps.append(_plan_of(effect, period, len(self._images), before, nearest))
         found = {}
         for decrypt in directions:
             order = range(len(steps))[:: -1 if decrypt else 1]

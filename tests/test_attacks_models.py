@@ -1,0 +1,272 @@
+"""Attacks on models: each finds the key of a weak case, and finds nothing where there is nothing to find."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from blockenc import Cipher, ExplicitKey, Key, Scheme
+from blockenc.attacks import adversarial, key_search, seriation
+from blockenc.blocks import to_images, to_vectors
+from blockenc.steps import Colour, Np, Rotate, Scramble, Shuffle
+
+KEY = Key(bytes(range(32)))
+RNG = np.random.default_rng(0)
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def gradients(encrypt, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    (encrypt(x) * weight).sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
+def restated(x: torch.Tensor, order: np.ndarray, mask: np.ndarray, block_size: int) -> torch.Tensor:
+    """shuffle, then np, of every block alike, as torch's own autograd understands it."""
+    v = to_vectors(x, block_size)[..., torch.from_numpy(order)]
+    v = torch.where(torch.from_numpy(mask), 1 - v, v)
+    return to_images(v, block_size, *x.shape[1:])
+
+
+@pytest.mark.parametrize("steps", [("shuffle", "np"), ("np", "ffx"), ("ffx", "np"), ("shuffle", "np", "ffx")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_those_of_a_differentiable_statement(
+    steps: tuple[str, ...], dtype: torch.dtype
+) -> None:
+    """Through ffx the slope is 1; also where its table and np's negatives have become one table."""
+    order, mask = RNG.permutation(48), RNG.random(48) < 0.5
+    secrets = {"shuffle": order, "np": mask, "ffx": (RNG.random(48) < 0.5, RNG.permutation(256))}
+    cipher = Cipher(ExplicitKey([secrets[s] for s in steps]), steps=steps, gradient="straight-through")
+    x, weight = torch.rand(2, 3, 8, 12, dtype=dtype), torch.randn(2, 3, 8, 12, dtype=dtype)
+    if "shuffle" not in steps:
+        order = np.arange(48)
+    expected = gradients(lambda v: restated(v, order, mask, 4), x, weight)
+    assert torch.equal(gradients(cipher.encrypt, x, weight), expected)
+    std = torch.tensor([0.5, 0.25, 2.0], dtype=dtype)
+    norm = {"mean": (0.5, 0.5, 0.5), "std": std.tolist()}
+    expected = gradients(lambda v: restated(v, order, mask, 4) / std[:, None, None], x, weight)
+    assert torch.equal(gradients(lambda v: cipher.encrypt(v, **norm), x, weight), expected)
+
+
+def test_gradients_leave_the_values_as_they_are() -> None:
+    plain, cipher = Cipher(KEY), Cipher(KEY, gradient="straight-through")
+    x = torch.rand(2, 3, 8, 8)
+    y = cipher.encrypt(x.clone().requires_grad_())
+    assert y.requires_grad
+    assert torch.equal(y.detach(), plain.encrypt(x))
+    assert not cipher.encrypt(x).requires_grad
+
+
+SCHEMES = {
+    "blocks": Scheme(
+        4,
+        [
+            Scramble(period="image"),
+            Rotate(period="image"),
+            Np(unit="block", period="image"),
+            Colour(unit="block", period="image"),
+        ],
+    ),
+    "pixels": Scheme(1, [Np(period="image"), Colour(unit="pixel", period="image")]),
+    "periods": Scheme(2, [Shuffle(period=4), Scramble(period=8), Np(block_size=4)]),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_gradients_of_version_2(name: str) -> None:
+    """What moves and negates values is linear: a difference tells its whole gradient exactly."""
+    cipher = Cipher(KEY, SCHEMES[name], gradient="straight-through")
+    x, weight = torch.zeros(1, 3, 8, 16, dtype=torch.float64), torch.randn(1, 3, 8, 16, dtype=torch.float64)
+    units = torch.eye(x.numel(), dtype=torch.float64).reshape(-1, *x.shape[1:])
+    differences = ((cipher.encrypt(units) - cipher.encrypt(x)) * weight).sum((1, 2, 3)).reshape(x.shape)
+    assert torch.allclose(gradients(cipher.encrypt, x, weight), differences, rtol=0, atol=1e-15)
+    back = gradients(cipher.decrypt, x, gradients(cipher.encrypt, x, weight))
+    assert torch.allclose(back, weight, rtol=0, atol=1e-15)  # the transpose of what is orthogonal undoes it
+
+
+def test_gradients_go_through_padding_and_cropping() -> None:
+    cipher = Cipher(KEY, fit="pad", steps=["np"], gradient="straight-through")
+    x = torch.rand(1, 3, 5, 6)
+    grad = gradients(lambda v: cipher.decrypt(cipher.encrypt(v), size=(5, 6)), x, torch.ones(1, 3, 5, 6))
+    assert torch.equal(grad, torch.ones_like(x))
+
+
+def test_gradients_are_asked_for_and_have_limits() -> None:
+    x = torch.rand(1, 3, 8, 8)
+    cipher = Cipher(KEY, gradient="straight-through")
+    with pytest.raises(RuntimeError, match="no derivative"):
+        Cipher(KEY).encrypt(x.clone().requires_grad_())
+    with pytest.raises(RuntimeError, match="no derivative"):
+        cipher.encrypt(x.clone().requires_grad_(), out=torch.empty_like(x))
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.func.grad(lambda v: cipher.encrypt(v).sum())(x)
+    with pytest.raises(ValueError, match=r"^x: height and width"):
+        cipher.encrypt(torch.rand(1, 3, 7, 8).requires_grad_())
+    for wrong in ("exact", True, 1):
+        with pytest.raises(ValueError, match=r"^gradient: expected None or 'straight-through', got"):
+            Cipher(KEY, gradient=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^gradient: .*nibbles"):
+        Cipher(KEY, steps=[Shuffle(cells="nibble")], gradient="straight-through")
+    with pytest.raises(ValueError, match=r"^gradient: .*per_image"):
+        Cipher(KEY, per_image=True, gradient="straight-through")
+
+
+def test_gradients_of_pickled_ciphers() -> None:
+    x, weight = torch.rand(1, 3, 8, 16), torch.randn(1, 3, 8, 16)
+    cipher = Cipher(KEY, SCHEMES["blocks"], gradient="straight-through")
+    expected = gradients(cipher.prepare(8, 16).encrypt, x, weight)
+    for other in (pickle.loads(pickle.dumps(cipher)), copy.deepcopy(cipher)):
+        assert torch.equal(gradients(other.encrypt, x, weight), expected)
+
+
+# --- attacks on a model that decrypts, and on one that has learned nothing ------------------------
+
+TEMPLATES = torch.from_numpy(RNG.integers(0, 256, (10, 3, 8, 8), dtype=np.uint8))
+LABELS = torch.arange(10).repeat(4)
+IMAGES = (TEMPLATES[LABELS].int() + torch.from_numpy(RNG.integers(-40, 41, (40, 3, 8, 8)))).clamp(0, 255)
+BATCH = IMAGES.to(torch.uint8), LABELS
+
+
+def keyed_model(cipher: Cipher):
+    """Logits by the distance to encrypted templates: right under the right key, and under no other."""
+    centres = cipher.encrypt(TEMPLATES).double().flatten(1) / 255
+
+    def logits(y: torch.Tensor) -> torch.Tensor:
+        flat = y.double().flatten(1) / (1 if y.is_floating_point() else 255)
+        return -((flat[:, None] - centres) ** 2).mean(2)
+
+    return logits
+
+
+def untrained(y: torch.Tensor) -> torch.Tensor:
+    """A random linear model."""
+    weights = torch.randn(10, y[0].numel(), generator=torch.Generator().manual_seed(0))
+    return y.float().flatten(1) @ weights.T
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("np",), ("ffx",)])
+def test_key_estimation_finds_a_small_key(steps: tuple[str, ...]) -> None:
+    scheme = Scheme(2, steps)
+    right = key_search.secrets_of(scheme, KEY)
+    table = right[0][1] if steps == ("ffx",) else None
+    options = {"objective": "loss", "table": table, "truth": KEY}
+    found = key_search.estimate_key(keyed_model(Cipher(KEY, scheme)), BATCH, scheme, **options)
+    assert found.scores["key share"] == 1
+    assert found.scores["accuracy"] == 1
+    assert Cipher(found.recovered.key, scheme).encrypt(BATCH[0]).equal(Cipher(KEY, scheme).encrypt(BATCH[0]))
+    losses = [point["loss"] for point in found.recovered.curve]
+    assert losses == sorted(losses, reverse=True)
+    assert found.recovered.curve[-1]["queries"] <= found.used["queries"]
+    nothing = key_search.estimate_key(untrained, BATCH, scheme, rounds=2, **options)
+    assert nothing.scores["accuracy"] < 0.5
+    assert nothing.scores["key share"] < 0.9
+
+
+def test_key_estimation_as_published() -> None:
+    """Accuracy tells little where it is 1 already: the mask is found in part, and ties move it on."""
+    scheme = Scheme(2, ["np"])
+    model = keyed_model(Cipher(KEY, scheme))
+    found = key_search.estimate_key(model, BATCH, scheme, truth=KEY)
+    assert found.scores["accuracy"] > 0.9
+    ties = key_search.estimate_key(model, BATCH, scheme, truth=KEY, keep_ties=True, rounds=2)
+    assert len(ties.recovered.curve) > len(found.recovered.curve)
+
+
+def test_flips_take_few_queries() -> None:
+    scheme = Scheme(2, ["np"])
+    options = {"objective": "loss", "flips": True, "truth": KEY}
+    found = key_search.estimate_key(keyed_model(Cipher(KEY, scheme)), BATCH, scheme, **options)
+    assert found.scores["key share"] == 1
+    assert found.used["queries"] <= 1 + 12 * 3
+
+
+def test_key_estimation_with_a_step_known_and_a_budget() -> None:
+    scheme = Scheme(2, ["shuffle", "np"])
+    right = key_search.secrets_of(scheme, KEY)
+    model = keyed_model(Cipher(KEY, scheme))
+    options = {"objective": "loss", "known": {0: right[0]}, "truth": KEY}
+    found = key_search.estimate_key(model, BATCH, scheme, restarts=2, **options)
+    assert found.scores["key share of step 1"] == 1
+    assert "key share of step 0" not in found.scores
+    assert key_search.estimate_key(model, BATCH, scheme, most_queries=7, **options).used["queries"] == 7
+
+
+def test_random_keys() -> None:
+    scheme = Scheme(2, ["shuffle", "np"])
+    model = keyed_model(Cipher(KEY, scheme))
+    found = key_search.random_keys(model, BATCH, scheme, keys=20)
+    assert len(set(found.recovered)) > 1
+    assert found.scores["mean accuracy"] < 0.5
+    assert key_search.random_keys(untrained, BATCH, scheme, keys=20).scores["mean accuracy"] < 0.3
+
+
+def test_key_search_says_what_is_wrong() -> None:
+    def search(scheme: Scheme, **options: object) -> None:
+        key_search.estimate_key(untrained, BATCH, scheme, **options)  # type: ignore[arg-type]
+
+    for scheme, options, message in (
+        (Scheme(2, [Scramble(period="image")]), {}, "^scheme: expected shuffle"),
+        (Scheme(2, [Np(period=4)]), {}, "^scheme: expected shuffle"),
+        (Scheme(2, ["ffx"]), {}, "^table: expected"),
+        (Scheme(2, ["np"]), {"objective": "auc"}, "^objective: expected"),
+        (Scheme(2, ["np"]), {"known": {0: [0] * 12}}, "^known: expected at least one"),
+        (Scheme(2, ["np"]), {"known": {3: 1}}, "^known: expected numbers"),
+        (Scheme(2, ["np"]), {"rounds": 0}, "^rounds: expected at least 1"),
+        (Scheme(2, ["np"]), {"most_queries": 0}, "^most_queries: expected at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(scheme, **options)
+
+
+def test_adversarial_images_need_the_key() -> None:
+    scheme = Scheme(4, ["shuffle", "np"])
+    victim = Cipher(KEY, scheme, gradient="straight-through")
+    others = [Cipher(Key(bytes([n] * 32)), scheme, gradient="straight-through") for n in range(3)]
+    model, x = keyed_model(victim), BATCH[0].float() / 255
+    options = {"epsilon": 0.35, "step": 0.05}
+
+    def success(**more: object) -> float:
+        found = adversarial.attack(model, victim, x, LABELS, **options, **more)  # type: ignore[arg-type]
+        assert (found.recovered - x).abs().max() <= 0.35 + 1e-6
+        return found.scores["success"]
+
+    assert success(ciphers=[victim]) == 1
+    assert success(ciphers=others[:1]) < 0.2
+    assert success(ciphers=others) < 0.2
+    assert success(surrogate=keyed_model(Cipher(ExplicitKey([[False] * 48]), steps=["np"]))) == 1
+    inverse = adversarial.inverse_attack(model, victim, x, LABELS, cipher=victim, **options)
+    assert inverse.scores["success"] == 1
+    assert inverse.used["largest change"] <= 0.35 + 1e-6
+    wrong = adversarial.inverse_attack(model, victim, x, LABELS, cipher=others[0], **options)
+    assert wrong.scores["success"] < 0.2
+    never = adversarial.attack(lambda y: untrained(y) * 0, victim, x, 9 - LABELS, ciphers=[victim])
+    assert np.isnan(never.scores["success"]) or never.scores["success"] < 0.5
+    with pytest.raises(ValueError, match=r"^ciphers\[0\]: expected one made with gradient"):
+        adversarial.attack(model, victim, x, LABELS, ciphers=[Cipher(KEY, scheme)])
+
+
+def test_seriation_finds_the_table() -> None:
+    scheme = Scheme(2, ["ffx"])
+    mask, table = key_search.secrets_of(scheme, KEY)[0]
+    cipher = Cipher(KEY, scheme)
+    waves = torch.randn(10, 12, generator=torch.Generator().manual_seed(1))
+
+    def smooth(y: torch.Tensor) -> torch.Tensor:
+        means = to_vectors(cipher.decrypt(y), 2).double().mean(1) / 255
+        return torch.tanh(3 * means @ waves.T.double())
+
+    positions = np.flatnonzero(mask)[:3].tolist()
+    y = cipher.encrypt(BATCH[0][:4])
+    found = seriation.seriation(smooth, y, 2, positions, table=table)
+    assert found.scores["rank correlation"] > 0.999
+    assert found.scores["rank error"] < 1
+    assert found.used == {"images": 4, "queries": 3 * 4 * 256}
+    nothing = seriation.seriation(untrained, y, 2, positions, table=table)  # is smooth in encrypted values
+    assert nothing.scores["rank correlation"] < 0.3
+    assert nothing.scores["rank error"] > 60
