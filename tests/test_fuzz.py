@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
+
+from blockenc.errors import KeyFileError
+from blockenc.keys import keyfile, load_key
 
 from tests.fuzz import driver, mutation, targets
 from tests.fuzz.__main__ import NAMES
@@ -26,6 +30,14 @@ def test_every_seed_is_accepted() -> None:
         seeds = sorted((driver.CORPUS / name).glob("seed-*"))
         assert seeds
         assert all(targets.one(name, seed.read_bytes()) for seed in seeds), name
+
+
+def test_sealed_names_that_are_nested_deeply(tmp_path: Path) -> None:
+    """Found by fuzzing: it was a RecursionError."""
+    path, nested = tmp_path / "nested.key", b"[" * 1500
+    keyfile.save(keyfile.NAMED_KEYS, nested, "0" * 16, path, "password", overwrite=False)
+    with pytest.raises(KeyFileError, match="it seals no keys by name"):
+        load_key(path, "password")
 
 
 def test_the_program_has_every_target() -> None:

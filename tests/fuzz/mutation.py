@@ -8,6 +8,7 @@ import re
 import struct
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null|[\[\]{}:,\n]')
+PUNCTUATION = (b"[", b"]", b"{", b"}", b":", b",", b"\n")
 NUMBERS = (-1, 0, 1, 2, 3, 4, 7, 8, 9, 16, 255, 256, 999, 1000, 65535, 65536, 2**31 - 1, 2**31, 2**32, 2**63)
 LITTLE = tuple(n for n in NUMBERS if n < 2**31)
 JSON = [b"null", b"true", b"[]", b"{}", b'""', b"NaN", b"Infinity", b"-0", b"1.0", b"1e400", b"[null]"]
@@ -71,6 +72,8 @@ def _token(data: bytes, corpus: list[bytes], draw: random.Random) -> bytes:
     tokens = list(TOKEN.finditer(data))
     if not tokens:
         return _bytes(data, corpus, draw)
+    if draw.random() < 0.8:  # a value, so that what comes out is JSON again
+        tokens = [token for token in tokens if token[0] not in PUNCTUATION] or tokens
     token = draw.choice(tokens)
     others = list(TOKEN.finditer(draw.choice(corpus))) or tokens
     new = draw.choice((draw.choice(JSON), draw.choice(JSON), draw.choice(others)[0], b"", 2 * token[0]))
