@@ -12,7 +12,6 @@ import pytest
 
 from blockenc.errors import KeyFileError
 from blockenc.keys import keyfile, load_key
-
 from tests.fuzz import driver, mutation, targets
 from tests.fuzz.__main__ import NAMES
 
