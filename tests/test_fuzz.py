@@ -31,10 +31,11 @@ def test_every_seed_is_accepted() -> None:
         assert all(targets.one(name, seed.read_bytes()) for seed in seeds), name
 
 
-def test_sealed_names_that_are_nested_deeply(tmp_path: Path) -> None:
-    """Found by fuzzing: it was a RecursionError."""
-    path, nested = tmp_path / "nested.key", b"[" * 1500
-    keyfile.save(keyfile.NAMED_KEYS, nested, "0" * 16, path, "password", overwrite=False)
+@pytest.mark.parametrize("sealed", [b"[" * 1500, b"[65536]"], ids=["nested", "list"])
+def test_sealed_names_that_are_none(sealed: bytes, tmp_path: Path) -> None:
+    """Found by fuzzing: they were a RecursionError and an IndexError."""
+    path = tmp_path / "some.key"
+    keyfile.save(keyfile.NAMED_KEYS, sealed, "0" * 16, path, "password", overwrite=False)
     with pytest.raises(KeyFileError, match="it seals no keys by name"):
         load_key(path, "password")
 
