@@ -3,15 +3,20 @@ AVX-512 simulated."""
 
 from __future__ import annotations
 
+import hmac
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import blockenc
 from blockenc.backends import native
+from blockenc.feistel.ff1 import byte_tables
+from blockenc.keys import native as native_keys
+from blockenc.keys.keystream import PythonKeystreams, split
 from tests import native_checks, shared
 from tests.native_checks import BUILDS, cases
 
@@ -75,6 +80,47 @@ def test_planted_faults_are_found(one_case: Path, name: str, fault: str, report:
     status, text = native_checks.run(program(name), one_case, (f"plant={fault}", part))
     assert status != 0
     assert report in text
+
+
+def keys_program() -> list[str]:
+    """The command that starts tests/native_checks/keys.cpp, with the libcrypto that Python has."""
+    import _hashlib
+
+    linked = subprocess.run(["ldd", _hashlib.__file__], capture_output=True, text=True).stdout
+    libcrypto = re.search(r"libcrypto\S* => (\S+)", linked)
+    if libcrypto is None:
+        native_checks.missing("a libcrypto that this Python is linked with")
+    folder = shared.once("native-keys", lambda folder: native_checks.compile_program("asan", folder, "keys"))
+    return [*native_checks.launcher(BUILDS["asan"]), str(folder / "keys"), libcrypto[1]]
+
+
+@pytest.mark.parametrize("count, threads", [(1, 1), (23, 3)])
+def test_asan_of_keys(count: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of images, under ASan and UBSan, against Python's own derivation."""
+    monkeypatch.setattr(native_keys, "derives", False)
+    subkeys = np.random.default_rng(count).bytes(32 * count)
+    streams = PythonKeystreams(subkeys)
+    expected = [b"".join(expand(subkeys[:32], str(k)) for k in range(count))]
+    for length in 2 * (0, 1, 47, 1500):
+        bounds = np.array([*range(1, length), 2**32][:length], np.int64)
+        expected += [streams.uniforms(bounds).tobytes(), streams.permutations(2, length).tobytes()]
+    expected.append(byte_tables(split(subkeys)).tobytes())
+    command = [*keys_program(), str(count), str(threads)]
+    done = subprocess.run(command, input=subkeys, capture_output=True, timeout=300)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    assert done.stdout == b"".join(expected)
+
+
+def expand(extracted: bytes, info: str) -> bytes:
+    """HKDF's second step (RFC 5869), 32 bytes."""
+    return hmac.digest(extracted, info.encode() + b"\1", "sha256")
+
+
+def test_asan_of_keys_sees_a_fault() -> None:
+    command = [*keys_program(), "2", "1", "plant=overwrite"]
+    done = subprocess.run(command, input=bytes(64), capture_output=True, timeout=300)
+    assert done.returncode != 0
+    assert b"heap-buffer-overflow" in done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("objdump"), reason="needs objdump")

@@ -185,7 +185,7 @@ def load_key(path: str | os.PathLike[str], password: str) -> Key | KeySet:
     try:
         texts = hide(json.loads(reveal(secret)))
         return KeySet(**{kind: Key(bytes.fromhex(reveal(texts)[kind])) for kind in reveal(texts)})
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError):  # a list; nested deeply
         raise KeyFileError(f"{os.fspath(path)}: damaged key file (it seals no keys by name)") from None
 
 

@@ -1,5 +1,5 @@
 """Builds tests/native_checks/check.cpp and the kernels, without Python: plain, with sanitizers, for ARM, and
-AVX-512 simulated."""
+AVX-512 simulated; and keys.cpp with what derives keys of images."""
 
 from __future__ import annotations
 
@@ -74,6 +74,12 @@ BUILDS = {
     ),
 }
 
+# Each program, named after its file here, and the code that it checks.
+PROGRAMS = {
+    "check": sorted((CSRC / "cpu").rglob("*.cpp")),
+    "keys": [*sorted((CSRC / "keys").glob("*.cpp")), CSRC / "cpu" / "thread_pool.cpp"],
+}
+
 
 def missing(reason: str) -> None:
     """Skips the test; where CI should have what is missing, fails."""
@@ -95,8 +101,8 @@ def launcher(build: Build) -> list[str]:
     return []
 
 
-def compile_program(name: str, folder: Path) -> None:
-    """Builds the program `check` in `folder`. Skips where a tool is missing."""
+def compile_program(name: str, folder: Path, program: str = "check") -> None:
+    """Builds one of PROGRAMS in `folder`. Skips where a tool is missing."""
     build = BUILDS[name]
     if build.emulator and platform.machine() == "aarch64":
         pytest.skip("this processor has NEON: the plain build tests it")
@@ -107,7 +113,7 @@ def compile_program(name: str, folder: Path) -> None:
             missing(tool)
     compiler = [build.compiler, *OPTIONS, *build.options]
     start = launcher(build)
-    nothing, program = folder / "nothing", folder / "check"
+    nothing = folder / "nothing"
     nothing.with_suffix(".cpp").write_text(f"{build.probe}\n")
     try:
         subprocess.run(
@@ -123,10 +129,10 @@ def compile_program(name: str, folder: Path) -> None:
         assert done.returncode == 0, f"{source.name} with {build.options}:\n{done.stderr}"
         return target
 
-    sources = sorted((CSRC / "cpu").rglob("*.cpp"))
+    sources = [*PROGRAMS[program], HERE / f"{program}.cpp"]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_object, [*sources, HERE / "check.cpp"]))
-    subprocess.run([*compiler, *build.linking, *objects, "-o", program], check=True)
+        objects = list(pool.map(compile_object, sources))
+    subprocess.run([*compiler, *build.linking, *objects, "-ldl", "-o", folder / program], check=True)
 
 
 def run(command: list[str], cases: Path, parts: tuple[str, ...]) -> tuple[int, str]:
