@@ -1,0 +1,1 @@
+"""Training on ImageNet, plain and encrypted: the published setting as one command."""

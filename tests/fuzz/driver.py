@@ -6,11 +6,10 @@ are watched for a part of the inputs only.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import faulthandler
+import functools
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -18,11 +17,13 @@ from types import FrameType
 from typing import Any
 
 import blockenc
+from benchmarks.memory import peak
 from tests.fuzz.mutation import mutate
 from tests.fuzz.targets import one
 
 CORPUS = Path(__file__).parent / "corpus"
 PACKAGE = str(Path(blockenc.__file__).parent)
+TELLS_PEAK = Path("/proc/self/clear_refs").exists()  # Linux
 MOST_SECONDS = 5.0  # of processor time, for one input
 MOST_BYTES = 512 << 20  # of memory, for one input
 HANGS = 120  # seconds after which the process is ended, with the stack shown
@@ -50,31 +51,19 @@ def corpus(name: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10  # KiB on Linux
-
-
-def new_peak() -> int:
-    """From here on `peak_bytes` tells of what comes, where the system can forget what was."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5)
-    return peak_bytes()
-
-
 def attempt(name: str, data: bytes) -> bool:
     """Whether the target took the bytes. Raises FindingError."""
-    before, peak = time.process_time(), new_peak()
+    call, before = functools.partial(one, name, data), time.process_time()
     faulthandler.dump_traceback_later(HANGS, exit=True)
     try:
-        accepted = one(name, data)
+        accepted, grown = peak(call) if TELLS_PEAK else (call(), 0)
     except (Exception, MemoryError) as error:
         raise FindingError(name, data, f"{type(error).__name__}: {error}") from error
     finally:
         faulthandler.cancel_dump_traceback_later()
     if (seconds := time.process_time() - before) > MOST_SECONDS:
         raise FindingError(name, data, f"took {seconds:.1f} s")
-    if (grown := peak_bytes() - peak) > MOST_BYTES:
+    if grown > MOST_BYTES:
         raise FindingError(name, data, f"took {grown >> 20} MiB")
     return accepted
 
