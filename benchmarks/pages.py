@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 
 def replace(text: str, name: str, content: str) -> str:
@@ -31,3 +33,23 @@ def options(program: str, doc: str | None, results: Path, page: Path) -> argpars
     parser.add_argument("--results", type=Path, default=results, metavar="PATH")
     parser.add_argument("--page", type=Path, default=page)
     return parser.parse_args()
+
+
+def load_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write(
+    program: str,
+    doc: str | None,
+    results: Path,
+    page: Path,
+    fill: Callable[[str, Any], str],
+    load: Callable[[Path], Any] = load_json,
+) -> tuple[Path, Any]:
+    """What such a program does: `fill` makes the new page of the old one and of what `load` reads of the
+    results. Returns the page that was written, and the results, for plots beside it."""
+    chosen = options(program, doc, results, page)
+    found = load(chosen.results)
+    chosen.page.write_text(fill(chosen.page.read_text(), found))
+    return chosen.page, found

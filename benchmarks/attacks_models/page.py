@@ -101,8 +101,7 @@ def fill(text: str, results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.attacks_models.page", __doc__, RESULTS, PAGE)
-    options.page.write_text(fill(options.page.read_text(), load(options.results)))
+    pages.write("benchmarks.attacks_models.page", __doc__, RESULTS, PAGE, fill, load)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Between `<!-- blinding -->` and `<!-- end -->` the page is written anew; the tex
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +105,8 @@ def fill(text: str, results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.blinding.page", __doc__, RESULTS, PAGE)
-    results = json.loads(options.results.read_text())
-    options.page.write_text(fill(options.page.read_text(), results))
-    atomic_write(options.page.with_suffix(".png"), plot(results))
+    page, results = pages.write("benchmarks.blinding.page", __doc__, RESULTS, PAGE, fill)
+    atomic_write(page.with_suffix(".png"), plot(results))
 
 
 if __name__ == "__main__":

@@ -90,8 +90,7 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.imagenet.page", __doc__, RESULTS, PAGE)
-    options.page.write_text(fill(options.page.read_text(), recorded(options.results)))
+    pages.write("benchmarks.imagenet.page", __doc__, RESULTS, PAGE, fill, recorded)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Between `<!-- jpeg -->` and `<!-- end -->` the page is written anew; the text ar
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +116,8 @@ def fill(text: str, results: Results) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.jpeg.page", __doc__, RESULTS, PAGE)
-    results = json.loads(options.results.read_text())
-    options.page.write_text(fill(options.page.read_text(), results))
-    plot(results, options.page.with_name(PLOT))
+    page, results = pages.write("benchmarks.jpeg.page", __doc__, RESULTS, PAGE, fill)
+    plot(results, page.with_name(PLOT))
 
 
 if __name__ == "__main__":

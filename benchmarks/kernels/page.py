@@ -5,7 +5,6 @@ Between `<!-- digits -->` and `<!-- end -->` the page is written anew; the text 
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,7 @@ def fill(text: str, results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.kernels.page", __doc__, RESULTS, PAGE)
-    results = json.loads(options.results.read_text())
-    options.page.write_text(fill(options.page.read_text(), results))
+    pages.write("benchmarks.kernels.page", __doc__, RESULTS, PAGE, fill)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Between `<!-- cost -->` and `<!-- end -->` the page is written anew; the text ar
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +57,7 @@ def fill(text: str, results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.protect.page", __doc__, RESULTS, PAGE)
-    results = json.loads(options.results.read_text())
-    options.page.write_text(fill(options.page.read_text(), results))
+    pages.write("benchmarks.protect.page", __doc__, RESULTS, PAGE, fill)
 
 
 if __name__ == "__main__":

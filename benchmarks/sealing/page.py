@@ -6,7 +6,6 @@ left alone.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,7 @@ def fill(text: str, results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.sealing.page", __doc__, RESULTS, PAGE)
-    results = json.loads(options.results.read_text())
-    options.page.write_text(fill(options.page.read_text(), results))
+    pages.write("benchmarks.sealing.page", __doc__, RESULTS, PAGE, fill)
 
 
 if __name__ == "__main__":

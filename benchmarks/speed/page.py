@@ -44,11 +44,9 @@ def with_scaling(runs: Mapping[str, report.Results]) -> report.Results | None:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.speed.page", __doc__, RESULTS, PAGE)
-    runs = recorded(options.results)
-    options.page.write_text(fill(options.page.read_text(), runs))
+    page, runs = pages.write("benchmarks.speed.page", __doc__, RESULTS, PAGE, fill, recorded)
     if plotted := with_scaling(runs):
-        report.plot(plotted, options.page.with_name(PLOT))
+        report.plot(plotted, page.with_name(PLOT))
 
 
 if __name__ == "__main__":

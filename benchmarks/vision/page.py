@@ -87,8 +87,7 @@ def fill(text: str, found: list[Row]) -> str:
 
 
 def main() -> None:
-    options = pages.options("benchmarks.vision.page", __doc__, RESULTS, PAGE)
-    options.page.write_text(fill(options.page.read_text(), rows(options.results)))
+    pages.write("benchmarks.vision.page", __doc__, RESULTS, PAGE, fill, rows)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ by the coverage of blockenc; without it tests/fuzz/driver.py does. Inputs that f
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 import sys
 import time
@@ -46,7 +47,7 @@ def main() -> int:
             count = driver.fuzz(name, seconds, options.seed, latest=latest)
             print(f"{name}: {count}, seed {options.seed}", flush=True)
         except driver.FindingError as finding:
-            path = options.findings / f"{name}-{abs(hash(finding.data)):x}"
+            path = options.findings / f"{name}-{hashlib.sha256(finding.data).hexdigest()[:16]}"
             path.write_bytes(finding.data)
             print(f"{finding}\n  written to {path}", flush=True)
             failed = True
