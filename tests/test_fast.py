@@ -18,6 +18,7 @@ import blockenc
 from benchmarks.accuracy import data, fast, fast_evaluate, fast_jpeg, fast_models, fast_study
 from benchmarks.accuracy.fast import Augmented, Config, Run, Stopped, train
 from benchmarks.accuracy.train import key_set
+from tests.attack_images import pictures
 
 CPU = torch.device("cpu")
 ALL = "shuffle,np,ffx"
@@ -416,3 +417,66 @@ def test_the_scripts_explain_themselves(monkeypatch: pytest.MonkeyPatch, capsys:
         with pytest.raises(SystemExit, match="0"):
             script.main()
         assert f"python -m {script.__name__}" in capsys.readouterr().out
+
+
+def test_a_recovered_start_takes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the attack finds of the key is folded into the stem."""
+    pytest.importorskip("scipy")
+    pytest.importorskip("sklearn")
+    x = pictures(300, 32)
+    found = data.Data(data.Part(x.permute(0, 2, 3, 1), torch.zeros(300)), None, 4, 3, 32, "pictures")  # type: ignore[arg-type]
+    cipher = TINY.cipher()
+    assert cipher is None
+    config = dataclasses.replace(TINY, stem="embedding", steps=ALL, start="recovered")
+    cipher = config.cipher()
+    assert cipher is not None
+    recovered = fast.recovered(cipher, found)
+    # Which channel is which, these pictures do not tell.
+    wrong = recovered.decrypt(cipher.encrypt(x)).float().mean(1) - x.float().mean(1)
+    assert wrong.abs().mean() < 10, "a random key is wrong by 60"
+    monkeypatch.setattr(fast, "recovered", lambda *_: cipher)
+    protected = dataclasses.replace(config, start="protected")
+    a, b = (fast.build(c, found).state_dict() for c in (config, protected))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_teacher_sees_plain_images(stripes: data.Data, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, steps=ALL, block_size=2, distilled=0.5, epochs=1)
+    with pytest.raises(ValueError, match="--teacher: expected one where --distilled is not 0"):
+        train(config, tmp_path / "none", stripes, precision="float32", say=quiet)
+    seen = []
+
+    class Teacher(torch.nn.Module):
+        def __init__(self, right: bool) -> None:
+            super().__init__()
+            self.right = right
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return torch.eye(4)[0].expand(len(x), 4) * (20 if self.right else -20)
+
+    runs = [
+        train(config, tmp_path / str(right), stripes, precision="float32", say=quiet, teacher=Teacher(right))
+        for right in (True, False)
+    ]
+    plain = (runs[0].stream.batch(0)[0].float() / 255 - fast.MEAN) / fast.STD
+    assert torch.equal(seen[0], plain)
+    answers = [
+        torch.cat([next(run.views(stripes.test.x.permute(0, 3, 1, 2), run.cipher, 1))]) for run in runs
+    ]
+    share = [float((z.argmax(1) == 0).float().mean()) for z in answers]
+    assert share[0] > share[1] + 0.3, "class 0 is what one of the teachers says, and the other denies"
+
+
+def test_a_curriculum_adds_step_after_step(stripes: data.Data) -> None:
+    config = dataclasses.replace(TINY, steps=ALL, block_size=2, curriculum=0.6)
+    run = Run(config, stripes, CPU, bf16=False)
+    run.total = 100
+    kinds = [() if (c := run.cipher_at(step)) is None else c.scheme.kinds for step in range(100)]
+    assert (
+        kinds == [()] * 20 + [("shuffle",)] * 20 + [("shuffle", "np")] * 20 + [("shuffle", "np", "ffx")] * 40
+    )
+    sources = [c.plan().source.tolist() for c in run.ciphers if c is not None]
+    assert sources[0] == sources[1] == sources[2], "the key stays the same"
+    whole = Run(dataclasses.replace(config, curriculum=0.0), stripes, CPU, bf16=False)
+    assert whole.cipher_at(0) is whole.cipher

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -38,10 +39,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import blockenc
 from benchmarks.accuracy import data, fast_models
 from benchmarks.accuracy.train import MEAN, STD, key_set
+from blockenc.attacks.ciphertext_only import ciphertext_only
 from blockenc.files import atomic_write
 from blockenc.nn.embedding import ramp
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES
 
+ATTACKED_IMAGES = 5000
 WHITENED_IMAGES = 5000  # the covariance of so many images is well known
 AVERAGES = 10  # moves of the average in an epoch, whatever the batch
 
@@ -54,7 +57,9 @@ class Config:
     block_size: int = 4
     steps: str = ""  # comma-separated; empty: plain images
     profile: str = "byte"
-    start: str = "plain"  # "protected": the key is folded into the stem before training
+    # "protected": the key is folded into the stem before training. "recovered": so is what an attack finds,
+    # without the key, from the encrypted training images (blockenc.attacks.ciphertext_only).
+    start: str = "plain"
     learn_stem: bool = True  # stems "block" and "embedding"; the weights of "conv" are always frozen
     rank: int = 2
     init: str = "ramp"
@@ -66,6 +71,8 @@ class Config:
     weight_decay: float = 1.33e-3
     bias_lr: float = 64.0  # times lr, for the biases of norms
     smoothing: float = 0.2
+    distilled: float = 0.0  # share of the loss that a teacher gives, who sees the plain images
+    curriculum: float = 0.0  # in this part of the training, the first, images are under ever more of `steps`
     pad: int = 2  # pixels; crops of the padded image are as large as it is
     stem_epochs: float = 3.0  # the bias of the stem "conv" learns so long
     small: float = 0.5  # in this part of all steps, the first, images are reduced to small_size
@@ -82,6 +89,11 @@ class Config:
             return None
         scheme = blockenc.Scheme(self.block_size, self.step_list, channels, self.profile)  # type: ignore[arg-type]
         return blockenc.Cipher(key or key_set(0), scheme)
+
+    def ciphers(self, channels: int = 3) -> list[blockenc.Cipher | None]:
+        """Of a curriculum: none, then under the first step alone, the first two, and so on to all."""
+        prefixes = [",".join(self.step_list[:n]) for n in range(len(self.step_list) + 1)]
+        return [dataclasses.replace(self, steps=steps).cipher(channels=channels) for steps in prefixes]
 
     def prepare(self, x: torch.Tensor, cipher: blockenc.Cipher | None) -> torch.Tensor:
         """A uint8 batch as the network takes it: encrypted under a cipher; normalised unless looked up."""
@@ -172,7 +184,7 @@ def build(config: Config, found: data.Data) -> nn.Module:
     """The initial network of a run."""
     torch.manual_seed(config.seed)
     cipher = config.cipher(channels=found.channels)
-    protected = config.start == "protected" and cipher is not None
+    protected = config.start in ("protected", "recovered") and cipher is not None
     # `protect` makes of a table of bytes the one that decimal images need.
     values = BYTE_VALUES if protected else config.values
     stem = fast_models.make_stem(
@@ -188,11 +200,31 @@ def build(config: Config, found: data.Data) -> nn.Module:
             x = ramp(values, 1).squeeze(1)[x.long()]
         fast_models.whiten_(stem, fast_models.whitening(x))
     if protected and cipher is not None:
+        if config.start == "recovered":
+            cipher = recovered(cipher, found)
         norm = {"mean": (MEAN,) * found.channels, "std": (STD,) * found.channels}
         model = blockenc.protect(model, cipher, **({} if config.stem == "embedding" else norm))
     if not config.learn_stem:
         model.stem.requires_grad_(False)
     return model
+
+
+def recovered(cipher: blockenc.Cipher, found: data.Data) -> blockenc.Cipher:
+    """What an attacker without the key takes for the transform.
+
+    The attacker has encrypted training images, and two photos that have nothing to do with them: those of
+    scikit-learn, at half their size.
+    """
+    from sklearn.datasets import load_sample_images
+
+    photos = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
+    b = cipher.scheme.block_size
+    h, w = (size // 2 // b * b for size in photos.shape[2:])
+    photos = functional.interpolate(photos.float(), (h, w), mode="bilinear", antialias=True)
+    encrypted = cipher.encrypt(found.train.x[:ATTACKED_IMAGES].permute(0, 3, 1, 2))  # type: ignore[union-attr]
+    attack = ciphertext_only(cipher.scheme, encrypted, photos.round().to(torch.uint8))
+    assert isinstance(attack.recovered, blockenc.Cipher)
+    return attack.recovered
 
 
 class Stopped(Exception):  # noqa: N818
@@ -203,6 +235,8 @@ class Run:
     """A network in training; `step` steps of `total` are done.
 
     model: what to train instead of the initial network of the configuration; not copied.
+    teacher: a network for plain images, where the configuration's `distilled` is not 0. Its operations are
+    not counted among those of the training.
     """
 
     def __init__(
@@ -212,12 +246,17 @@ class Run:
         device: torch.device,
         bf16: bool,
         model: nn.Module | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         if config.small and config.small_size % config.block_size:
             wanted = f"a multiple of the block size {config.block_size}"
             raise ValueError(f"--small-size: expected {wanted}, got {config.small_size}")
         self.config, self.found, self.device, self.bf16 = config, found, device, bf16
         self.cipher = config.cipher(channels=found.channels)
+        self.ciphers = config.ciphers(found.channels) if config.curriculum else [self.cipher]
+        self.teacher = (
+            None if teacher is None else teacher.eval().to(device, memory_format=torch.channels_last)
+        )
         model = build(config, found) if model is None else model
         self.model = model.to(device, memory_format=torch.channels_last)
         self.stream = Augmented(found.train, config, device)  # type: ignore[arg-type]
@@ -263,6 +302,14 @@ class Run:
         """Pixels along the sides of the images of a step."""
         return self.config.small_size if step < self.config.small * self.total else self.found.image_size
 
+    def cipher_at(self, step: int) -> blockenc.Cipher | None:
+        """What encrypts the images of a step of training."""
+        stages = len(self.ciphers) - 1
+        part = step / self.total
+        if part >= self.config.curriculum:
+            return self.ciphers[-1]
+        return self.ciphers[int(stages * part / self.config.curriculum)]
+
     def stem_learns_at(self, step: int) -> bool:
         return self.config.stem != "conv" or step < self.config.stem_epochs * self.stream.steps
 
@@ -298,14 +345,23 @@ class Run:
         for g in self.optimizer.param_groups:
             g["lr"] = self.config.lr_at(part) * g["scale"]
         self._let_stem_learn(self.stem_learns_at(self.step))
+        if bool(self.config.distilled) != (self.teacher is not None):
+            raise ValueError(
+                "--teacher: expected one where --distilled is not 0, and else none, got "
+                f"{'none' if self.teacher is None else 'one'} with {self.config.distilled:g}"
+            )
         x, y = self.stream.batch(self.step)
         if self.size_at(self.step) != x.shape[-1]:
             x = resized(x, self.size_at(self.step))
-        x = self.config.prepare(x, self.cipher)
+        taught = self.taught(x)
+        x = self.config.prepare(x, self.cipher_at(self.step))
         self.model.train()
         with self.autocast():
             z = self.model(x).float()
         loss = self.loss(z, y)
+        if taught is not None:
+            share = self.config.distilled
+            loss = (1 - share) * loss + share * functional.cross_entropy(z, taught)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -316,6 +372,15 @@ class Run:
         if self.step % 10 == 0 or self.step == self.total:
             self.record["losses"].append(round(float(torch.stack(self.losses).mean()), 5))
             self.losses = []
+
+    @torch.no_grad()
+    def taught(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The teacher's probabilities for plain uint8 images."""
+        if self.teacher is None:
+            return None
+        with self.autocast():
+            z = self.teacher((x.to(torch.float32) / 255 - MEAN) / STD)
+        return z.float().softmax(1)
 
     def loss(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Of logits and labels."""
@@ -411,6 +476,7 @@ def train(
     device: torch.device | None = None,
     precision: str = "auto",
     model: nn.Module | None = None,
+    teacher: nn.Module | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 180,
     say: Callable[[str], None] = print,
@@ -418,14 +484,14 @@ def train(
     """Train, or go on training; result.json is written when it is done.
 
     precision: "float32", "bfloat16" or "auto": bfloat16 where the device has it. A checkpoint keeps its own.
-    model: trained instead of the initial network of the configuration.
+    model: trained instead of the initial network of the configuration. teacher: see `Run`.
     stop: asked after every step; raises Stopped, with a checkpoint, once it says so.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = native_bf16(device) if precision == "auto" else precision == "bfloat16"
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-    run = Run(config, found, device, bf16, model)
+    run = Run(config, found, device, bf16, model, teacher)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.pt"
     if path.exists():
@@ -486,12 +552,13 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--out", type=Path, required=True, metavar="RUN")
     found.add_argument("--data", type=Path, required=True, metavar="DIR", help="CIFAR-10")
+    found.add_argument("--teacher", type=Path, metavar="RUN", help="a run on plain images, for --distilled")
     found.add_argument("--train-images", type=int, metavar="N", help="only the first N, for a trial")
     found.add_argument("--device", type=torch.device, help="default: cuda if there is one, else cpu")
     found.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     choices = {
         "stem": fast_models.STEMS,
-        "start": ("plain", "protected"),
+        "start": ("plain", "protected", "recovered"),
         "profile": ("byte", "decimal"),
         "init": ("ramp", "random"),
     }
@@ -509,8 +576,13 @@ def main() -> None:
     config = Config(**{f.name: o.pop(f.name) for f in dataclasses.fields(Config)})
     found = data.load("cifar10", o["data"])
     found.train = found.train.some(o["train_images"] or len(found.train))
+    teacher = None
+    if o["teacher"]:
+        from benchmarks.accuracy.fast_evaluate import load  # which knows of runs, and so imports this file
+
+        teacher = load(o["teacher"], found, torch.device("cpu")).model
     try:
-        run = train(config, o["out"], found, device=o["device"], precision=o["precision"],
+        run = train(config, o["out"], found, device=o["device"], precision=o["precision"], teacher=teacher,
                     stop=stop_on_signals(), say=lambda said: print(said, flush=True))  # fmt: skip
     except Stopped:
         return

@@ -26,13 +26,15 @@ import torch
 from benchmarks import pages
 from benchmarks.accuracy import data
 from benchmarks.accuracy.fast import Config, Stopped, environment, stop_on_signals, train
-from benchmarks.accuracy.fast_evaluate import evaluate
+from benchmarks.accuracy.fast_evaluate import evaluate, load
 from benchmarks.accuracy.study import ALL, LINEAR, claimed
 from blockenc.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results" / "fast"
 SINGLE = ("shuffle", "np", "ffx")
-LONGER = ("epochs", "width")  # named in the names of rows that differ in them
+# Named in the names of rows that differ in them; and those of them that plain rows have, too.
+NAMED = ("epochs", "width", "distilled", "curriculum")
+LONGER = NAMED[:2]
 # Where reduced images are no whole blocks: fewer epochs, of as many operations in all.
 WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
 
@@ -52,7 +54,7 @@ def rows() -> dict[str, Config]:
     def add(stem: str, block_size: int, steps: str, seed: int = 0, **more: Any) -> None:
         said = {"": "plain", ALL: "all"}.get(steps, steps.replace(",", "+"))
         name = [stem, said if stem == "conv" and not steps else f"m{block_size}-{said}"]
-        name += [f"{field}{value:g}" if field in LONGER else value for field, value in more.items()]
+        name += [f"{field}{value:g}" if field in NAMED else value for field, value in more.items()]
         training = WHOLE_SIZE if Config.small_size % block_size else {}
         config = Config(stem=stem, block_size=block_size, steps=steps, seed=seed, **more, **training)
         found.setdefault("-".join([*name, f"seed{seed}"]), config)
@@ -92,7 +94,31 @@ def rows() -> dict[str, Config]:
         add("conv", m, steps, epochs=60.0)
     add("conv", 4, "", epochs=20.0, width=128)
     add("conv", 4, ALL, epochs=20.0, width=128)
+    # Without the key: what closes the gap?
+    for seed in range(3):
+        add("embedding", 4, ALL, seed, start="recovered")
+    add("embedding", 4, ALL, distilled=0.5)
+    add("embedding", 4, ALL, curriculum=0.5)
+    add("conv", 4, ALL, distilled=0.5)
+    add("conv", 4, ALL, curriculum=0.5)
+    add("embedding", 4, ALL, distilled=0.5, curriculum=0.5)
+    add("block", 4, LINEAR, start="recovered")
+    add("embedding", 2, "")
+    add("embedding", 2, ALL)
+    add("embedding", 2, ALL, start="recovered")
+    for longer in ({"epochs": 60.0}, {"epochs": 20.0, "width": 128}):
+        add("embedding", 4, "", **longer)
+        add("embedding", 4, ALL, **longer)
+        add("embedding", 4, ALL, start="recovered", **longer)
+    add("embedding", 4, ALL, distilled=0.5, epochs=60.0)
+    add("embedding", 4, ALL, 1, distilled=0.5)
+    add("embedding", 4, ALL, 1, curriculum=0.5)
     return found
+
+
+def teacher_of(config: Config) -> str:
+    """The row whose model teaches a row, "" for none."""
+    return f"conv-plain-seed{config.seed}" if config.distilled else ""
 
 
 def run_row(
@@ -107,11 +133,16 @@ def run_row(
     stop: Callable[[], bool] = lambda: False,
     **training: Any,
 ) -> bool:
-    """Train and evaluate a row, if no other process does; says whether it did. Raises Stopped."""
+    """Train and evaluate a row, if no other process does; says whether it did. Raises Stopped.
+
+    A row with a teacher needs that row's run among `runs`.
+    """
     with claimed(runs, results, name) as folder:
         if folder is None:
             return False
         say = training.pop("say", print)
+        if teacher := teacher_of(config):
+            training["teacher"] = load(runs / teacher, found, torch.device("cpu")).model
         run = train(config, folder, found, stop=stop, say=lambda said: say(f"{name}: {said}"), **training)
         evaluation = evaluate(run, folder, keys=keys, images=images, stop=stop)
         whole = {

@@ -38,7 +38,7 @@ from benchmarks.accuracy import data
 from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals
 from benchmarks.accuracy.fast_evaluate import load
 from benchmarks.accuracy.fast_folded import evaluate_folded
-from benchmarks.accuracy.fast_study import rows, run_row
+from benchmarks.accuracy.fast_study import rows, run_row, teacher_of
 from benchmarks.accuracy.fast_tune import Tuning, tune, tunings
 from benchmarks.accuracy.study import ALL, claimed
 from blockenc.files import atomic_write
@@ -101,7 +101,7 @@ class Options:
 
 def jobs() -> list[Job]:
     """All there is to do, the most telling first."""
-    named = [Job(name, config) for name, config in rows().items()]
+    named = [Job(name, config, teacher_of(config)) for name, config in rows().items()]
     long = [job for job in named if "-epochs" in job.name]
     rest = [job for job in named if job not in long]
 
@@ -394,7 +394,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--runs", type=Path, default=Path("runs/grid"), metavar="DIR", help="checkpoints")
     found.add_argument("--results", type=Path, default=Path("runs/grid-results"), metavar="DIR", help="JSONs")
     found.add_argument("--bundle", type=Path, metavar="DIR", help="put JSONs and weights here, in few files")
-    found.add_argument("--only", default="", help="only jobs with this in their name")
+    found.add_argument(
+        "--only",
+        action="append",
+        metavar="PART",
+        help="only jobs with this in their name; those named first first",
+    )
     found.add_argument("--keys", type=int, default=100, help="wrong key sets of an evaluation (default 100)")
     found.add_argument("--images", type=int, default=1000, help="test images for each (default 1000)")
     found.add_argument("--device", default="", help="default: cuda if there is one, else cpu")
@@ -411,7 +416,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     began = time.monotonic()
     o = parser().parse_args()
-    chosen = [job for job in jobs() if o.only in job.name]
+    every = jobs()
+    chosen = list({job.name: job for part in o.only or [""] for job in every if part in job.name}.values())
     if o.list:
         for job in chosen:
             print("done" if (o.results / f"{job.name}.json").exists() else "    ", job.name)

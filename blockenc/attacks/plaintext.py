@@ -59,7 +59,8 @@ class _Frame:
         self.values = NIBBLES if self.nibbles else BYTES
         rows, columns = (height, width) if self.whole else (self.side, self.side)
         self.units = height * width // (rows * columns)
-        self.orbits = self._orbits(rows, columns, moving if self.moves else [])
+        still = [step for step in self.steps if not (self.moves and step in moving)]
+        self.orbits = _orbits(still, rows, columns, scheme.channels, 2 if self.nibbles else 1)
 
     def cells(self, images: torch.Tensor) -> np.ndarray:
         """Images [N, C, H, W] as the cells of their units, integers [N, units, n]."""
@@ -86,25 +87,35 @@ class _Frame:
             return vectors.reshape(-1, h, w, c).permute(0, 3, 1, 2)
         return to_images(vectors, self.side, c, h, w)
 
-    def _orbits(self, rows: int, columns: int, moving: Sequence[Step]) -> np.ndarray:
-        """For each cell of a unit the number of its orbit: the cells that may change places with it while
-        the steps that move whole units do not count."""
-        shape = (2 if self.nibbles else 1, rows, columns, self.scheme.channels)
-        cells = np.indices(shape).reshape(4, -1)
-        found = np.arange(cells.shape[1])
-        partitions = [
-            np.unique(_exchanged(step, cells), axis=1, return_inverse=True)[1].ravel()
-            for step in self.steps
-            if not isinstance(step, (Np, Ffx)) and step not in moving
-        ]
-        before = np.full_like(found, -1)
-        while (before != found).any():
-            before = found.copy()
-            for partition in partitions:
-                least = np.full(partition.max() + 1, len(found))
-                np.minimum.at(least, partition, found)
-                found = least[partition]
-        return np.unique(found, return_inverse=True)[1].ravel()
+
+def unit_orbits(scheme: Scheme) -> np.ndarray:
+    """For each value of a block of scheme.side pixels the number of its orbit, integers [L]: the values that
+    the steps may exchange with it. Of schemes that treat all such blocks alike, and move no nibbles.
+
+    >>> unit_orbits(Scheme(2, ["np"], channels=1)).tolist()
+    [0, 1, 2, 3]
+    """
+    steps = [step for step in scheme.bound_steps if not step.is_idle]
+    return _orbits(steps, scheme.side, scheme.side, scheme.channels, 1)
+
+
+def _orbits(steps: Sequence[Step], rows: int, columns: int, channels: int, halves: int) -> np.ndarray:
+    """For each cell of a unit the number of its orbit: the cells that may change places with it."""
+    cells = np.indices((halves, rows, columns, channels)).reshape(4, -1)
+    found = np.arange(cells.shape[1])
+    partitions = [
+        np.unique(_exchanged(step, cells), axis=1, return_inverse=True)[1].ravel()
+        for step in steps
+        if not isinstance(step, (Np, Ffx))
+    ]
+    before = np.full_like(found, -1)
+    while (before != found).any():
+        before = found.copy()
+        for partition in partitions:
+            least = np.full(partition.max() + 1, len(found))
+            np.minimum.at(least, partition, found)
+            found = least[partition]
+    return np.unique(found, return_inverse=True)[1].ravel()
 
 
 def _exchanged(step: Step, cells: np.ndarray) -> np.ndarray:

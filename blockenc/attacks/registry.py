@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from blockenc.attacks import jigsaw, learned, plaintext, reconstruction, statistics
+from blockenc.attacks import ciphertext_only, jigsaw, learned, plaintext, reconstruction, statistics
 from blockenc.attacks.base import Result
 from blockenc.attacks.measures import scores
 from blockenc.scheme import Scheme
@@ -167,6 +167,15 @@ ATTACKS: tuple[Attack, ...] = (
         "pairs",
         _one_transform,
         lambda s: plaintext.known_plaintext(s.scheme, *s.pairs, s.original, s.encrypted),
+    ),
+    Attack(
+        "ciphertext only",
+        "encrypted images, photos",
+        "share",
+        1 / 256,
+        "images",
+        lambda s: ciphertext_only.why_not(s.scheme) or "every image has a key of its own" * s.per_image,
+        lambda s: ciphertext_only.ciphertext_only(s.scheme, s.encrypted, s.pairs[0], s.original),
     ),
     Attack(
         "feature reconstruction",
