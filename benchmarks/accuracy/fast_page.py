@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
-from benchmarks.accuracy import fast_study
+from benchmarks.accuracy import fast_family, fast_study
 from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, RATES, STARTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -98,6 +98,7 @@ def fill(text: str, folder: Path) -> str:
     """The page with the tables of the runs in this folder."""
     text = pages.replace(text, "fast rows", "\n" + fast_study.table(folder) + "\n")
     text = pages.replace(text, "fast folded", "\n" + folded_table(recorded(folder, "folded")) + "\n")
+    text = pages.replace(text, "fast family", "\n" + fast_family.table(folder) + "\n")
     measures = json.loads((folder / "leak.json").read_text())["leak"]
     text = pages.replace(text, "fast leak", "\n" + leak_table(measures) + "\n")
     return pages.replace(text, "fast tuning", "\n" + tuning_table(recorded(folder, "tune")) + "\n")

@@ -1,9 +1,10 @@
 """Everything about the fast recipe, by several processes: python -m benchmarks.accuracy.grid --data DIR [...]
 
 The rows of fast_study, its plain models with a key folded into them, and fine-tuning to encrypted images: the
-most telling first, each job by one of --jobs processes, which share the GPU (a run alone leaves most of a
-large one idle). A JSON of each goes to --results; what has one is left out. After --minutes, or on SIGINT or
-SIGTERM, all stop with checkpoints, and the same command goes on there.
+most telling first, and published schemes at the end (`--only family-`). Each job is done by one of --jobs
+processes, which share the GPU (a run alone leaves most of a large one idle). A JSON of each goes to
+--results; what has one is left out. After --minutes, or on SIGINT or SIGTERM, all stop with checkpoints, and
+the same command goes on there.
 
 A job that fails leaves its traceback in RESULTS/failed, is tried once more at the end, and stops no other.
 --bundle DIR gets, while it runs and in the end, results.tar.gz, and weights-N.pt: the main models, with
@@ -34,11 +35,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy import data
+from benchmarks.accuracy import data, fast_family
 from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals
 from benchmarks.accuracy.fast_evaluate import load
 from benchmarks.accuracy.fast_folded import evaluate_folded
-from benchmarks.accuracy.fast_study import rows, run_row
+from benchmarks.accuracy.fast_study import of_steps, run_row
 from benchmarks.accuracy.fast_tune import Tuning, tune, tunings
 from benchmarks.accuracy.study import ALL, claimed
 from blockenc.files import atomic_write
@@ -101,7 +102,8 @@ class Options:
 
 def jobs() -> list[Job]:
     """All there is to do, the most telling first."""
-    named = [Job(name, config) for name, config in rows().items()]
+    named = [Job(name, config) for name, config in of_steps().items()]
+    family = [Job(name, config) for name, config in fast_family.rows().items()]
     long = [job for job in named if "-epochs" in job.name]
     rest = [job for job in named if job not in long]
 
@@ -116,7 +118,7 @@ def jobs() -> list[Job]:
     found += [job for job in rest[TWICE:] if job not in embedding]
     for row in ("conv-plain-seed1", "conv-plain-seed2", LONG):
         found += folds(row)
-    return [*found, *tuned(True)]
+    return [*found, *tuned(True), *family]
 
 
 def run_job(job: Job, options: Options, found: data.Data, device: torch.device, **more: Any) -> bool:
