@@ -73,6 +73,7 @@ def test_recorded_configurations_stay_what_they_are() -> None:
     ({"preset": "LE", "steps": "np"}, "--steps: expected none beside --preset, got 'np'"),
     ({"preset": "FFX", "profile": "decimal"}, "--profile: expected none beside --preset, got 'decimal'"),
     ({"model": "vit"}, "--stem: expected block for the model vit, got conv"),
+    ({**RECIPES["vit"], "start": "random"}, "--start: expected plain or protected for the model vit, got"),
     ({"model": "convmixer"}, "--stem: expected block for the model convmixer, got conv"),
     ({"model": "vit", "stem": "block"}, "--small: expected 0 for a vit, whose places are counted, got 0.5"),
 ])  # fmt: skip
@@ -112,6 +113,9 @@ def test_every_preset_is_trained_and_evaluated_with_every_network(
     run = fast_evaluate.load(tmp_path / "runs" / "row", found, CPU)
     assert run.config == config
     assert run.right(found.test, run.cipher)[0] / 20 == scores["right_key"]["one_view"]
+    for kind, score in scores["one_wrong_member"].items():
+        cipher = config.cipher(config.key().replace(**{kind: config.key(1)}))
+        assert run.right(found.test.some(10), cipher)[0] / 10 == score["mean"]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

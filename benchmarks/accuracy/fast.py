@@ -107,6 +107,9 @@ class Config:
                     raise ValueError(f"--{name}: expected none beside --preset, got {getattr(self, name)!r}")
         if self.model in fast_models.OF_PATCHES and self.stem != "block":
             raise ValueError(f"--stem: expected block for the model {self.model}, got {self.stem}")
+        if self.model in fast_models.OF_PATCHES and self.start not in ("plain", "protected"):
+            wanted = f"plain or protected for the model {self.model}"
+            raise ValueError(f"--start: expected {wanted}, got {self.start}")
         if self.model == "vit" and self.small:
             raise ValueError(f"--small: expected 0 for a vit, whose places are counted, got {self.small:g}")
 

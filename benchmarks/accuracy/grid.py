@@ -35,11 +35,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.accuracy import data, fast_family
+from benchmarks.accuracy import data
 from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals
 from benchmarks.accuracy.fast_evaluate import load
+from benchmarks.accuracy.fast_family import PREFIX
 from benchmarks.accuracy.fast_folded import evaluate_folded
-from benchmarks.accuracy.fast_study import of_steps, run_row
+from benchmarks.accuracy.fast_study import rows, run_row
 from benchmarks.accuracy.fast_tune import Tuning, tune, tunings
 from benchmarks.accuracy.study import ALL, claimed
 from blockenc.files import atomic_write
@@ -102,10 +103,10 @@ class Options:
 
 def jobs() -> list[Job]:
     """All there is to do, the most telling first."""
-    named = [Job(name, config) for name, config in of_steps().items()]
-    family = [Job(name, config) for name, config in fast_family.rows().items()]
+    named = [Job(name, config) for name, config in rows().items()]
     long = [job for job in named if "-epochs" in job.name]
-    rest = [job for job in named if job not in long]
+    family = [job for job in named if job.name.startswith(PREFIX)]
+    rest = [job for job in named if job not in [*long, *family]]
 
     def folds(row: str) -> list[Job]:
         return [Job(f"folded-m{m}-of-{row}", Fold(m), row) for m in (2, 4, 8)]
