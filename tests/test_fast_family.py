@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.accuracy import data, fast, fast_evaluate, fast_family, fast_models, fast_study
+from benchmarks.accuracy import (
+    data,
+    fast,
+    fast_evaluate,
+    fast_family,
+    fast_folded,
+    fast_models,
+    fast_study,
+    grid,
+)
 from benchmarks.accuracy.fast import RECIPES, Config, Run, train
 from blockenc.schemes import PRESETS
 
@@ -164,6 +173,20 @@ def test_a_protected_start_is_the_plain_start(model: str, preset: str, colours: 
     torch.testing.assert_close(seen, want, rtol=1e-3, atol=1e-3)
     fixed = fast.build(dataclasses.replace(plain, learn_stem=False), colours)
     assert not any(p.requires_grad for p in fixed.stem.parameters())
+
+
+@pytest.mark.parametrize("preset", grid.FOLDED)
+def test_a_plain_vit_takes_the_key_of_a_preset(preset: str, colours: data.Data, tmp_path: Path) -> None:
+    large = [data.Part(part.x[:50].repeat(1, 2, 2, 1), part.y[:50]) for part in (colours.train, colours.test)]  # type: ignore[union-attr]
+    plain = Run(Config(**TINY["vit"]), data.Data(*large, 4, 3, 32, "larger"), CPU, bf16=False)
+    found = fast_folded.evaluate_folded(plain, "", 4, tmp_path, preset, keys=10, images=20)
+    assert found["exact"]["other_predictions"] == 0
+    assert found["exact"]["largest_difference"] < 1e-4
+    assert found["right_key"]["one_view"] == plain.right(plain.found.test, None)[0] / 50  # type: ignore[arg-type]
+    assert set(found["one_wrong_member"]) == set(PRESETS[preset]().kinds)
+    places = 64 if preset in ("ETC", "PE") else 1  # where blocks have keys of their own
+    assert found["stem_weights"] == {"plain": 48 * 24, "folded": 48 * 24 * places}
+    assert found["preset"] == preset
 
 
 def test_operations_are_counted_in_groups_and_in_attention(colours: data.Data) -> None:

@@ -51,6 +51,8 @@ BUNDLE_SECONDS = 45.0
 MAIN = 6  # rows that come before all others
 TWICE = 16  # rows until the main ones have a second seed
 LONG = "conv-plain-epochs60-seed0"
+PLAIN_VIT = "family-vit-plain-m4-seed0"
+FOLDED = ("VIT", "ETC", "PE", "VIT_ETC")  # presets that are linear maps of patches: the others have nibbles
 # What attacks need afterwards.
 KEPT = (
     "conv-plain-seed0",
@@ -71,9 +73,10 @@ SMALL = 100_000  # numbers; larger tensors, those of convolutions behind the ste
 
 @dataclass(frozen=True)
 class Fold:
-    """A plain row's model with a key folded into it."""
+    """A plain row's model with a key folded into it, of a preset or of all three steps."""
 
     block_size: int
+    preset: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ def jobs() -> list[Job]:
     found += [job for job in rest[TWICE:] if job not in embedding]
     for row in ("conv-plain-seed1", "conv-plain-seed2", LONG):
         found += folds(row)
+    family += [Job(f"folded-{preset}-m4-of-{PLAIN_VIT}", Fold(4, preset), PLAIN_VIT) for preset in FOLDED]
     return [*found, *tuned(True), *family]
 
 
@@ -137,7 +141,8 @@ def run_job(job: Job, options: Options, found: data.Data, device: torch.device, 
         plain = load(options.runs / job.needs, found, device)
         if isinstance(job.what, Fold):
             result = {"config": plain.record["config"]}
-            result |= evaluate_folded(plain, ALL, job.what.block_size, folder, **scores)
+            steps = "" if job.what.preset else ALL
+            result |= evaluate_folded(plain, steps, job.what.block_size, folder, job.what.preset, **scores)
             said = f"{100 * result['exact']['folded_accuracy']:.2f} %, "
             said += f"{result['exact']['other_predictions']} predictions differ"
         else:
