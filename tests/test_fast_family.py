@@ -163,6 +163,26 @@ def test_a_tiny_run_learns(preset: str, model: str, least: float, colours: data.
         assert run.right(colours.test, None)[0] / len(colours.test) < right - 0.1
 
 
+@pytest.mark.parametrize("model", fast_models.OF_PATCHES)
+def test_a_resumed_run_is_the_whole_run(model: str, colours: data.Data, tmp_path: Path) -> None:
+    config = Config(preset="LE", **TINY[model])
+    whole = train(config, tmp_path / "whole", colours, precision="float32", say=quiet)
+    asked = iter(range(4))
+    with pytest.raises(fast.Stopped):
+        train(
+            config,
+            tmp_path / "parts",
+            colours,
+            precision="float32",
+            stop=lambda: next(asked, None) is None,
+            say=quiet,
+        )
+    parts = train(config, tmp_path / "parts", colours, precision="float32", say=quiet)
+    assert (parts.step, parts.record["sessions"]) == (10, 2)
+    for name, t in whole.model.state_dict().items():
+        assert torch.equal(t, parts.model.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("model, preset", [("vit", "VIT"), ("vit", "VIT_ETC"), ("convmixer", "SHF")])
 def test_a_protected_start_is_the_plain_start(model: str, preset: str, colours: data.Data) -> None:
     x = colours.test.x[:5].permute(0, 3, 1, 2)

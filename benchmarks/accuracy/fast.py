@@ -26,7 +26,7 @@ import math
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,16 +35,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 import blockenc
 from benchmarks.accuracy import data, fast_models, models
+from benchmarks.accuracy.operations import operations
 from benchmarks.accuracy.train import MEAN, STD, key_set
-from blockenc import schemes
 from blockenc.files import atomic_write
 from blockenc.nn.embedding import ramp
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES
+from blockenc.schemes import PRESETS, named
 
 WHITENED_IMAGES = 5000  # the covariance of so many images is well known
 AVERAGES = 10  # moves of the average in an epoch, whatever the batch
@@ -101,7 +100,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.preset:
-            schemes.named(self.preset)  # raises where there is none
+            named(self.preset)  # raises where there is none
             for name in ("steps", "profile"):
                 if getattr(self, name) != getattr(Config, name):
                     raise ValueError(f"--{name}: expected none beside --preset, got {getattr(self, name)!r}")
@@ -122,7 +121,7 @@ class Config:
         if self.preset:
             # Of pixels, whatever the blocks of the stem are.
             block_size = None if self.preset == "PE" else self.block_size
-            return schemes.named(self.preset, block_size, channels)
+            return named(self.preset, block_size, channels)
         if self.steps:
             return blockenc.Scheme(self.block_size, self.step_list, channels, self.profile)  # type: ignore[arg-type]
         return None
@@ -287,6 +286,10 @@ def build(config: Config, found: data.Data) -> nn.Module:
     return model
 
 
+class Stopped(Exception):  # noqa: N818
+    """The run was asked to stop; what was done is on disk, and the same call goes on."""
+
+
 def optimizer_of(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Groups of parameters have a scale: their learning rate is so many times the one of a step."""
     biases = [m.bias for m in model.modules() if isinstance(m, fast_models.Norm)]
@@ -308,19 +311,6 @@ def optimizer_of(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, config.lr, (config.momentum, 0.999))
     return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=True)
-
-
-def convolution_backward_flops(
-    grad_shape: Sequence[int], x_shape: Sequence[int], w_shape: Sequence[int], *rest: Any, **named: Any
-) -> int:
-    """Of the gradients of inputs and weights, each as many as of the convolution. torch's own number is the
-    same but for groups, which it does not know."""
-    wanted = rest[-1]
-    return 2 * sum(wanted[:2]) * grad_shape[0] * math.prod(grad_shape[2:]) * math.prod(w_shape)
-
-
-class Stopped(Exception):  # noqa: N818
-    """The run was asked to stop; what was done is on disk, and the same call goes on."""
 
 
 class Run:
@@ -396,12 +386,8 @@ class Run:
         for (size, learns), steps in kinds.items():
             self._let_stem_learn(learns)
             x = torch.zeros(2, self.found.channels, size, size, dtype=torch.uint8, device=self.device)
-            # Attention as products and sums that torch counts; fused, it is counted on some devices only.
-            mapping = {torch.ops.aten.convolution_backward: convolution_backward_flops}
-            counter = FlopCounterMode(display=False, custom_mapping=mapping)
-            with sdpa_kernel(SDPBackend.MATH), counter:
-                self.model.train()(self.config.prepare(x, None)).sum().backward()
-            count += steps * counter.get_total_flops() * self.config.batch // 2
+            found = operations(self.model.train(), self.config.prepare(x, None))
+            count += steps * found * self.config.batch // 2
         self._let_stem_learn(True)
         self.optimizer.zero_grad()
         self.model.load_state_dict(saved)
@@ -612,7 +598,7 @@ def parser() -> argparse.ArgumentParser:
         "start": ("plain", "protected"),
         "profile": ("byte", "decimal"),
         "init": ("ramp", "random"),
-        "preset": ("", *schemes.PRESETS),
+        "preset": ("", *PRESETS),
         "model": fast_models.MODELS,
         "optimizer": ("sgd", "adamw"),
     }
