@@ -256,6 +256,7 @@ def test_the_rows_of_the_family() -> None:
     names = list(rows)
     for name, config in rows.items():
         assert not config.small
+        assert name.endswith(f"{config.preset or 'plain'}-m{config.block_size}-seed{config.seed}")
         plain = name.replace(config.preset, "plain").replace("m8", "m4") if config.preset else name
         assert names.index(plain) <= names.index(name), "what a row is compared with comes first"
         assert dataclasses.replace(config, preset="", block_size=4) == rows[plain]
