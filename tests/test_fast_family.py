@@ -158,9 +158,10 @@ def test_a_tiny_run_learns(preset: str, model: str, least: float, colours: data.
     right = run.right(colours.test, run.cipher)[0] / len(colours.test)
     assert right > least, "chance is a quarter"
     if preset:
-        wrong = run.right(colours.test, config.cipher(config.key(1)))[0] / len(colours.test)
-        assert wrong < right - 0.1
-        assert run.right(colours.test, None)[0] / len(colours.test) < right - 0.1
+        scores = fast_evaluate.evaluate(run, tmp_path, keys=10, images=100)
+        assert scores["right_key"]["one_view"] == right
+        assert scores["wrong_keys"]["mean"] < right - 0.1
+        assert scores["plain_images"] < right - 0.1
 
 
 @pytest.mark.parametrize("model", fast_models.OF_PATCHES)
