@@ -49,20 +49,13 @@ WHITENED_IMAGES = 5000  # the covariance of so many images is well known
 AVERAGES = 10  # moves of the average in an epoch, whatever the batch
 # Where reduced images are no whole blocks, or have another key: fewer epochs, of as many operations in all.
 WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
-# How models of patches are trained, on images of whole size.
-OF_PATCHES: dict[str, Any] = {"stem": "block", "optimizer": "adamw", "momentum": 0.9, "smoothing": 0.1,
-                              "epochs": 30.0, "small": 0.0}  # fmt: skip
+# How networks other than FastNet are trained: longer, and on images of whole size.
+LONGER: dict[str, Any] = {"stem": "block", "optimizer": "adamw", "momentum": 0.9, "smoothing": 0.1,
+                          "epochs": 30.0, "small": 0.0}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "fastnet": {},
-    "convmixer": {
-        "model": "convmixer",
-        "width": 256,
-        "depth": 8,
-        "lr": 0.02,
-        "weight_decay": 0.02,
-        **OF_PATCHES,
-    },
-    "vit": {"model": "vit", "width": 192, "depth": 4, "lr": 0.002, "weight_decay": 0.1, **OF_PATCHES},
+    "convmixer": {**LONGER, "model": "convmixer", "width": 256, "depth": 8, "lr": 0.02, "weight_decay": 0.02},
+    "vit": {**LONGER, "model": "vit", "width": 192, "depth": 4, "lr": 0.002, "weight_decay": 0.1},
 }
 # Fields that are newer than the first results: results name them only where they say something.
 LATER = ("preset", "model", "depth", "optimizer")
