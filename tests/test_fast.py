@@ -73,7 +73,7 @@ def test_a_tiny_run_learns(
     config = dataclasses.replace(TINY, stem=stem, steps=steps, start=start, block_size=2)
     run = train(config, tmp_path, stripes, precision="float32", say=quiet)
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["config"] == dataclasses.asdict(config)
+    assert Config(**result["config"]) == config
     assert result["losses"][-1] < 0.9 * result["losses"][0]
     one, two, six = run.right(stripes.test, run.cipher, 6)
     assert min(one, two, six) > least * len(stripes.test), "chance is a quarter"

@@ -37,6 +37,23 @@ def test_another_result_changes_the_page(tmp_path: Path) -> None:
         text = changed
 
 
+def test_models_with_a_key_of_a_preset_are_beside_its_rows(tmp_path: Path) -> None:
+    for path in fast_study.RESULTS.glob("*.json"):
+        if not path.name.startswith("folded"):
+            shutil.copy(path, tmp_path)
+    assert "Not run." in fast_page.fill(fast_page.PAGE.read_text(), tmp_path)
+    found = json.loads((fast_study.RESULTS / "folded-m4-of-conv-plain-seed0.json").read_text())
+    found |= {"preset": "VIT", "of": "family-vit-plain-m4-seed0"}
+    (tmp_path / "folded-VIT.json").write_text(json.dumps(found))
+    text = fast_page.fill(fast_page.PAGE.read_text(), tmp_path)
+    place = text.index("<!-- fast family folded -->")
+    assert (
+        place
+        < text.index("| family-vit-plain-m4-seed0, VIT, M = 4 | 90.25 |")
+        < text.index("<!-- end -->", place)
+    )
+
+
 def test_leaks_of_an_archive(tmp_path: Path) -> None:
     """A table in the order of the plain values betrays them all, a random one hardly any."""
     config = fast_study.rows()["embedding-m4-all-seed0"]

@@ -96,6 +96,8 @@ def test_all_rows_fine_tunings_and_folded_models_are_in_the_grid() -> None:
     assert len(set(names)) == len(names)
     assert names[:2] == ["conv-plain-seed0", "conv-m4-all-seed0"]
     assert set(grid.rows()) < set(names)
+    family = [name for name in grid.rows() if name.startswith("family-")]
+    assert [name for name in names if "family-" in name] == names[-len(family) - len(grid.FOLDED) :]
     assert set(grid.KEPT) < set(names)
     assert {job.needs for job in grid.jobs()} - {""} < set(names)
     for m in (2, 4, 8):

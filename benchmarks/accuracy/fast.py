@@ -11,6 +11,8 @@ threads (on a GPU, cuDNN may add in another order). SIGINT and SIGTERM stop it w
 
     python -m benchmarks.accuracy.fast --data DIR --out runs/plain
     python -m benchmarks.accuracy.fast --data DIR --out runs/a --steps shuffle,np,ffx --block-size 4
+    python -m benchmarks.accuracy.fast --data DIR --out runs/le --preset LE
+    python -m benchmarks.accuracy.fast --data DIR --out runs/vit --preset VIT --model vit
 """
 
 from __future__ import annotations
@@ -34,19 +36,32 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 import blockenc
-from benchmarks.accuracy import data, fast_models
+from benchmarks.accuracy import data, fast_models, models
+from benchmarks.accuracy.operations import operations
 from benchmarks.accuracy.train import MEAN, STD, key_set
 from blockenc.attacks.ciphertext_only import ciphertext_only
 from blockenc.files import atomic_write
 from blockenc.nn.embedding import ramp
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES
+from blockenc.schemes import PRESETS, named
 
 ATTACKED_IMAGES = 5000
 WHITENED_IMAGES = 5000  # the covariance of so many images is well known
 AVERAGES = 10  # moves of the average in an epoch, whatever the batch
+# Where reduced images are no whole blocks, or have another key: fewer epochs, of as many operations in all.
+WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
+# How networks other than FastNet are trained: longer, and on images of whole size.
+LONGER: dict[str, Any] = {"stem": "block", "optimizer": "adamw", "momentum": 0.9, "smoothing": 0.1,
+                          "epochs": 30.0, "small": 0.0}  # fmt: skip
+RECIPES: dict[str, dict[str, Any]] = {
+    "fastnet": {},
+    "convmixer": {**LONGER, "model": "convmixer", "width": 256, "depth": 8, "lr": 0.02, "weight_decay": 0.02},
+    "vit": {**LONGER, "model": "vit", "width": 192, "depth": 4, "lr": 0.002, "weight_decay": 0.1},
+}
+# Fields that are newer than the first results: results name them only where they say something.
+LATER = ("preset", "model", "depth", "optimizer", "distilled", "curriculum")
 
 
 @dataclass
@@ -55,7 +70,7 @@ class Config:
 
     stem: str = "conv"
     block_size: int = 4
-    steps: str = ""  # comma-separated; empty: plain images
+    steps: str = ""  # comma-separated; empty: plain images, unless there is a preset
     profile: str = "byte"
     # "protected": the key is folded into the stem before training. "recovered": so is what an attack finds,
     # without the key, from the encrypted training images (blockenc.attacks.ciphertext_only).
@@ -78,17 +93,57 @@ class Config:
     small: float = 0.5  # in this part of all steps, the first, images are reduced to small_size
     small_size: int = 24  # pixels
     seed: int = 0
+    preset: str = ""  # a name of blockenc.schemes, in the place of steps; its blocks are of block_size
+    model: str = "fastnet"
+    depth: int = 0  # layers of a model of patches; 0: its own
+    optimizer: str = "sgd"  # "adamw": momentum is its beta_1
+
+    def __post_init__(self) -> None:
+        if self.preset:
+            named(self.preset)  # raises where there is none
+            for name in ("steps", "profile", "curriculum"):
+                if getattr(self, name) != getattr(Config, name):
+                    raise ValueError(f"--{name}: expected its default beside --preset, got {getattr(self, name)!r}")
+        if self.model in fast_models.OF_PATCHES and self.stem != "block":
+            raise ValueError(f"--stem: expected block for the model {self.model}, got {self.stem}")
+        if self.model in fast_models.OF_PATCHES and self.start not in ("plain", "protected"):
+            wanted = f"plain or protected for the model {self.model}"
+            raise ValueError(f"--start: expected {wanted}, got {self.start}")
+        if self.model == "vit" and self.small:
+            raise ValueError(f"--small: expected 0 for a vit, whose places are counted, got {self.small:g}")
 
     @property
     def step_list(self) -> tuple[str, ...]:
         return tuple(self.steps.split(",")) if self.steps else ()
 
+    def scheme(self, channels: int = 3) -> blockenc.Scheme | None:
+        """What is done to the images; None for plain ones."""
+        if self.preset:
+            # Of pixels, whatever the blocks of the stem are.
+            block_size = None if self.preset == "PE" else self.block_size
+            return named(self.preset, block_size, channels)
+        if self.steps:
+            return blockenc.Scheme(self.block_size, self.step_list, channels, self.profile)  # type: ignore[arg-type]
+        return None
+
+    def key(self, number: int = 0) -> blockenc.KeySet:
+        """Key set of that number, with a member for each kind of step that there is."""
+        scheme = self.scheme()
+        return key_set(number, scheme.kinds) if scheme is not None and self.preset else key_set(number)
+
     def cipher(self, key: blockenc.KeySet | None = None, channels: int = 3) -> blockenc.Cipher | None:
         """What encrypts, under key set 0 unless told; None for plain images."""
-        if not self.steps:
-            return None
-        scheme = blockenc.Scheme(self.block_size, self.step_list, channels, self.profile)  # type: ignore[arg-type]
-        return blockenc.Cipher(key or key_set(0), scheme)
+        scheme = self.scheme(channels)
+        return None if scheme is None else blockenc.Cipher(key or self.key(), scheme)
+
+    def recorded(self) -> dict[str, Any]:
+        """The fields as results keep them; `Config(**recorded)` is the same again."""
+        fields = dataclasses.asdict(self)
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in LATER or value != getattr(Config, name)
+        }
 
     def ciphers(self, channels: int = 3) -> list[blockenc.Cipher | None]:
         """Of a curriculum: none, then under the first step alone, the first two, and so on to all."""
@@ -180,9 +235,38 @@ def native_bf16(device: torch.device) -> bool:
     return bool(has and has())
 
 
+def of_patches(config: Config, found: data.Data) -> nn.Module:
+    """The initial network of a run whose model is one of patches, which are the blocks."""
+    model = models.make(
+        config.model,
+        config.stem,
+        block_size=config.block_size,
+        classes=found.classes,
+        channels=found.channels,
+        image_size=found.image_size,
+        width=config.width,
+        depth=config.depth,
+    )
+    cipher = config.cipher(channels=found.channels)
+    if config.start == "protected" and cipher is not None:
+        model = blockenc.protect(
+            model,
+            cipher,
+            mean=(MEAN,) * found.channels,
+            std=(STD,) * found.channels,
+            positions="place" if config.model == "vit" else None,
+            example=found.train.x[:2].permute(0, 3, 1, 2),  # type: ignore[union-attr]
+        )
+    if not config.learn_stem:
+        model.stem.requires_grad_(False)
+    return model
+
+
 def build(config: Config, found: data.Data) -> nn.Module:
     """The initial network of a run."""
     torch.manual_seed(config.seed)
+    if config.model in fast_models.OF_PATCHES:
+        return of_patches(config, found)
     cipher = config.cipher(channels=found.channels)
     protected = config.start in ("protected", "recovered") and cipher is not None
     # `protect` makes of a table of bytes the one that decimal images need.
@@ -231,6 +315,29 @@ class Stopped(Exception):  # noqa: N818
     """The run was asked to stop; what was done is on disk, and the same call goes on."""
 
 
+def optimizer_of(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """Groups of parameters have a scale: their learning rate is so many times the one of a step."""
+    biases = [m.bias for m in model.modules() if isinstance(m, fast_models.Norm)]
+    tables = [p for name, p in model.named_parameters() if name.endswith("table")]
+    special = {id(p) for p in biases + tables}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
+    as_they_are = [p for p in tables if p.requires_grad]
+    if config.model in fast_models.OF_PATCHES:  # whose norms have gains: neither those nor biases decay
+        as_they_are += [p for p in rest if p.dim() < 2]
+        rest = [p for p in rest if p.dim() > 1]
+    decay = config.weight_decay
+    groups: list[dict[str, Any]] = [
+        {"params": rest, "weight_decay": decay, "scale": 1.0},
+        # Biases learn fast, and are pulled to 0 no faster than weights are.
+        {"params": biases, "weight_decay": decay / config.bias_lr, "scale": config.bias_lr},
+        {"params": as_they_are, "weight_decay": 0.0, "scale": 1.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, config.lr, (config.momentum, 0.999))
+    return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=True)
+
+
 class Run:
     """A network in training; `step` steps of `total` are done.
 
@@ -251,6 +358,10 @@ class Run:
         if config.small and config.small_size % config.block_size:
             wanted = f"a multiple of the block size {config.block_size}"
             raise ValueError(f"--small-size: expected {wanted}, got {config.small_size}")
+        scheme = config.scheme(found.channels)
+        if config.small and scheme is not None and scheme.depends_on_size:
+            wanted = f"0, since {config.preset} has another key for each size of images"
+            raise ValueError(f"--small: expected {wanted}, got {config.small:g}")
         self.config, self.found, self.device, self.bf16 = config, found, device, bf16
         self.cipher = config.cipher(channels=found.channels)
         self.ciphers = config.ciphers(found.channels) if config.curriculum else [self.cipher]
@@ -263,24 +374,11 @@ class Run:
         self.total = max(round(config.epochs * self.stream.steps), 1)
         self.step = 0
         self.average_steps = max(round(self.stream.steps / AVERAGES), 1)
-        biases = [m.bias for m in self.model.modules() if isinstance(m, fast_models.Norm)]
-        tables = [p for name, p in self.model.named_parameters() if name.endswith("table")]
-        special = {id(p) for p in biases + tables}
-        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in special]
-        decay = config.weight_decay
-        groups: list[dict[str, Any]] = [
-            {"params": rest, "weight_decay": decay, "scale": 1.0},
-            # Biases learn fast, and are pulled to 0 no faster than weights are.
-            {"params": biases, "weight_decay": decay / config.bias_lr, "scale": config.bias_lr},
-            {"params": [p for p in tables if p.requires_grad], "weight_decay": 0.0, "scale": 1.0},
-        ]
-        self.optimizer = torch.optim.SGD(
-            [g for g in groups if g["params"]], config.lr, config.momentum, nesterov=True
-        )
+        self.optimizer = optimizer_of(self.model, config)
         self.slow = [t.clone() for t in self.averaged()]
         self.losses: list[torch.Tensor] = []
         self.record: dict[str, Any] = {
-            "config": dataclasses.asdict(config),
+            "config": config.recorded(),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "flops": self.flops(),
             "precision": "bfloat16" if bf16 else "float32",
@@ -328,9 +426,8 @@ class Run:
         for (size, learns), steps in kinds.items():
             self._let_stem_learn(learns)
             x = torch.zeros(2, self.found.channels, size, size, dtype=torch.uint8, device=self.device)
-            with FlopCounterMode(display=False) as counter:
-                self.model.train()(self.config.prepare(x, None)).sum().backward()
-            count += steps * counter.get_total_flops() * self.config.batch // 2
+            found = operations(self.model.train(), self.config.prepare(x, None))
+            count += steps * found * self.config.batch // 2
         self._let_stem_learn(True)
         self.optimizer.zero_grad()
         self.model.load_state_dict(saved)
@@ -561,6 +658,9 @@ def parser() -> argparse.ArgumentParser:
         "start": ("plain", "protected", "recovered"),
         "profile": ("byte", "decimal"),
         "init": ("ramp", "random"),
+        "preset": ("", *PRESETS),
+        "model": fast_models.MODELS,
+        "optimizer": ("sgd", "adamw"),
     }
     for f in dataclasses.fields(Config):
         name = "--" + f.name.replace("_", "-")
@@ -572,7 +672,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    o = vars(parser().parse_args())
+    options = parser()
+    options.set_defaults(**RECIPES[options.parse_known_args()[0].model])
+    o = vars(options.parse_args())
     config = Config(**{f.name: o.pop(f.name) for f in dataclasses.fields(Config)})
     found = data.load("cifar10", o["data"])
     found.train = found.train.some(o["train_images"] or len(found.train))

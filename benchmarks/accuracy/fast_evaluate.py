@@ -66,7 +66,8 @@ def evaluate(
     )
     views = dict(zip(("one_view", "mirrored", "six_views"), right))
     result: dict[str, Any] = {"keys": keys, "images": images}
-    if not config.steps:
+    scheme = config.scheme(channels)
+    if scheme is None:
         result["plain"] = views
         met = [dataclasses.replace(config, steps=steps, block_size=m) for steps, m in MET]
         met = [c for c in met if run.found.image_size % c.block_size == 0]
@@ -80,13 +81,13 @@ def evaluate(
         ]
         return result
     result["right_key"] = views
-    wrong = [accuracy(f"wrong {n}", config, key_set(n)) for n in range(1, keys + 1)]
+    wrong = [accuracy(f"wrong {n}", config, config.key(n)) for n in range(1, keys + 1)]
     result["wrong_keys"] = {**summary(wrong), "accuracies": wrong}
     result["one_wrong_member"] = {
-        step: summary(
-            accuracy(f"wrong {step} {n}", config, key_set(0).replace(**{step: key_set(n)})) for n in few
+        kind: summary(
+            accuracy(f"wrong {kind} {n}", config, config.key().replace(**{kind: config.key(n)})) for n in few
         )
-        for step in dict.fromkeys(config.step_list)
+        for kind in dict.fromkeys(scheme.kinds)
     }
     result["plain_images"] = accuracy("plain images", config, None)
     return result

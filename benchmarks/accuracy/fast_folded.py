@@ -94,7 +94,9 @@ def _(stem: WhiteningConv, folding: Any) -> FoldedWhitening:
 def protected(model: nn.Module, config: Config, channels: int) -> nn.Module:
     """A copy of a plain model of the fast recipe, with the key of a configuration in it; on the CPU."""
     norm = {"mean": (MEAN,) * channels, "std": (STD,) * channels}
-    return blockenc.protect(copy.deepcopy(model).cpu(), config.cipher(channels=channels), **norm)  # type: ignore[arg-type]
+    positions = "place" if config.model == "vit" else None
+    cipher = config.cipher(channels=channels)
+    return blockenc.protect(copy.deepcopy(model).cpu(), cipher, positions=positions, **norm)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -108,11 +110,17 @@ def logits(run: Run, cipher: blockenc.Cipher | None) -> torch.Tensor:
         return torch.cat([run.model(run.config.prepare(x.to(run.device), cipher)).cpu() for x, _ in batches])
 
 
+def weights(stem: nn.Module) -> int:
+    """Numbers that pixels are multiplied by: all but biases, of which blocks may have one each."""
+    return sum(p.numel() for p in stem.parameters() if p.dim() > 2)
+
+
 def evaluate_folded(
     plain: Run,
     steps: str,
     block_size: int,
     folder: Path,
+    preset: str = "",
     *,
     keys: int = 100,
     images: int = 1000,
@@ -120,10 +128,12 @@ def evaluate_folded(
 ) -> dict[str, Any]:
     """What a plain model is worth once the key of such a scheme is folded into it, without any training.
 
+    steps, block_size, preset: of the scheme, as in a configuration; a preset in the place of steps.
+
     "exact" compares it with the plain model on all test images, both in float32; the rest is `evaluate`, in
     the precision of the training. Raises Stopped once `stop` says so; `folder` keeps what was measured.
     """
-    config = dataclasses.replace(plain.config, steps=steps, block_size=block_size)
+    config = dataclasses.replace(plain.config, steps=steps, block_size=block_size, preset=preset)
     model = protected(plain.model, config, plain.found.channels)
     run = Run(config, plain.found, plain.device, plain.bf16, model)
     y = plain.found.test.y  # type: ignore[union-attr]
@@ -134,11 +144,10 @@ def evaluate_folded(
         "other_predictions": int((before.argmax(1) != after.argmax(1)).sum()),
         "largest_difference": float((before - after).abs().max() / before.abs().max()),
     }
-    stem_products = sum(kernel.numel() for kernel in run.model.stem.kernels)
     return {
-        "steps": steps,
+        **({"preset": preset} if preset else {"steps": steps}),
         "block_size": block_size,
         "exact": exact,
-        "stem_weights": {"plain": plain.model.stem.weight.numel(), "folded": stem_products},
+        "stem_weights": {"plain": weights(plain.model.stem), "folded": weights(run.model.stem)},
         **evaluate(run, folder, keys=keys, images=images, stop=stop),
     }

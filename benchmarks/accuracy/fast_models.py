@@ -16,6 +16,8 @@ from torch.nn import functional
 import blockenc
 
 STEMS = ("conv", "block", "embedding")
+OF_PATCHES = ("vit", "convmixer")  # of benchmarks.accuracy.models; their patches are the blocks
+MODELS = ("fastnet", *OF_PATCHES)
 PATCH = 2  # pixels along the sides of what the stem whitens
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
-from benchmarks.accuracy import fast_study
+from benchmarks.accuracy import fast_family, fast_study
 from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, RATES, STARTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -42,7 +42,8 @@ def folded_table(results: Results) -> str:
 
     def cells(found: dict[str, Any]) -> Iterable[str]:
         exact = found["exact"]
-        yield f"{found['of']}, M = {found['block_size']}"
+        preset = f", {found['preset']}" if "preset" in found else ""
+        yield f"{found['of']}{preset}, M = {found['block_size']}"
         yield percent(exact["plain_accuracy"])
         yield percent(exact["folded_accuracy"])
         yield str(exact["other_predictions"])
@@ -97,7 +98,13 @@ def leak_table(measures: Results) -> str:
 def fill(text: str, folder: Path) -> str:
     """The page with the tables of the runs in this folder."""
     text = pages.replace(text, "fast rows", "\n" + fast_study.table(folder) + "\n")
-    text = pages.replace(text, "fast folded", "\n" + folded_table(recorded(folder, "folded")) + "\n")
+    folded = recorded(folder, "folded")
+    of_presets = [found for found in folded if "preset" in found]
+    of_steps = [found for found in folded if "preset" not in found]
+    text = pages.replace(text, "fast folded", "\n" + folded_table(of_steps) + "\n")
+    said = folded_table(of_presets) if of_presets else "Not run."
+    text = pages.replace(text, "fast family folded", "\n" + said + "\n")
+    text = pages.replace(text, "fast family", "\n" + fast_family.table(folder) + "\n")
     measures = json.loads((folder / "leak.json").read_text())["leak"]
     text = pages.replace(text, "fast leak", "\n" + leak_table(measures) + "\n")
     return pages.replace(text, "fast tuning", "\n" + tuning_table(recorded(folder, "tune")) + "\n")

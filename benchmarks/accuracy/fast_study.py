@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from benchmarks import pages
-from benchmarks.accuracy import data
-from benchmarks.accuracy.fast import Config, Stopped, environment, stop_on_signals, train
+from benchmarks.accuracy import data, fast_family
+from benchmarks.accuracy.fast import WHOLE_SIZE, Config, Stopped, environment, stop_on_signals, train
 from benchmarks.accuracy.fast_evaluate import evaluate, load
 from benchmarks.accuracy.study import ALL, LINEAR, claimed
 from blockenc.files import atomic_write
@@ -35,8 +35,6 @@ SINGLE = ("shuffle", "np", "ffx")
 # Named in the names of rows that differ in them; and those of them that plain rows have, too.
 NAMED = ("epochs", "width", "distilled", "curriculum")
 LONGER = NAMED[:2]
-# Where reduced images are no whole blocks: fewer epochs, of as many operations in all.
-WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}
 
 # IEEE TIFS 2021 (arXiv 2010.00801), ResNet-18 of 200 epochs, %: accuracy by step and block size.
 PAPER_PLAIN = 95.45
@@ -48,7 +46,12 @@ PAPER = {
 
 
 def rows() -> dict[str, Config]:
-    """Names and configurations, the most telling rows first."""
+    """Names and configurations, the most telling rows first; those of published schemes at the end."""
+    return {**of_steps(), **fast_family.rows()}
+
+
+def of_steps() -> dict[str, Config]:
+    """The rows of the three steps of scheme version 1."""
     found: dict[str, Config] = {}
 
     def add(stem: str, block_size: int, steps: str, seed: int = 0, **more: Any) -> None:
@@ -182,9 +185,12 @@ def run_rows(
 
 
 def table(results: Path) -> str:
-    """The rows that are done, in Markdown; of several seeds the mean. Gaps are to the stem's plain row."""
+    """The rows of the three steps that are done, in Markdown; of several seeds the mean.
+
+    Gaps are to the stem's plain row.
+    """
     groups: dict[str, list[dict[str, Any]]] = {}
-    for name in rows():
+    for name in of_steps():
         path = results / f"{name}.json"
         if path.exists():
             groups.setdefault(name.rsplit("-seed", 1)[0], []).append(json.loads(path.read_text()))

@@ -1,9 +1,10 @@
 """Everything about the fast recipe, by several processes: python -m benchmarks.accuracy.grid --data DIR [...]
 
 The rows of fast_study, its plain models with a key folded into them, and fine-tuning to encrypted images: the
-most telling first, each job by one of --jobs processes, which share the GPU (a run alone leaves most of a
-large one idle). A JSON of each goes to --results; what has one is left out. After --minutes, or on SIGINT or
-SIGTERM, all stop with checkpoints, and the same command goes on there.
+most telling first, and published schemes at the end (`--only family-`). Each job is done by one of --jobs
+processes, which share the GPU (a run alone leaves most of a large one idle). A JSON of each goes to
+--results; what has one is left out. After --minutes, or on SIGINT or SIGTERM, all stop with checkpoints, and
+the same command goes on there.
 
 A job that fails leaves its traceback in RESULTS/failed, is tried once more at the end, and stops no other.
 --bundle DIR gets, while it runs and in the end, results.tar.gz, and weights-N.pt: the main models, with
@@ -37,6 +38,7 @@ import torch
 from benchmarks.accuracy import data
 from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals
 from benchmarks.accuracy.fast_evaluate import load
+from benchmarks.accuracy.fast_family import PREFIX
 from benchmarks.accuracy.fast_folded import evaluate_folded
 from benchmarks.accuracy.fast_study import rows, run_row, teacher_of
 from benchmarks.accuracy.fast_tune import Tuning, tune, tunings
@@ -49,6 +51,8 @@ BUNDLE_SECONDS = 45.0
 MAIN = 6  # rows that come before all others
 TWICE = 16  # rows until the main ones have a second seed
 LONG = "conv-plain-epochs60-seed0"
+PLAIN_VIT = "family-vit-plain-m4-seed0"
+FOLDED = ("VIT", "ETC", "PE", "VIT_ETC")  # presets that are linear maps of patches: the others have nibbles
 # What attacks need afterwards.
 KEPT = (
     "conv-plain-seed0",
@@ -69,9 +73,10 @@ SMALL = 100_000  # numbers; larger tensors, those of convolutions behind the ste
 
 @dataclass(frozen=True)
 class Fold:
-    """A plain row's model with a key folded into it."""
+    """A plain row's model with a key folded into it, of a preset or of all three steps."""
 
     block_size: int
+    preset: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ def jobs() -> list[Job]:
     """All there is to do, the most telling first."""
     named = [Job(name, config, teacher_of(config)) for name, config in rows().items()]
     long = [job for job in named if "-epochs" in job.name]
-    rest = [job for job in named if job not in long]
+    family = [job for job in named if job.name.startswith(PREFIX)]
+    rest = [job for job in named if job not in [*long, *family]]
 
     def folds(row: str) -> list[Job]:
         return [Job(f"folded-m{m}-of-{row}", Fold(m), row) for m in (2, 4, 8)]
@@ -116,7 +122,8 @@ def jobs() -> list[Job]:
     found += [job for job in rest[TWICE:] if job not in embedding]
     for row in ("conv-plain-seed1", "conv-plain-seed2", LONG):
         found += folds(row)
-    return [*found, *tuned(True)]
+    family += [Job(f"folded-{preset}-m4-of-{PLAIN_VIT}", Fold(4, preset), PLAIN_VIT) for preset in FOLDED]
+    return [*found, *tuned(True), *family]
 
 
 def run_job(job: Job, options: Options, found: data.Data, device: torch.device, **more: Any) -> bool:
@@ -134,7 +141,8 @@ def run_job(job: Job, options: Options, found: data.Data, device: torch.device, 
         plain = load(options.runs / job.needs, found, device)
         if isinstance(job.what, Fold):
             result = {"config": plain.record["config"]}
-            result |= evaluate_folded(plain, ALL, job.what.block_size, folder, **scores)
+            steps = "" if job.what.preset else ALL
+            result |= evaluate_folded(plain, steps, job.what.block_size, folder, job.what.preset, **scores)
             said = f"{100 * result['exact']['folded_accuracy']:.2f} %, "
             said += f"{result['exact']['other_predictions']} predictions differ"
         else:

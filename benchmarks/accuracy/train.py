@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,8 @@ from blockenc.files import atomic_write
 
 # Symmetric: 255 - v is then -z, as the negative of an image should be.
 MEAN, STD = 0.5, 0.25
-KEY_SEEDS = {"shuffle": 1, "np": 2, "ffx": 3}  # fixed and public, so that results can be repeated
+# Fixed and public, so that results can be repeated.
+KEY_SEEDS = {"shuffle": 1, "np": 2, "ffx": 3, "scramble": 4, "rotate": 5, "colour": 6}
 STARTS = ("plain", "protected")
 
 
@@ -104,10 +106,10 @@ class Config:
         return cipher.encrypt(x, dtype=torch.float32, mean=mean, std=std)
 
 
-def key_set(seed: int) -> blockenc.KeySet:
-    """Key set number `seed`: 0 is the right one of every experiment."""
-    members = {step: bytes([n, *seed.to_bytes(4, "big"), *range(27)]) for step, n in KEY_SEEDS.items()}
-    return blockenc.KeySet(**members)
+def key_set(seed: int, kinds: Iterable[str] = ("shuffle", "np", "ffx")) -> blockenc.KeySet:
+    """Key set number `seed`: 0 is the right one of every experiment. kinds: of steps; each has a member."""
+    ends = bytes([*seed.to_bytes(4, "big"), *range(27)])
+    return blockenc.KeySet(**{kind: bytes([KEY_SEEDS[kind]]) + ends for kind in kinds})
 
 
 def build(config: Config, found: data.Data) -> nn.Module:
