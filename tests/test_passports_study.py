@@ -22,14 +22,14 @@ from tests.test_fast import one_thread, quiet, stop_after, stripes  # noqa: F401
 
 CPU = torch.device("cpu")
 CHANCE = 0.25  # four classes
-TINY: dict[str, Any] = {"width": 8, "epochs": 6, "batch": 50, "small": 0.0}
-BUDGET = Budget(images=(40, 200), tries=8, tried=100, steps=40, batch=40, queries=30, query_images=4000)
+TINY: dict[str, Any] = {"width": 8, "epochs": 6, "batch": 50, "lr": 3.0, "small": 0.0}
+BUDGET = Budget(images=(40, 200), tries=8, tried=100, steps=80, batch=40, queries=30, query_images=4000)
 
 
 @pytest.fixture(scope="module")
 def locked(stripes: data.Data, tmp_path_factory: pytest.TempPathFactory) -> Run:  # noqa: F811
-    """A trained network with passports in all groups."""
-    form = study.forms(**TINY)["passports-all"]
+    """A trained network with passports in its last group, the weak case: what comes before needs none."""
+    form = study.forms(**TINY)["passports-last"]
     return fast.train(form.config, tmp_path_factory.mktemp("run"), stripes, precision="float32", say=quiet,
                       model=study.network(form, stripes), kind=study.Training)  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_issued_passports_need_none_of_the_owners(locked: Run, part: data.Part) 
 def test_random_passports_give_chance_and_forged_ones_do_not(locked: Run, part: data.Part) -> None:
     right = forging.accuracy(locked, None, forging.whole_test(locked))
     random = forging.tries(locked, forging.PASSPORTS["noise"], part, BUDGET)
-    assert right > 0.8
+    assert right > 0.9
     assert abs(sum(random) / len(random) - CHANCE) < 0.1
     before = [layer.get_buffer("scale").clone() for layer in passports(locked.model)]
     for name, attack in forging.FORGERIES.items():
@@ -110,8 +110,8 @@ def test_a_run_of_all_forms_and_its_tables(stripes: data.Data, tmp_path: Path) -
 
     with pytest.raises(Stopped):
         run("key-images", stop=stop_after(8))
-    with pytest.raises(Stopped):  # after its 20 steps, between attacks
-        run("key-images", stop=stop_after(14))
+    with pytest.raises(Stopped):  # after its last step, between attacks
+        run("key-images", stop=stop_after(12))
     assert not list(results.iterdir())
     known = json.loads((runs / "key-images" / "scores.json").read_text())
     for name in study.forms(**tiny):

@@ -6,8 +6,9 @@ V1, in which the passports are needed at inference, too.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -72,8 +73,7 @@ class PassportConv(nn.Module):
         """gamma and beta, float32 [conv.out_channels] each."""
         if self.kept is not None:
             return self.kept
-        # In bfloat16 a sum over many channels would decide signs by its rounding.
-        with torch.autocast(self.conv.weight.device.type, enabled=False):
+        with in_float32(self.conv.weight.device):
             gamma, beta = (self.conv(self.get_buffer(name)).mean((0, 2, 3)) for name in ("scale", "bias"))
         if self.parts != WHOLE:
             gamma, beta = (part * n + (1 - part) * n.detach() for part, n in zip(self.parts, (gamma, beta)))
@@ -98,6 +98,14 @@ class PassportConv(nn.Module):
         """The sum over channels of max(margin - gamma * sign, 0): 0 where gamma spells the signature."""
         gamma, _ = self.affine()
         return torch.relu(margin - gamma * self.get_buffer("signs")).sum()
+
+
+@contextlib.contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """Convolutions in full float32: sums over all channels of a passport would lose signs to rounding."""
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with torch.autocast(device.type, enabled=False), exact:
+        yield
 
 
 def reach(conv: nn.Conv2d, passport: torch.Tensor) -> float:
