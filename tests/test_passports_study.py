@@ -26,12 +26,16 @@ TINY: dict[str, Any] = {"width": 8, "epochs": 6, "batch": 50, "lr": 3.0, "small"
 BUDGET = Budget(images=(40, 200), tries=8, tried=100, steps=80, batch=40, queries=30, query_images=4000)
 
 
+def trained(name: str, found: data.Data, folder: Path) -> Run:
+    form = study.forms(**TINY)[name]
+    return fast.train(form.config, folder, found, precision="float32", say=quiet,
+                      model=study.network(form, found), kind=study.Training)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def locked(stripes: data.Data, tmp_path_factory: pytest.TempPathFactory) -> Run:  # noqa: F811
-    """A trained network with passports in its last group, the weak case: what comes before needs none."""
-    form = study.forms(**TINY)["passports-last"]
-    return fast.train(form.config, tmp_path_factory.mktemp("run"), stripes, precision="float32", say=quiet,
-                      model=study.network(form, stripes), kind=study.Training)  # fmt: skip
+    """With passports in the last group, the weak case: what comes before needs none."""
+    return trained("passports-last", stripes, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -74,6 +78,14 @@ def test_random_passports_give_chance_and_forged_ones_do_not(locked: Run, part: 
         assert forged["accuracy"] > right - 0.15, name
         assert forged["accuracy"] > max(random) + 0.2, name
     assert all(map(torch.equal, before, (layer.get_buffer("scale") for layer in passports(locked.model))))
+
+
+def test_passports_of_all_layers_are_forged_too(stripes: data.Data, part: data.Part, tmp_path: Path) -> None:  # noqa: F811
+    run = trained("passports-all", stripes, tmp_path)
+    right = forging.accuracy(run, None, forging.whole_test(run))
+    assert forging.scored(run)["signature"] > 0.95, "the sign loss"
+    assert max(forging.tries(run, forging.PASSPORTS["noise"], part, BUDGET)) < right - 0.3
+    assert forging.forge_affine(run, part, BUDGET)["accuracy"] > right - 0.15
 
 
 def test_a_passport_gives_the_numbers_it_was_made_for(locked: Run) -> None:
