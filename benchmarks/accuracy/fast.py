@@ -574,6 +574,7 @@ def train(
     precision: str = "auto",
     model: nn.Module | None = None,
     teacher: nn.Module | None = None,
+    kind: type[Run] = Run,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 180,
     say: Callable[[str], None] = print,
@@ -582,13 +583,14 @@ def train(
 
     precision: "float32", "bfloat16" or "auto": bfloat16 where the device has it. A checkpoint keeps its own.
     model: trained instead of the initial network of the configuration. teacher: see `Run`.
+    kind: what trains it, for another loss.
     stop: asked after every step; raises Stopped, with a checkpoint, once it says so.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = native_bf16(device) if precision == "auto" else precision == "bfloat16"
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-    run = Run(config, found, device, bf16, model, teacher)
+    run = kind(config, found, device, bf16, model, teacher)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "checkpoint.pt"
     if path.exists():

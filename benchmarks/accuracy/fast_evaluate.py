@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,24 +21,26 @@ from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_
 from benchmarks.accuracy.train import key_set
 from blockenc.files import atomic_write
 
+T = TypeVar("T")
+
 # What a model trained on plain images meets: steps and block size.
 MET = [("shuffle,np,ffx", 4), ("shuffle,np,ffx", 2), ("shuffle", 4), ("np", 4), ("ffx", 4)]
 
 
 class Scores:
-    """Accuracies that were measured, by name, in a file: an evaluation that was stopped goes on there."""
+    """What was measured, as JSON has it, by name, in a file: an evaluation that was stopped goes on there."""
 
     def __init__(self, path: Path, stop: Callable[[], bool]) -> None:
         self.path, self.stop = path, stop
-        self.known: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
+        self.known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def of(self, name: str, measure: Callable[[], list[float]]) -> list[float]:
+    def of(self, name: str, measure: Callable[[], T]) -> T:
         if name not in self.known:
             if self.stop():
                 raise Stopped
             self.known[name] = measure()
             atomic_write(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
-        return self.known[name]
+        return self.known[name]  # type: ignore[no-any-return]
 
 
 def evaluate(

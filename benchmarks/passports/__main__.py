@@ -2,7 +2,7 @@
 
 Training steps and inferences of one ResNet-18 for images of 32 x 32: plain, with encrypted images, with a key
 folded into the stem, and with passports. All forms take turns, so that the machine's drift meets them alike.
-Writes benchmarks/passports/results.json, of which `python -m benchmarks.passports.page` makes the table.
+Writes benchmarks/passports/results/cost.json, of which `python -m benchmarks.passports.page` makes the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 import blockenc
 from benchmarks.passports.layers import passports, with_passports
-from benchmarks.passports.page import RESULTS
+from benchmarks.passports.page import COST
 from benchmarks.protect.study import ALL, KEY, LARGE_STEM, model_of
 from benchmarks.speed.measure import medians
 from benchmarks.speed.report import about
@@ -109,7 +109,7 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=128, help="images (default 128)")
     parser.add_argument("--rounds", type=int, default=5, help="of each form (default 5)")
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path, default=COST)
     options = parser.parse_args()
     command = " ".join(["python -m benchmarks.passports", *sys.argv[1:]])
     result = {**about(command, torch.get_num_threads()), "batch": options.batch, "rounds": options.rounds}
