@@ -37,15 +37,19 @@ class Budget:
 
 
 class Network:
-    """A trained network as attackers meet it: encrypted images, bytes or floats in [0, 1], to logits."""
+    """A trained network as attackers meet it: encrypted images, bytes or floats in [0, 1], to logits, in the
+    precision that it was trained in. Networks that look values up take bytes only."""
 
     def __init__(self, run: fast.Run) -> None:
         self.run, self.config = run, run.config
         self.model = run.model.eval().requires_grad_(False)
 
     def __call__(self, y: torch.Tensor) -> torch.Tensor:
-        y = y if y.is_floating_point() else y.float() / 255
-        return self.model(((y - MEAN) / STD).contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        if self.config.stem != "embedding":
+            y = y if y.is_floating_point() else y.float() / 255
+            y = ((y - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+        with self.run.autocast():
+            return self.model(y).float()  # type: ignore[no-any-return]
 
 
 def load(folder: Path, found: data.Data) -> Network:
@@ -66,7 +70,8 @@ def measure(
         plain = load(runs / PLAIN, found)
         rows["PGD"] = change_images(network, plain, scheme, key, estimated, found, budget)
     if "ffx" in network.config.step_list:
-        rows["seriation"] = order_values(network, scheme, key, found, budget)
+        images = images_of(found, budget.images)[0]
+        rows["seriation"] = order_values(network, scheme, key, images, budget.positions)
     return {
         "name": name,
         "training": {
@@ -162,13 +167,14 @@ def change_images(
 
 
 def order_values(
-    network: Network, scheme: Scheme, key: KeySet, found: data.Data, budget: Budget
+    network: Network, scheme: Scheme, key: KeySet, images: torch.Tensor, most_positions: int
 ) -> dict[str, Any]:
     """Seriation of positions that ffx enciphers, of one alone, and with a network that learned nothing."""
     (mask, table) = next(s for s in key_search.secrets_of(scheme, key) if isinstance(s, tuple))
-    positions = np.flatnonzero(mask)[: budget.positions].tolist()
-    y = Cipher(key, scheme).encrypt(images_of(found, budget.images)[0])
-    untrained = Network(fast.Run(network.config, found, torch.device("cpu"), bf16=False))
+    positions = np.flatnonzero(mask)[:most_positions].tolist()
+    y = Cipher(key, scheme).encrypt(images)
+    run = network.run
+    untrained = Network(fast.Run(network.config, run.found, run.device, run.bf16))
 
     def ordered(logits: Network, positions: list[int]) -> dict[str, Any]:
         found = seriation.seriation(logits, y, scheme.side, positions, table=table)

@@ -71,10 +71,10 @@ def answers_of(
     if not 0 <= position < vectors.shape[-1]:
         raise ValueError(f"positions: expected numbers below {vectors.shape[-1]}, got {position}")
     changed = vectors[None].repeat(VALUES, 1, 1, 1)
-    changed[..., position] = torch.arange(VALUES, dtype=images.dtype)[:, None, None]
+    changed[..., position] = torch.arange(VALUES, dtype=images.dtype, device=images.device)[:, None, None]
     whole = to_images(changed.flatten(0, 1), block_size, *images.shape[1:])
     found = torch.cat([logits(some) for some in whole.split(batch)])
-    rows: np.ndarray = found.double().reshape(VALUES, -1).numpy()
+    rows: np.ndarray = found.double().reshape(VALUES, -1).cpu().numpy()
     return rows
 
 

@@ -1,0 +1,103 @@
+"""What an attack on a network of the grid is given, and how large the attacks are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.accuracy import data, fast_evaluate
+from benchmarks.accuracy.fast import Stopped
+from benchmarks.accuracy.train import key_set
+from benchmarks.attacks_models.study import Network
+from blockenc import Cipher, KeySet, Scheme
+from blockenc.attacks.key_search import Labelled
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How large the attacks are.
+
+    rounds, batch: of key searches; 10 and 128 are published. large: images of a query of the searches that
+        have more. starts: random keys that a search as published starts from, all beside each other.
+        loss_starts: of ours.
+    random_keys, test: how many random keys, and the images that keys are scored on.
+    pgd_images, pgd_steps: of adversarial images. eot_keys, eot_steps: 30 and 20 are published.
+    tune_steps, tune_batch: of fine-tuning. tune_images: how many labelled images the thief has.
+    positions, ordered_images: of seriation.
+    """
+
+    rounds: int = 10
+    batch: int = 128
+    large: int = 512
+    starts: int = 4
+    loss_starts: int = 8
+    random_keys: int = 1000
+    test: int = 1000
+    pgd_images: int = 1000
+    pgd_steps: int = 50
+    eot_keys: int = 30
+    eot_steps: int = 20
+    tune_steps: int = 300
+    tune_batch: int = 100
+    tune_images: tuple[int, ...] = (100, 500, 1000, 5000)
+    positions: int = 12
+    ordered_images: int = 2
+
+
+class Target:
+    """A network of the grid, the images that its attacker has, and what the attack is scored by.
+
+    Of the test images the attacker has the first `sizes.large`; the scores are of those behind them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: Path,
+        results: Path,
+        found: data.Data,
+        sizes: Sizes,
+        device: torch.device,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.name, self.runs, self.results, self.found = name, runs, results, found
+        self.sizes, self.device, self.stop = sizes, device, stop
+        self.key = key_set(0)
+
+    @functools.cached_property
+    def network(self) -> Network:
+        return self.other(self.name)
+
+    def asked(self, y: torch.Tensor) -> torch.Tensor:
+        """What the network answers. Raises Stopped once time is up."""
+        if self.stop():
+            raise Stopped
+        return self.network(y)
+
+    def other(self, name: str) -> Network:
+        """The network of another row."""
+        return Network(fast_evaluate.load(self.runs / name, self.found, self.device))
+
+    @functools.cached_property
+    def scheme(self) -> Scheme:
+        config = self.network.config
+        return Scheme(config.block_size, config.step_list)
+
+    def cipher(self, key: KeySet | None = None) -> Cipher:
+        return Cipher(key or self.key, self.scheme, gradient="straight-through")
+
+    def images(self, first: int, count: int) -> Labelled:
+        """Test images, uint8 [N, C, H, W], and their labels, on the device."""
+        test = self.found.test
+        assert isinstance(test, data.Part)
+        x, y = test.x[first : first + count], test.y[first : first + count]
+        return x.permute(0, 3, 1, 2).contiguous().to(self.device), y.to(self.device)
+
+    @functools.cached_property
+    def test(self) -> Labelled:
+        """What the attacker has not seen."""
+        return self.images(self.sizes.large, self.sizes.test)
