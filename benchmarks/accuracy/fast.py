@@ -103,7 +103,7 @@ class Config:
             named(self.preset)  # raises where there is none
             for name in ("steps", "profile", "curriculum"):
                 if getattr(self, name) != getattr(Config, name):
-                    raise ValueError(f"--{name}: expected its default beside --preset, got {getattr(self, name)!r}")
+                    raise ValueError(f"--{name}: expected none beside --preset, got {getattr(self, name)!r}")
         if self.model in fast_models.OF_PATCHES and self.stem != "block":
             raise ValueError(f"--stem: expected block for the model {self.model}, got {self.stem}")
         if self.model in fast_models.OF_PATCHES and self.start not in ("plain", "protected"):

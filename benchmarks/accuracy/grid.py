@@ -55,14 +55,18 @@ PLAIN_VIT = "family-vit-plain-m4-seed0"
 FOLDED = ("VIT", "ETC", "PE", "VIT_ETC")  # presets that are linear maps of patches: the others have nibbles
 # What attacks need afterwards.
 KEPT = (
+    "embedding-m4-all-protected-seed0",
+    "embedding-m4-all-seed0",
+    "embedding-m4-all-recovered-seed0",
+    "embedding-m4-all-distilled0.5-seed0",
+    "embedding-m4-all-curriculum0.5-seed0",
+    "embedding-m4-all-epochs60-seed0",
     "conv-plain-seed0",
     "conv-m4-all-seed0",
     "conv-m2-all-seed0",
     "conv-m4-shuffle-seed0",
     "conv-m4-np-seed0",
     "conv-m4-ffx-seed0",
-    "embedding-m4-all-protected-seed0",
-    "embedding-m4-all-seed0",
     "embedding-m4-plain-seed0",
     LONG,
     "conv-m4-all-epochs60-seed0",
