@@ -81,6 +81,19 @@ def _equal_blocks(steps: Sequence[Step]) -> str:
     return ""
 
 
+def _blocks_alike(steps: Sequence[Step]) -> str:
+    """Whether the values of every block of every image are treated alike, by one table at most."""
+    active = [step for step in steps if not step.is_idle]
+    whole = all(getattr(step, "cells", "byte") == "byte" for step in active)
+    tables = sum(isinstance(step, Ffx) for step in active)
+    if active and whole and tables <= 1 and not any(step.period in (1, IMAGE) for step in active):
+        return (
+            "every block is treated alike: encrypted images alone, some hundred of them, tell the whole "
+            "transform, unless each image has a key of its own (docs/attacks.md, ciphertext only)"
+        )
+    return ""
+
+
 def _whole_blocks(steps: Sequence[Step]) -> str:
     if _kinds(steps) <= {Scramble, Rotate, Np, Colour} and not any(step.within_blocks for step in steps):
         return (
@@ -97,6 +110,7 @@ CHECKS: tuple[Callable[[Sequence[Step]], str], ...] = (
     _np_alone,
     _ffx_alone,
     _shuffle_alone,
+    _blocks_alike,
     _whole_blocks,
     _equal_blocks,
 )

@@ -185,6 +185,7 @@ WARNINGS = {
     "block size 1": Scheme(1, ["np", "shuffle"]),
     "block size 2": Scheme(2),
     "blocks stay whole": ETC(),
+    "every block is treated alike": Scheme(),
     "equal blocks": Scheme(),
     "equal blocks of an image": PRESETS["VIT"](),
     "key space of 45 bits": Scheme(4, ["np"]),
@@ -207,6 +208,8 @@ def test_what_is_not_weak_is_not_warned_of() -> None:
     assert [w[:9] for w in PE().warnings(4, 4)] == ["np alone:", "key space"]
     assert PE().warnings() == PE().warnings(224, 224)
     assert not any(w.startswith("np alone") for w in Scheme(4, [Np(cells="nibble")]).warnings())
+    for other in (ETC(), PE(), Scheme(4, [Shuffle(cells="nibble")])):
+        assert not any("treated alike: encrypted" in w for w in other.warnings())
 
 
 def test_inspect_shows_key_space_and_warnings(tmp_path: Path) -> None:

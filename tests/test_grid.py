@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import blockenc
-from benchmarks.accuracy import data, fast, fast_folded, fast_tune, grid
+from benchmarks.accuracy import data, fast, fast_evaluate, fast_folded, fast_tune, grid
 from benchmarks.accuracy.fast import Config, Run
 from benchmarks.accuracy.fast_tune import Tuning
 from benchmarks.accuracy.study import ALL
@@ -156,6 +156,12 @@ def test_processes_share_the_work_and_failures_stop_nobody(
     again = fast_folded.logits(runs[first], None)
     want = fast_folded.logits(plain, None)
     assert 0 < (again - want).abs().max() < 0.01 * want.abs().max(), "16 bits, and else the same"
+    assert grid.restore(tmp_path / "half" / "weights-1.pt", plain.found, CPU, tmp_path / "again") == [
+        first,
+        second,
+    ]
+    loaded = fast_evaluate.load(tmp_path / "again" / first, plain.found, CPU)
+    assert torch.equal(fast_folded.logits(loaded, None), again)
 
 
 def test_a_stopped_grid_goes_on(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ the same command goes on there.
 
 A job that fails leaves its traceback in RESULTS/failed, is tried once more at the end, and stops no other.
 --bundle DIR gets, while it runs and in the end, results.tar.gz, and weights-N.pt: the main models, with
-large weights in float16. `restored` makes runs of these.
+large weights in float16. --restore FILE makes runs of these again, for attacks and other tests.
 
     OMP_NUM_THREADS=1 python -m benchmarks.accuracy.grid --data DIR --jobs 8 --minutes 6 --bundle out
     python -m benchmarks.accuracy.grid --list
@@ -394,6 +394,16 @@ def restored(path: Path, found: data.Data, device: torch.device) -> dict[str, Ru
     return runs
 
 
+def restore(path: Path, found: data.Data, device: torch.device, folder: Path) -> list[str]:
+    """Write the runs in an archive of weights among the runs in `folder`; their names."""
+    runs = restored(path, found, device)
+    for name, run in runs.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        run.save(folder / name / "checkpoint.pt")
+        atomic_write(folder / name / "result.json", (json.dumps(run.record, indent=1) + "\n").encode())
+    return list(runs)
+
+
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy.grid",
@@ -406,6 +416,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--runs", type=Path, default=Path("runs/grid"), metavar="DIR", help="checkpoints")
     found.add_argument("--results", type=Path, default=Path("runs/grid-results"), metavar="DIR", help="JSONs")
     found.add_argument("--bundle", type=Path, metavar="DIR", help="put JSONs and weights here, in few files")
+    found.add_argument(
+        "--restore", action="append", type=Path, metavar="FILE", help="only make --runs of weights-N.pt"
+    )
     found.add_argument(
         "--only",
         action="append",
@@ -439,6 +452,10 @@ def main() -> None:
     overrides = tuple((name, json.loads(value)) for name, _, value in (s.partition("=") for s in o.set))
     options = Options(o.data, o.runs, o.results, o.keys, o.images, o.device, o.precision,
                       o.train_images, o.test_images, overrides)  # fmt: skip
+    if o.restore:
+        found, device = load_data(options), torch.device(o.device or "cpu")
+        print("\n".join(name for path in o.restore for name in restore(path, found, device, o.runs)))
+        return
     o.results.mkdir(parents=True, exist_ok=True)
     signalled = stop_on_signals()
     log = (o.results / "grid.log").open("a", buffering=1)

@@ -28,6 +28,7 @@ ALL = "conv-m4-all-seed0"
 SINGLES = {step: f"conv-m4-{step}-seed0" for step in SINGLE}
 PROTECTED = "embedding-m4-all-protected-seed0"
 EMBEDDING = "embedding-m4-all-seed0"
+WITHOUT_KEY = [f"embedding-m4-all-{how}-seed0" for how in ("recovered", "distilled0.5", "curriculum0.5")]
 STOLEN = (ALL, PROTECTED, *SINGLES.values())
 RATES = (0.5, 1.5)  # of fine-tuning; the second one where time is left
 SEARCHES = {"published": keys.published, "loss-more": keys.by_loss_of_more, "loss": keys.by_loss}
@@ -99,7 +100,7 @@ def jobs() -> list[Job]:
         *(one_step(kind) for kind in ("np", "ffx", "shuffle")),
         Job(ALL, "random-keys", keys.random),
         scratch(ALL, stealing.GOALS[1]),
-        *(Job(model, "seriation", _seriation) for model in (EMBEDDING, ALL, SINGLES["ffx"])),
+        *(Job(model, "seriation", _seriation) for model in (EMBEDDING, *WITHOUT_KEY, ALL, SINGLES["ffx"])),
         fool(ALL),
         *(fool(model) for model in sizes[:4]),
         *(job for model in STOLEN[1:] for job in steal(model, RATES[0])),
