@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.accuracy import data, fast
+from benchmarks.accuracy import data, fast, fast_models
 from benchmarks.accuracy.fast_study import rows
+from benchmarks.accuracy.train import key_set
 from benchmarks.attacks_models import grid_tables, keys, on_grid, stealing
 from benchmarks.attacks_models.target import Sizes, Target
 from blockenc import Cipher
@@ -97,6 +98,32 @@ def test_a_thief_learns_the_goal_and_starts_where_it_says(target: Target) -> Non
     assert learned["plain images"] > max(0.3, found["0 images"]["plain images"])
     scratch = stealing.scratch(target, "new key")["accuracies"]["200 images"]
     assert scratch["new key"] > 0.3
+
+
+def test_a_thief_trains_under_the_key_of_the_thief(target: Target) -> None:
+    """Also where the recipe encrypts as it trains, and where it whitens."""
+    seen: list[torch.Tensor] = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.detach().clone())
+            return torch.zeros(len(x), 10) + self.weight
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = torch.nn.Conv2d(3, 24, 2)
+            self.weight = torch.nn.Parameter(torch.zeros(10))
+
+    config = target.network.config
+    for goal, cipher in (("new key", Cipher(key_set(1), target.scheme)), ("plain images", None)):
+        run = stealing._run(target, config, goal, 1.0, 40, Watched())
+        want = config.prepare(run.stream.batch(0)[0], cipher)
+        run.train_step()
+        assert torch.equal(seen[-1], want)
+    whole = target.found.train.some(40)  # type: ignore[union-attr]
+    whitened = config.prepare(whole.x.permute(0, 3, 1, 2), Cipher(key_set(1), target.scheme))
+    stem = stealing._run(target, config, "new key", 1.0, 40, None).model.stem
+    torch.testing.assert_close(stem.weight, fast_models.whitening(whitened))
 
 
 def test_a_recorded_key_is_the_one_that_was_found(target: Target, results: Path) -> None:
