@@ -197,6 +197,45 @@ def test_key_estimation_with_a_step_known_and_a_budget() -> None:
     assert key_search.estimate_key(model, BATCH, scheme, most_queries=7, **options).used["queries"] == 7
 
 
+def test_searches_run_beside_each_other_until_they_are_stopped() -> None:
+    scheme = Scheme(2, ["np"])
+    model = keyed_model(Cipher(KEY, scheme))
+    sizes: list[int] = []
+
+    def asked(y: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(y))
+        return model(y)
+
+    options = {"objective": "loss", "flips": True, "truth": KEY, "restarts": 3}
+    found = key_search.estimate_key(
+        asked, BATCH, scheme, test=(BATCH[0][:7], LABELS[:7]), stop=lambda: len(sizes) == 5, **options
+    )
+    assert sizes == [3 * 40] * 5 + [7]
+    assert found.used["queries"] == 15
+    ends = found.recovered.ends
+    assert len(ends) == 3
+    assert min(ends, key=lambda point: point["loss"]) == found.recovered.curve[-1]
+    assert found.recovered.curve[-1]["key share"] == found.scores["key share"]
+    with pytest.raises(ValueError, match=r"^stop: expected at least one query"):
+        key_search.estimate_key(model, BATCH, scheme, stop=lambda: True, **options)
+
+
+@pytest.mark.parametrize(
+    "steps", [("shuffle",), ("np",), ("ffx",), ("shuffle", "np", "ffx"), ("ffx", "shuffle")]
+)
+def test_many_keys_at_once_encrypt_as_ciphers_do(steps: tuple[str, ...]) -> None:
+    """As they do on a GPU, where no plan is compiled for a query."""
+    scheme = Scheme(4, steps)
+    rng = np.random.default_rng(0)
+    search = key_search._Search(untrained, BATCH, scheme, {}, rng.permutation(256), rng)
+    keys = [search.start() for _ in range(3)]
+    assert search.by_plans
+    want = search.encrypted(keys)
+    search.by_plans = False
+    assert torch.equal(search.encrypted(keys), want)
+    assert not torch.equal(want[:40], want[40:80])
+
+
 def test_random_keys() -> None:
     scheme = Scheme(2, ["shuffle", "np"])
     model = keyed_model(Cipher(KEY, scheme))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import pickle
 import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,6 +19,7 @@ from benchmarks.accuracy import data, fast, fast_evaluate, fast_folded, fast_tun
 from benchmarks.accuracy.fast import Config, Run
 from benchmarks.accuracy.fast_tune import Tuning
 from benchmarks.accuracy.study import ALL
+from tests import cifar
 
 CPU = torch.device("cpu")
 TINY = Config(width=8, epochs=1, batch=50, small=0.0)
@@ -28,18 +27,9 @@ TINY = Config(width=8, epochs=1, batch=50, small=0.0)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data in CIFAR-10's layout: 200 training and 60 test images of smooth noise."""
-    where: Path = tmp_path_factory.mktemp("data") / "cifar-10-batches-py"
-    where.mkdir()
-    rng = np.random.default_rng(0)
-    for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
-        count = 60 if name == "test_batch" else 40
-        labels = rng.integers(0, 10, count)
-        x = 20 * labels[:, None, None, None] + rng.normal(30, 10, (count, 3, 8, 8)).repeat(4, 2).repeat(4, 3)
-        x += rng.normal(0, 8, (count, 3, 32, 32))
-        x = x.clip(0, 255).astype(np.uint8).reshape(count, -1)
-        (where / name).write_bytes(pickle.dumps({b"data": x, b"labels": labels.tolist()}))
-    return where.parent
+    where: Path = tmp_path_factory.mktemp("data")
+    cifar.write(where)
+    return where
 
 
 @pytest.fixture(scope="module")

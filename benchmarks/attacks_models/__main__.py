@@ -50,7 +50,9 @@ def main() -> None:
     for field in dataclasses.fields(study.Budget):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
     grid = parser.add_argument_group("networks of the grid")
-    grid.add_argument("--grid-runs", type=Path, metavar="RUNS", help="--runs of benchmarks.accuracy.grid")
+    grid.add_argument(
+        "--grid-runs", type=Path, metavar="RUNS", help="--runs or --bundle of benchmarks.accuracy.grid"
+    )
     grid.add_argument("--out", type=Path, default=RESULTS / "grid", metavar="DIR", help="a JSON an attack")
     grid.add_argument("--jobs", type=int, default=1, metavar="K", help="processes (default 1)")
     grid.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")

@@ -39,19 +39,15 @@ def eot(target: Target) -> dict[str, Any]:
     return {"EOT": _attack(target, ciphers, steps=sizes.eot_steps)}
 
 
-def by_estimates(target: Target, searches: Sequence[str]) -> dict[str, Any]:
-    """Through the keys that recorded searches found, and in the encrypted domain."""
-    found = {}
-    for search in searches:
-        told = json.loads((target.results / f"{target.name}.{search}.json").read_text())
-        cipher = Cipher(keys.key_of(told["result"]), target.scheme, gradient="straight-through")
-        found[f"estimated key, {search}"] = _attack(target, [cipher])
-        x, y = _images(target)
-        result = adversarial.inverse_attack(
-            target.asked, target.cipher(), x, y, cipher=cipher, steps=target.sizes.pgd_steps
-        )
-        found[f"inverse, {search}"] = result.to_dict()
-    return found
+def by_estimate(target: Target, search: str) -> dict[str, Any]:
+    """Through the key that a recorded search found, and in the encrypted domain."""
+    told = json.loads((target.results / f"{target.name}.{search}.json").read_text())
+    cipher = Cipher(keys.key_of(told["result"]), target.scheme, gradient="straight-through")
+    x, y = _images(target)
+    inverse = adversarial.inverse_attack(
+        target.asked, target.cipher(), x, y, cipher=cipher, steps=target.sizes.pgd_steps
+    )
+    return {f"estimated key, {search}": _attack(target, [cipher]), f"inverse, {search}": inverse.to_dict()}
 
 
 def _attack(target: Target, ciphers: Sequence[Cipher], steps: int = 0, **more: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from benchmarks.accuracy.fast_study import SINGLE
 from benchmarks.accuracy.study import claimed
 from benchmarks.attacks_models import fooling, keys, stealing
 from benchmarks.attacks_models.study import order_values
-from benchmarks.attacks_models.target import Sizes, Target
+from benchmarks.attacks_models.target import Sizes, Target, archives
 from blockenc.files import atomic_write
 
 PLAIN = "conv-plain-seed0"
@@ -84,34 +84,40 @@ def jobs() -> list[Job]:
     def fool(model: str) -> Job:
         return Job(model, "pgd", partial(fooling.by_keys, plain=PLAIN), models=(PLAIN,))
 
-    def fool_by_estimates(model: str) -> Job:
-        names = ("search-published", "search-loss-more")
-        needs = tuple(f"{model}.{name}" for name in names)
-        return Job(model, "pgd-estimated", partial(fooling.by_estimates, searches=names), needs)
+    def fool_by_estimate(model: str, search: str) -> Job:
+        attack = partial(fooling.by_estimate, search=f"search-{search}")
+        return Job(model, f"pgd-{search}", attack, (f"{model}.search-{search}",))
 
     sizes = [f"conv-m{m}-{step}-seed0" for m in (8, 16, 2) for step in ("np", "shuffle", "ffx")]
     return [
-        *(search(SINGLES[step], "published") for step in SINGLE),
-        *(search(SINGLES[step], "loss-more") for step in ("np", "ffx", "shuffle")),
+        search(SINGLES["np"], "published"),
+        *(search(SINGLES[step], "loss-more") for step in ("np", "ffx")),
         *steal(ALL, RATES[0]),
         scratch(PLAIN, stealing.GOALS[0]),
         Job(PROTECTED, "seriation", _seriation),
         *(fool(SINGLES[step]) for step in SINGLE),
-        *(one_step(kind) for kind in ("np", "ffx", "shuffle")),
-        Job(ALL, "random-keys", keys.random),
-        scratch(ALL, stealing.GOALS[1]),
-        *(Job(model, "seriation", _seriation) for model in (EMBEDDING, *WITHOUT_KEY, ALL, SINGLES["ffx"])),
+        *(one_step(kind) for kind in ("np", "ffx")),
         fool(ALL),
+        *(Job(model, "random-keys", keys.random) for model in (ALL, PROTECTED, *SINGLES.values())),
+        fool_by_estimate(SINGLES["np"], "published"),
+        *(fool_by_estimate(SINGLES[step], "loss-more") for step in ("np", "ffx")),
+        scratch(ALL, stealing.GOALS[1]),
+        search(SINGLES["shuffle"], "published"),
+        *(Job(model, "seriation", _seriation) for model in (EMBEDDING, *WITHOUT_KEY, ALL, SINGLES["ffx"])),
         *(fool(model) for model in sizes[:4]),
         *(job for model in STOLEN[1:] for job in steal(model, RATES[0])),
-        *(fool_by_estimates(SINGLES[step]) for step in ("np", "shuffle", "ffx")),
-        *(Job(model, "random-keys", keys.random) for model in (PROTECTED, *SINGLES.values())),
+        fool_by_estimate(SINGLES["shuffle"], "published"),
+        search(SINGLES["ffx"], "published"),
+        fool_by_estimate(SINGLES["ffx"], "published"),
+        search(SINGLES["shuffle"], "loss-more"),
+        fool_by_estimate(SINGLES["shuffle"], "loss-more"),
+        one_step("shuffle"),
         search(ALL, "loss-more"),
         *(scratch(model, stealing.GOALS[1]) for model in SINGLES.values()),
         *(fool(model) for model in sizes[4:]),
         *(Job(model, "pgd-eot", fooling.eot) for model in (*SINGLES.values(), ALL)),
         search(ALL, "published"),
-        fool_by_estimates(ALL),
+        *(fool_by_estimate(ALL, name) for name in ("published", "loss-more")),
         *(search(SINGLES[step], "loss") for step in ("np", "ffx", "shuffle")),
         Job(EMBEDDING, "random-keys", keys.random),
         *(Job(model, "pgd-eot", fooling.eot) for model in sizes),
@@ -163,7 +169,7 @@ class Worker:
         results = self.options.results
         if _result(results, job.name).exists() or _failure(results, job.name).exists():
             return "over"
-        if not all((self.options.runs / name / "result.json").exists() for name in (job.model, *job.models)):
+        if not has_networks(job, self.options.runs):
             return "no network"
         if not all(_result(results, name).exists() for name in job.needs):
             return "waits"
@@ -204,6 +210,13 @@ class Worker:
     def _target(self, model: str) -> Target:
         o = self.options
         return Target(model, o.runs, o.results, self.found, o.sizes, self.device, self.stop)
+
+
+def has_networks(job: Job, runs: Path) -> bool:
+    """Whether the networks of a job are trained, or in an archive."""
+    return all(
+        (runs / name / "result.json").exists() or name in archives(runs) for name in (job.model, *job.models)
+    )
 
 
 def _result(results: Path, name: str) -> Path:
@@ -266,7 +279,5 @@ def run(options: Options, todo: list[Job], processes: int, stop: Callable[[], bo
         process.terminate()
         process.join(5)
     return not failures and all(
-        _result(options.results, job.name).exists()
-        for job in todo
-        if (options.runs / job.model / "result.json").exists()
+        _result(options.results, job.name).exists() for job in todo if has_networks(job, options.runs)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
+from benchmarks.attacks_models import grid_tables
 from benchmarks.attacks_models.study import NAMES
 
 HERE = Path(__file__).parent
@@ -82,22 +83,27 @@ def ordered(results: list[dict[str, Any]]) -> str:
     return pages.table("steps | answers of | rank correlation | rank error, values | images asked", rows)
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
-    """The results there are, in the order of the tables."""
+Found = tuple[list[dict[str, Any]], grid_tables.Records]
+
+
+def load(folder: Path) -> Found:
+    """The results there are, in the order of the tables: of small networks, and of those of the grid."""
     paths = [folder / f"{name}.json" for name in NAMES]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    small = [json.loads(path.read_text()) for path in paths if path.exists()]
+    return small, grid_tables.load(folder / "grid")
 
 
-def fill(text: str, results: list[dict[str, Any]]) -> str:
+def fill(text: str, found: Found) -> str:
     """The page with the tables of these results."""
+    small, records = found
     for name, table in (
         ("networks", networks),
         ("searches", searches),
         ("changed", changed),
         ("ordered", ordered),
     ):
-        text = pages.replace(text, name, table(results))
-    return text
+        text = pages.replace(text, name, table(small))
+    return grid_tables.fill(text, records)
 
 
 def main() -> None:

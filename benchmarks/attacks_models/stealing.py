@@ -15,12 +15,20 @@ import torch
 from benchmarks.accuracy import data, fast, fast_models
 from benchmarks.accuracy.train import key_set
 from benchmarks.attacks_models.target import Target
-from blockenc import Cipher
+from blockenc import Cipher, KeySet
 
 GOALS = ("plain images", "new key")
 NEW_KEY = 1  # the number of the thief's key set; the owner's is 0
 AVERAGES_APART = 5  # steps
 SCRATCH_RATE = fast.Config.lr
+
+
+@dataclasses.dataclass
+class ThiefConfig(fast.Config):
+    """A configuration whose key, unless told, is the thief's own."""
+
+    def cipher(self, key: KeySet | None = None, channels: int = 3) -> Cipher | None:
+        return super().cipher(key or key_set(NEW_KEY), channels)
 
 
 def tuned(target: Target, goal: str, rate: float) -> dict[str, Any]:
@@ -47,10 +55,6 @@ def _counts(target: Target) -> list[int]:
     return [count for count in target.sizes.tune_images if count <= len(target.found.train)]
 
 
-def _cipher(target: Target, goal: str) -> Cipher | None:
-    return Cipher(key_set(NEW_KEY), target.scheme) if goal == "new key" else None
-
-
 def _run(
     target: Target,
     stolen: fast.Config,
@@ -62,25 +66,20 @@ def _run(
     assert isinstance(target.found.train, data.Part)
     found = dataclasses.replace(target.found, train=target.found.train.some(count))
     batch = min(target.sizes.tune_batch, count)
-    config = dataclasses.replace(
-        stolen,
-        steps="" if goal == "plain images" else stolen.steps,
-        lr=rate,
-        batch=batch,
-        epochs=target.sizes.tune_steps / (count // batch),
-        small=0.0,
+    config = ThiefConfig(
+        **{
+            **dataclasses.asdict(stolen),
+            "steps": "" if goal == "plain images" else stolen.steps,
+            "lr": rate,
+            "batch": batch,
+            "epochs": target.sizes.tune_steps / (count // batch),
+            "small": 0.0,
+        }
     )
-    cipher = _cipher(target, goal)
-    if model is None:
-        model = fast.build(config, found)
-        if cipher is not None:  # of the thief's own images, under the thief's key
-            x = found.train.x[: fast.WHITENED_IMAGES].permute(0, 3, 1, 2)  # type: ignore[union-attr]
-            fast_models.whiten_(model.stem, fast_models.whitening(config.prepare(x, cipher)))
-    else:
+    if model is not None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(_learns(name, model))
     run = fast.Run(config, found, target.device, target.network.run.bf16, model)
-    run.cipher = cipher
     # An epoch of few images is a step or two: an average at each would hold the weights where they are.
     run.average_steps = AVERAGES_APART
     return run
@@ -105,7 +104,8 @@ def _accuracies(target: Target, run: fast.Run) -> dict[str, float]:
     """On all test images: plain, under the thief's key, and under the owner's."""
     test = target.found.test
     assert isinstance(test, data.Part)
-    ways = {"plain images": None}
+    ways: dict[str, Cipher | None] = {"plain images": None}
     if target.network.config.steps:
-        ways |= {"new key": _cipher(target, "new key"), "right key": Cipher(target.key, target.scheme)}
+        for name, key in (("new key", key_set(NEW_KEY)), ("right key", target.key)):
+            ways[name] = Cipher(key, target.scheme)
     return {name: run.right(test, cipher)[0] / len(test) for name, cipher in ways.items()}

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.accuracy import data, fast_evaluate
 from benchmarks.accuracy.fast import Stopped
+from benchmarks.accuracy.grid import restored
 from benchmarks.accuracy.train import key_set
 from benchmarks.attacks_models.study import Network
 from blockenc import Cipher, KeySet, Scheme
@@ -48,6 +49,16 @@ class Sizes:
     ordered_images: int = 2
 
 
+@functools.cache
+def archives(runs: Path) -> dict[str, Path]:
+    """Which archive in a folder has a network, as `benchmarks.accuracy.grid --bundle` writes them."""
+    return {
+        name: path
+        for path in sorted(runs.glob("weights-*.pt"))
+        for name in torch.load(path, map_location="cpu", weights_only=True)
+    }
+
+
 class Target:
     """A network of the grid, the images that its attacker has, and what the attack is scored by.
 
@@ -80,7 +91,9 @@ class Target:
 
     def other(self, name: str) -> Network:
         """The network of another row."""
-        return Network(fast_evaluate.load(self.runs / name, self.found, self.device))
+        if (self.runs / name / "result.json").exists():
+            return Network(fast_evaluate.load(self.runs / name, self.found, self.device))
+        return Network(restored(archives(self.runs)[name], self.found, self.device)[name])
 
     @functools.cached_property
     def scheme(self) -> Scheme:

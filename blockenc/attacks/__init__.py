@@ -7,6 +7,17 @@ all of them. Nothing else of blockenc imports this package.
 
 from blockenc.attacks.base import Result
 from blockenc.attacks.harness import Judgement, judge
+from blockenc.attacks.key_search import Estimate, estimate_key, random_keys
 from blockenc.attacks.registry import ATTACKS, Attack, Situation
 
-__all__ = ["ATTACKS", "Attack", "Judgement", "Result", "Situation", "judge"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "Estimate",
+    "Judgement",
+    "Result",
+    "Situation",
+    "estimate_key",
+    "judge",
+    "random_keys",
+]
