@@ -288,7 +288,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const int64_t side : images.shape) values *= static_cast<double>(side);
   if (values > kMostValues) {
     try {
-      blockenc::make_job(0, 0, 0, 0, images.shape, {0, 0, 0, 0}, {0, 0, 0, 0}, 0, static_cast<int64_t>(size),
+      blockenc::make_job(0, 0, 0, 0, images.shape, {0, 0, 0, 0}, {0, 0, 0, 0},
+                         reinterpret_cast<uintptr_t>(packed.data()), static_cast<int64_t>(size),
                          packed.data());
     } catch (const std::invalid_argument&) {
     }
