@@ -15,7 +15,7 @@ import torch
 from blockenc.backends import aten
 from blockenc.dtypes import result_dtype, torch_dtype
 from blockenc.gradient import straight_through
-from blockenc.hidden import hide
+from blockenc.hidden import hide, reveal
 from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
 from blockenc.ops import check_no_derivative, check_size, has_values, header_of
@@ -546,6 +546,18 @@ class Cipher:
             )
             y = (y - mean_) / std_
         return y.to(dtype)
+
+
+def as_cipher(cipher: Cipher, name: str = "cipher") -> Cipher:
+    """The argument of that name. Raises TypeError unless it is a Cipher.
+
+    Whoever calls this has hidden it before (`hide`): users pass the bytes of a key in its place, which then
+    do not show in a traceback.
+    """
+    cipher = hide(cipher)
+    if not isinstance(reveal(cipher), Cipher):
+        raise TypeError(f"{name}: expected a Cipher, got {type(reveal(cipher)).__name__}")
+    return reveal(cipher)
 
 
 def image_ids(ids: Sequence[ImageId] | ImageId | None, count: int) -> list[bytes]:

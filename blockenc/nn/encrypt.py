@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from blockenc.backends import aten
-from blockenc.cipher import Cipher, Passes, torch_operations
+from blockenc.cipher import Cipher, Passes, as_cipher, torch_operations
 from blockenc.dtypes import result_dtype
+from blockenc.hidden import hide
 from blockenc.images import as_tensor, fitted
 from blockenc.loading.collate import check_output
 from blockenc.ops import check_no_derivative, check_size
@@ -57,7 +58,9 @@ class Encrypt(torch.nn.Module):
         decrypt: bool = False,
         size: tuple[int, int] | None = None,
     ) -> None:
+        cipher = hide(cipher)
         super().__init__()
+        cipher = as_cipher(cipher)
         if form not in FORMS:
             raise ValueError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
         if decrypt and (mean is not None or std is not None):
@@ -164,6 +167,8 @@ class Encrypt(torch.nn.Module):
         self._unpack()
 
     def extra_repr(self) -> str:
+        if "form" not in vars(self):  # shown by the traceback of an error within __init__
+            return "unfinished"
         return f"fingerprint={self.fingerprint!r}, scheme={self.scheme!r}, form={self.form!r}"
 
 
