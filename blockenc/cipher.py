@@ -14,7 +14,7 @@ import torch
 
 from blockenc.backends import aten
 from blockenc.dtypes import result_dtype, torch_dtype
-from blockenc.gradient import straight_through
+from blockenc.gradient import differentiates, straight_through
 from blockenc.hidden import hide, reveal
 from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
@@ -460,7 +460,7 @@ class Cipher:
                 tensor = fitted(tensor, side, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
         if tensor.is_floating_point() and not torch.compiler.is_compiling():
-            if out is None and self._differentiates(tensor, want):
+            if out is None and self.gradient is not None and differentiates(tensor, want):
                 check_size(tensor, side)
                 linear = self._linear_plans(tensor.shape[-2], tensor.shape[-1])[decrypt]
 
@@ -502,11 +502,6 @@ class Cipher:
         if size is not None:
             result = cut_back(result, size, side)
         return back(result)
-
-    def _differentiates(self, x: torch.Tensor, dtype: torch.dtype | None) -> bool:
-        """Whether the result is to have a straight-through gradient by x."""
-        wanted = self.gradient is not None and x.requires_grad and torch.is_grad_enabled()
-        return wanted and has_values(x) and (dtype is None or dtype.is_floating_point)
 
     def _in_float64(
         self,
