@@ -69,11 +69,14 @@ def read(data: bytes, name: str, folder: Path, *neighbours: str) -> None:
         raise
     except (ValueError, TypeError) as error:
         raise AssertionError(f"refused with a {type(error).__name__}: {error}") from error
-    # Read before the neighbours change: the output may have the name of the file.
-    before = found(kind, path, reading)
-    output = folder / kind.target(name, reading)
-    output.write_bytes(written.getvalue())
-    assert found(kind, output, reading.of_output()) == before, "its output has other pictures"
+    try:
+        before = found(kind, path, reading)  # at once: the output may have the name of the file
+        output = folder / kind.target(name, reading)
+        output.write_bytes(written.getvalue())
+        after = found(kind, output, reading.of_output())
+    except ImageFileError as error:
+        raise AssertionError(f"its output is refused: {error}") from error
+    assert after == before, "its output has other pictures"
 
 
 def found(kind: Format, path: Path, reading: Reading) -> tuple[int, bytes]:
