@@ -14,8 +14,8 @@ import torch
 
 from blockenc.backends import aten
 from blockenc.dtypes import result_dtype, torch_dtype
-from blockenc.gradient import straight_through
-from blockenc.hidden import hide
+from blockenc.gradient import differentiates, straight_through
+from blockenc.hidden import hide, reveal
 from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
 from blockenc.ops import check_no_derivative, check_size, has_values, header_of
@@ -460,7 +460,7 @@ class Cipher:
                 tensor = fitted(tensor, side, self.fit)
         want = None if dtype is None else torch_dtype(dtype)
         if tensor.is_floating_point() and not torch.compiler.is_compiling():
-            if out is None and self._differentiates(tensor, want):
+            if out is None and self.gradient is not None and differentiates(tensor, want):
                 check_size(tensor, side)
                 linear = self._linear_plans(tensor.shape[-2], tensor.shape[-1])[decrypt]
 
@@ -503,11 +503,6 @@ class Cipher:
             result = cut_back(result, size, side)
         return back(result)
 
-    def _differentiates(self, x: torch.Tensor, dtype: torch.dtype | None) -> bool:
-        """Whether the result is to have a straight-through gradient by x."""
-        wanted = self.gradient is not None and x.requires_grad and torch.is_grad_enabled()
-        return wanted and has_values(x) and (dtype is None or dtype.is_floating_point)
-
     def _in_float64(
         self,
         x: torch.Tensor,
@@ -546,6 +541,18 @@ class Cipher:
             )
             y = (y - mean_) / std_
         return y.to(dtype)
+
+
+def as_cipher(cipher: Cipher, name: str = "cipher") -> Cipher:
+    """The argument of that name. Raises TypeError unless it is a Cipher.
+
+    Whoever calls this has hidden it before (`hide`): users pass the bytes of a key in its place, which then
+    do not show in a traceback.
+    """
+    cipher = hide(cipher)
+    if not isinstance(reveal(cipher), Cipher):
+        raise TypeError(f"{name}: expected a Cipher, got {type(reveal(cipher)).__name__}")
+    return reveal(cipher)
 
 
 def image_ids(ids: Sequence[ImageId] | ImageId | None, count: int) -> list[bytes]:

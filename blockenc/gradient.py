@@ -9,7 +9,14 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from blockenc.backends import aten
+from blockenc.ops import has_values
 from blockenc.plan import Plan
+
+
+def differentiates(x: torch.Tensor, dtype: torch.dtype | None) -> bool:
+    """Whether autograd asks for a gradient by x, and it can have one. dtype: of the result; None: of x."""
+    wanted = x.is_floating_point() and x.requires_grad and torch.is_grad_enabled()
+    return wanted and has_values(x) and (dtype is None or dtype.is_floating_point)
 
 
 def straight_through(

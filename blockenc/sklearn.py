@@ -16,7 +16,7 @@ except ImportError as error:
         f"BlockEncrypt needs scikit-learn 1.6 or newer ({error}): pip install 'blockenc[sklearn]'"
     ) from None
 
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, as_cipher
 from blockenc.hidden import hide, reveal
 
 
@@ -80,9 +80,7 @@ class BlockEncrypt(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def cipher(self, value: Cipher) -> None:
         # At once, and not in fit as is the custom: else repr would show, and pickles would carry, key bytes.
         value = hide(value)
-        if not isinstance(reveal(value), Cipher):
-            raise TypeError(f"cipher: expected a Cipher, got {type(reveal(value)).__name__}")
-        self.__dict__["cipher"] = reveal(value)
+        self.__dict__["cipher"] = as_cipher(value)
 
     def fit(self, X: Any, y: Any = None) -> BlockEncrypt:
         """Check X against `shape`, and compile. Raises TypeError or ValueError naming the argument."""

@@ -128,10 +128,10 @@ struct Plan {
 
 // Makes the pointers of `plan` point into the packed plan at `base`; returns how many bytes that has to have.
 inline int64_t unpack_plan(const Header& header, const void* base, Plan* plan) {
-  const char* start = static_cast<const char*>(base);
+  const uintptr_t start = reinterpret_cast<uintptr_t>(base);  // a number, since nothing lies behind nullptr
   int64_t offset = kHeaderBytes;
   auto section = [&](int64_t bytes) {
-    const char* here = start + offset;
+    const uintptr_t here = start + static_cast<uintptr_t>(offset);
     offset += (bytes + kSection - 1) / kSection * kSection;
     return here;
   };

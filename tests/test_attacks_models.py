@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from blockenc import Cipher, ExplicitKey, Key, Scheme
+from blockenc import Cipher, ExplicitKey, Key, Scheme, nn
 from blockenc.attacks import adversarial, key_search, seriation
 from blockenc.blocks import to_images, to_vectors
 from blockenc.steps import Colour, Np, Rotate, Scramble, Shuffle
@@ -123,6 +123,38 @@ def test_gradients_of_pickled_ciphers() -> None:
     expected = gradients(cipher.prepare(8, 16).encrypt, x, weight)
     for other in (pickle.loads(pickle.dumps(cipher)), copy.deepcopy(cipher)):
         assert torch.equal(gradients(other.encrypt, x, weight), expected)
+
+
+@pytest.mark.parametrize("form", ["op", "aten"])
+@pytest.mark.parametrize("name", ["blocks", "version 1"])
+def test_gradients_of_layers(name: str, form: str) -> None:
+    """nn.Encrypt has those of its cipher, also once it was pickled."""
+    norm = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.25, 2.0)}
+    x, weight = torch.rand(1, 3, 8, 16), torch.randn(1, 3, 8, 16)
+    cipher = Cipher(KEY, SCHEMES.get(name), gradient="straight-through")
+    layer = nn.Encrypt(cipher, form=form, size=(8, 16), dtype=torch.float32, **norm)
+    back = nn.Encrypt(cipher, form=form, size=(8, 16), decrypt=True)
+    for made in (layer, pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        expected = gradients(lambda v: cipher.encrypt(v, **norm), x, weight)
+        assert torch.equal(gradients(made, x, weight), expected)
+        y = made(x.clone().requires_grad_())
+        assert torch.equal(y.detach(), cipher.encrypt(x, **norm))
+    assert torch.equal(gradients(back, x, weight), gradients(cipher.decrypt, x, weight))
+    assert not layer(x).requires_grad
+
+
+@pytest.mark.parametrize("form", ["op", "aten"])
+def test_gradients_of_layers_are_asked_for_and_have_limits(form: str) -> None:
+    x = torch.rand(1, 3, 8, 8)
+    layer = nn.Encrypt(Cipher(KEY, gradient="straight-through"), form=form)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        nn.Encrypt(Cipher(KEY), form=form)(x.clone().requires_grad_())
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.func.grad(lambda v: layer(v).sum())(x)
+    with pytest.raises(ValueError, match=r"^x: height and width"):
+        layer(torch.rand(1, 3, 7, 8).requires_grad_())
+    with pytest.raises(Exception, match="no derivative"):
+        torch.compile(layer, backend="eager", fullgraph=True)(x.clone().requires_grad_())
 
 
 # --- attacks on a model that decrypts, and on one that has learned nothing ------------------------

@@ -917,6 +917,14 @@ def test_one_key_in_two_spellings(tmp_path: Path) -> None:
             b"\x80\x02](cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87Rq\0h\0e.",
             "named again before it is there",
         ),
+        # Found by fuzzing: what an array, its type and a list are made of.
+        (
+            b"\x80\x02](cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\1b\x87Re.",
+            "not finished",
+        ),
+        (b"\x80\x02}(U\1acnumpy\ndtype\nU\2u1K\0K\1\x87Ru.", "not finished"),
+        (b"\x80\x02}(U\1acnumpy\nndarray\nu.", "not finished"),
+        (b"\x80\x02](a.", "not finished"),
         (b"\x80\x02}.trailing", "more than one object"),
         (b"\x80\x02NN.", "more than one object"),
         (b"\x80\x02N0}.", "the instruction POP"),

@@ -10,19 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from blockenc import Scheme
+from blockenc.datasets.engine import encrypt_files
+from blockenc.datasets.pixels import ImageFileError
 from blockenc.errors import KeyFileError
 from blockenc.keys import keyfile, load_key
-from tests.fuzz import driver, mutation, targets
+from tests.fuzz import data_files, driver, mutation, targets
 from tests.fuzz.__main__ import NAMES
 
 INPUTS = 300
+INPUTS_OF_DATA = 60  # of data sets, which take longer: each is written, too
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_no_bytes_break_a_reader(name: str) -> None:
     assert driver.replay(name).inputs > 0
     # As many whatever the machine, so that what is tried does not depend on its speed.
-    assert driver.fuzz(name, 60, seed=int.from_bytes(name.encode(), "big"), inputs=INPUTS).inputs == INPUTS
+    inputs = INPUTS_OF_DATA if name in data_files.TARGETS else INPUTS
+    assert driver.fuzz(name, 60, seed=int.from_bytes(name.encode(), "big"), inputs=inputs).inputs == inputs
 
 
 def test_every_seed_is_accepted() -> None:
@@ -40,6 +45,22 @@ def test_sealed_names_that_are_none(sealed: bytes, tmp_path: Path) -> None:
     keyfile.save(keyfile.NAMED_KEYS, sealed, "0" * 16, path, "password", overwrite=False)
     with pytest.raises(KeyFileError, match="it seals no keys by name"):
         load_key(path, "password")
+
+
+@pytest.mark.parametrize(
+    "name, suffix, says",
+    [
+        ("name-that-is-no-text", "arrow", "not a table, or a damaged one .'utf-8' codec"),
+        ("short-column", "parquet", r"a damaged table \(row group 0 has 0 of 2 rows\)"),
+    ],
+)
+def test_damaged_tables(name: str, suffix: str, says: str, tmp_path: Path) -> None:
+    """Found by fuzzing: one was a UnicodeDecodeError; of the other, rows were dropped without a word."""
+    path = tmp_path / "src" / f"a.{suffix}"
+    path.parent.mkdir()
+    path.write_bytes((driver.CORPUS / "table_file" / name).read_bytes())
+    with pytest.raises(ImageFileError, match=rf"a\.{suffix}: {says}"):
+        encrypt_files(path.parent, tmp_path / "enc", targets.KEY, Scheme(channels=1))
 
 
 def test_the_program_has_every_target() -> None:

@@ -17,13 +17,15 @@ from blockenc.backends import native
 from blockenc.feistel.ff1 import byte_tables
 from blockenc.keys import native as native_keys
 from blockenc.keys.keystream import PythonKeystreams, split
+from blockenc.plan import Plan
 from tests import native_checks, shared
+from tests.fuzz import driver
 from tests.native_checks import BUILDS, cases
 
 
 def program(name: str) -> list[str]:
     """The command that starts a build."""
-    folder = shared.once(f"native-{name}", lambda folder: native_checks.compile_program(name, folder))
+    folder = shared.once(f"native-{name}", lambda folder: native_checks.compile_program(BUILDS[name], folder))
     return [*native_checks.launcher(BUILDS[name]), str(folder / "check")]
 
 
@@ -82,6 +84,39 @@ def test_planted_faults_are_found(one_case: Path, name: str, fault: str, report:
     assert report in text
 
 
+def fuzz_plans(name: str, folder: Path, changed: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs tests/native_checks/fuzz.cpp with the kernels of a build. changed: one of them in another form."""
+    made = Path(program(name)[-1]).parent
+    native_checks.compile_program(BUILDS[name], folder, "fuzz", made=made, changed=changed)
+    # As many whatever the machine. `python -m tests.native_checks` runs for longer.
+    options = ["-runs=2500", "-seed=1", f"-artifact_prefix={folder}/", str(driver.CORPUS / "plan")]
+    command = [*native_checks.launcher(BUILDS[name]), str(folder / "fuzz"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("name", ["asan"])
+def test_no_plan_breaks_a_kernel(tmp_path: Path, name: str) -> None:
+    """Plans of any bytes are refused by every level, or all make the same of them within their memory."""
+    done = fuzz_plans(name, tmp_path)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "inputs: 2500" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["asan"])
+def test_a_missing_check_of_plans_is_found(tmp_path: Path, name: str) -> None:
+    source = native_checks.CSRC / "cpu" / "plan_cache.cpp"
+    check = "  check_indices(plan.variant, plan.keys * plan.blocks(), plan.variants);\n"
+    changed = tmp_path / source.name
+    changed.write_text(source.read_text().replace(check, ""))
+    assert changed.read_text() != source.read_text()
+    done = fuzz_plans(name, tmp_path, changed)
+    assert done.returncode != 0
+    assert "AddressSanitizer" in done.stderr
+    found = np.frombuffer((tmp_path / "crash").read_bytes(), np.uint8)
+    with pytest.raises(ValueError, match="an index in it is out of range"):
+        Plan.unpack(found)
+
+
 def keys_program() -> list[str]:
     """The command that starts tests/native_checks/keys.cpp, with the libcrypto that Python has."""
     import _hashlib
@@ -90,7 +125,8 @@ def keys_program() -> list[str]:
     libcrypto = re.search(r"libcrypto\S* => (\S+)", linked)
     if libcrypto is None:
         native_checks.missing("a libcrypto that this Python is linked with")
-    folder = shared.once("native-keys", lambda folder: native_checks.compile_program("asan", folder, "keys"))
+    build = BUILDS["asan"]
+    folder = shared.once("native-keys", lambda folder: native_checks.compile_program(build, folder, "keys"))
     return [*native_checks.launcher(BUILDS["asan"]), str(folder / "keys"), libcrypto[1]]
 
 

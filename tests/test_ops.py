@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import mmap
+import pickle
 import re
 import struct
 from collections.abc import Callable
@@ -381,3 +383,12 @@ def test_a_dispatch_mode_does_not_switch_the_check_of_values_off() -> None:
 
     with FlopCounterMode(display=False), pytest.raises(ValueError, match=r"^x: floating images"):
         CIPHER.encrypt(X.float())
+
+
+def test_modules_of_backends_are_imported_by_any_spelling() -> None:
+    """Though blockenc.backends is a function."""
+    import blockenc.backends.aten as found
+
+    assert found is importlib.import_module("blockenc.backends.aten")
+    assert blockenc.backends()["aten"] == "available"
+    assert pickle.loads(pickle.dumps(blockenc.backends)) is blockenc.backends

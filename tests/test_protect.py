@@ -475,7 +475,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "x: expected values from 0 to 255",
     ),
     (lambda: blockenc.protect(3, CIPHER), TypeError, "model: expected a torch.nn.Module"),  # type: ignore[type-var]
-    (lambda: blockenc.protect(PATCHES, KEYS), TypeError, "cipher: expected a blockenc.Cipher"),  # type: ignore[arg-type]
+    (lambda: blockenc.protect(PATCHES, KEYS), TypeError, "cipher: expected a Cipher"),  # type: ignore[arg-type]
     (lambda: blockenc.protect(nn.ReLU(), CIPHER), ValueError, "model: has no layer that a key can be folded"),
     (
         lambda: blockenc.unprotect(nn.Conv2d(3, 8, 3), LINEAR_CIPHER),

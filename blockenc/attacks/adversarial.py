@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 
 from blockenc.attacks.base import Result
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, as_cipher
+from blockenc.hidden import hide
 
 Differentiable = Callable[[torch.Tensor], torch.Tensor]
 EPSILON = 8 / 255
@@ -84,6 +85,9 @@ def attack(
     >>> attack(lambda v: v.flatten(1), cipher, x, y, ciphers=[cipher], steps=5).used
     {'images': 2, 'gradients': 5}
     """
+    if victim is not None:
+        victim = hide(victim)
+        victim = as_cipher(victim, "victim")
     _check(ciphers)
     asked = model if surrogate is None else surrogate
     views = [_through(cipher, asked) for cipher in ciphers] or [asked]
@@ -113,6 +117,8 @@ def inverse_attack(
     >>> inverse_attack(lambda v: v.flatten(1), cipher, x, y, cipher=cipher, steps=5).attack
     'inverse PGD'
     """
+    cipher = hide(cipher)
+    cipher = as_cipher(cipher)
     changed = cipher.decrypt(pgd([model], cipher.encrypt(x), y, **options))  # type: ignore[arg-type]
     return _result("inverse PGD", model, victim, x, y, changed, int(options.get("steps", 20)))
 

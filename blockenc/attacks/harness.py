@@ -13,6 +13,7 @@ import torch
 from blockenc.attacks.base import Result
 from blockenc.attacks.registry import ATTACKS, Attack, Situation
 from blockenc.cipher import Cipher
+from blockenc.hidden import hide, reveal
 from blockenc.keys import Key
 from blockenc.scheme import Scheme
 
@@ -73,6 +74,10 @@ def judge(
     >>> found.results["chosen plaintext"].scores["share"], round(found.key_space_bits)
     (1.0, 203)
     """
+    if key is not None:
+        key = hide(key)
+        if not isinstance(key, Key):
+            raise TypeError(f"key: expected a Key, got {type(reveal(key)).__name__}")
     plain = _as_images(images, scheme)
     cipher = Cipher(key or Key.generate(), scheme, per_image=per_image)
     other = Cipher(Key.generate() if key is None else key.derive("another"), scheme, per_image=per_image)

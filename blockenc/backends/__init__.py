@@ -100,3 +100,8 @@ def backends() -> dict[str, str]:
     'available'
     """
     return {name: load(name).missing() or "available" for name in NAMES}
+
+
+# As an attribute of blockenc this function hides the package. `import blockenc.backends.aten as aten` asks it
+# for its name, by which it then finds the module.
+backends.__name__ = __name__

@@ -65,6 +65,7 @@ from blockenc.datasets.units import (
 from blockenc.datasets.work import Job, Result, Unit, do
 from blockenc.errors import UNFORESEEN
 from blockenc.files import Folder, file_mode, folder_mode
+from blockenc.hidden import hide, reveal
 from blockenc.images import FITS
 from blockenc.keys import Key, KeySet
 from blockenc.scheme import Scheme
@@ -244,6 +245,8 @@ def encrypt_files(
     written; on an error during the work the outputs that are finished stay, and the next run goes on. What
     `reading.copy` and `reading.convert` of the next run do not admit any more is done again.
     """
+    key = hide(key)
+    _check_key(key)
     _check_options(fit, verify, shard)
     if scheme.is_decimal:
         raise ValueError(
@@ -359,6 +362,8 @@ def decrypt_files(
     subsampling before anything is written); OSError. As with `encrypt_files`, a run that was cut off is taken
     up.
     """
+    key = hide(key)
+    _check_key(key)
     _check_tree_options(src, selection, skip_damaged)
     if src.is_dir():
         if stopped := journal.unfinished(src):
@@ -451,6 +456,12 @@ def decrypt_files(
     return summary._replace(resumed=images - left)
 
 
+def _check_key(key: Key | KeySet) -> None:
+    """Raise TypeError for what is no key, such as the bytes of one, which the caller has hidden."""
+    if not isinstance(key, (Key, KeySet)):
+        raise TypeError(f"key: expected a Key or a KeySet, got {type(reveal(key)).__name__}")
+
+
 def decrypt_unlisted(
     src: Path,
     dst: Path | str,
@@ -481,6 +492,8 @@ def decrypt_unlisted(
     image that the block size does not divide or that is smaller than `size`, and if a manifest is there;
     ImageFileError; OSError.
     """
+    key = hide(key)
+    _check_key(key)
     _check_tree_options(src, selection, skip_damaged)
     if listed := manifest_of(src):
         whole = f"decrypt {listed.parent}" if src.is_dir() else "decrypt it"

@@ -13,13 +13,14 @@ from torch.nn.utils import parametrize
 
 from blockenc.backends import aten
 from blockenc.blocks import to_vectors
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, as_cipher
 from blockenc.folding import patches
 from blockenc.folding.compare import Order, Run, difference, run, tolerance
 from blockenc.folding.copies import Model, check_values, copy_of, replaced
 from blockenc.folding.positions import find, move, prefix
 from blockenc.folding.registry import Folding, fold, is_stem, patch_size, unfold
 from blockenc.folding.values import Normalisation, Values
+from blockenc.hidden import hide
 from blockenc.nn.embedding import BlockEmbedding
 from blockenc.plan import DECIMAL_VALUES, Plan
 from blockenc.plan.algebra import lifted, refined
@@ -87,6 +88,8 @@ def protect(
     >>> torch.allclose(locked(cipher.encrypt(x)), model(x), atol=1e-4)
     True
     """
+    cipher = hide(cipher)
+    cipher = as_cipher(cipher)
     return _fold(model, cipher, mean, std, stem, positions, example, inverse=False)
 
 
@@ -115,6 +118,8 @@ def unprotect(
     >>> torch.equal(again(x), model(x))
     True
     """
+    cipher = hide(cipher)
+    cipher = as_cipher(cipher)
     return _fold(model, cipher, mean, std, stem, positions, example, inverse=True)
 
 
@@ -131,8 +136,6 @@ def _fold(
 ) -> Model:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(cipher, Cipher):
-        raise TypeError(f"cipher: expected a blockenc.Cipher, got {type(cipher).__name__}")
     if cipher.per_image:
         raise ValueError(
             "cipher: has per_image=True, so that no two images have the same key, and weights hold one; "

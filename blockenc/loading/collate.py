@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate, get_worker_info
 
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, as_cipher
 from blockenc.dtypes import torch_dtype
+from blockenc.hidden import hide
 from blockenc.images import PIL_MODES, as_tensor, channels_error, describe, fitted_side, mode_advice
 from blockenc.loading.fields import (
     USUAL_NAMES,
@@ -41,8 +42,6 @@ def check_output(
     decrypt: bool = False,
 ) -> torch.dtype | None:
     """The dtype as torch's; raises now what the first batch would: encrypts, or decrypts, one small image."""
-    if not isinstance(cipher, Cipher):
-        raise TypeError(f"cipher: expected a blockenc.Cipher, got {type(cipher).__name__}")
     scheme = cipher.scheme
     integers = torch.uint16 if decrypt and scheme.is_decimal else torch.uint8
     block = torch.zeros((scheme.channels, scheme.side, scheme.side), dtype=integers, device="cpu")
@@ -123,6 +122,8 @@ class EncryptCollate:
         memory_format: torch.memory_format = torch.contiguous_format,
         collate: Callable[[list[Any]], Any] = default_collate,
     ) -> None:
+        cipher = hide(cipher)
+        cipher = as_cipher(cipher)
         self.dtype = check_output(cipher, dtype, mean, std)
         self.cipher, self.mean, self.std = cipher, mean, std
         self.ids = given_ids(cipher, ids)
@@ -146,6 +147,8 @@ class EncryptCollate:
         self.collate = collate
 
     def __repr__(self) -> str:
+        if "collate" not in vars(self):  # shown by the traceback of an error within __init__
+            return "EncryptCollate(unfinished)"
         return f"EncryptCollate({self.cipher!r}, images={self.images!r}, dtype={self.dtype})"
 
     def __call__(self, batch: Sequence[Any]) -> Any:

@@ -19,7 +19,8 @@ except ImportError as error:
         f"EncryptTransform needs torchvision 0.21 or newer ({error}): pip install torchvision"
     ) from None
 
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, as_cipher
+from blockenc.hidden import hide
 from blockenc.images import as_tensor, describe, fitted_side
 from blockenc.loading.collate import check_output
 from blockenc.loading.fields import (
@@ -93,7 +94,9 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        cipher = hide(cipher)
         super().__init__()
+        cipher = as_cipher(cipher)
         self.dtype = check_output(cipher, dtype, mean, std)
         self.images = None if images is None else given_fields(images, "images")
         self.keep = given_fields(keep, "keep")
@@ -156,6 +159,8 @@ class EncryptTransform(v2.Transform):  # type: ignore[misc]
         return tv_tensors.wrap(encrypted, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else encrypted
 
     def extra_repr(self) -> str:
+        if "std" not in vars(self):  # shown by the traceback of an error within __init__
+            return "unfinished"
         return f"{self.cipher!r}, dtype={self.dtype}, mean={self.mean}, std={self.std}"
 
     def _encrypt(self, cipher: Cipher, images: Any, image_id: Any) -> Any:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from blockenc.backends import aten
-from blockenc.cipher import Cipher, Passes, torch_operations
+from blockenc.cipher import Cipher, Passes, as_cipher, torch_operations
 from blockenc.dtypes import result_dtype
+from blockenc.gradient import differentiates, straight_through
+from blockenc.hidden import hide
 from blockenc.images import as_tensor, fitted
 from blockenc.loading.collate import check_output
 from blockenc.ops import check_no_derivative, check_size
@@ -28,6 +30,8 @@ class Encrypt(torch.nn.Module):
         torch.export. "aten" is made of plain torch operations only: slower, and what
         torch.onnx.export writes; the results are identical.
     decrypt: decrypt instead; then without mean and std.
+    cipher: one with gradient="straight-through" makes a layer with the same gradients by floating images that
+        require grad; compiled and exported graphs refuse these images, as with any other cipher.
     size: (height, width) of the images in pixels, of a scheme whose plan depends on it (a step has the whole
         image as its period); of others it need not be given.
 
@@ -45,6 +49,8 @@ class Encrypt(torch.nn.Module):
 
     _place: torch.Tensor
     _packed: tuple[torch.Tensor, ...]
+    _linear_bytes: tuple[bytes, ...] = ()  # of plans for gradients
+    _std: Sequence[float] | None = None
 
     def __init__(
         self,
@@ -57,7 +63,9 @@ class Encrypt(torch.nn.Module):
         decrypt: bool = False,
         size: tuple[int, int] | None = None,
     ) -> None:
+        cipher = hide(cipher)
         super().__init__()
+        cipher = as_cipher(cipher)
         if form not in FORMS:
             raise ValueError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
         if decrypt and (mean is not None or std is not None):
@@ -76,11 +84,15 @@ class Encrypt(torch.nn.Module):
         self.scheme, self.fingerprint, self.backend = cipher.scheme, cipher.fingerprint, cipher.backend
         self.form, self.fit = form, "error" if decrypt else cipher.fit
         self._size = None if cipher.takes_any_size else _checked_size(size)
-        plans = cipher.plans(*(self._size or (self.scheme.side,) * 2), decrypt=decrypt)
+        size = self._size or (self.scheme.side,) * 2
+        plans = cipher.plans(*size, decrypt=decrypt)
         plans = [*plans[:-1], plans[-1].with_output(mean, std)]
         # The plans proper are these bytes, which nothing writes to; what is computed with is made of them.
         self._bytes = tuple(plan.packed.tobytes() for plan in plans)
-        self._digest = _digest(self._bytes)
+        if cipher.gradient is not None:
+            linear = cipher._linear_plans(*size)[decrypt]
+            self._linear_bytes, self._std = tuple(plan.packed.tobytes() for plan in linear), plans[-1].std
+        self._digest = _digest((*self._bytes, *self._linear_bytes))
         # No value, but a place: this follows the model to its device, and the plan follows this.
         self.register_buffer("_place", torch.empty(0, dtype=torch.uint8), persistent=False)
         self._unpack()
@@ -107,6 +119,11 @@ class Encrypt(torch.nn.Module):
                 f"{x.shape[-2]} x {x.shape[-1]}"
             )
         dtype = result_dtype(x.dtype, self._flags, self.dtype)
+        if self._linear and not torch.compiler.is_compiling() and differentiates(x, dtype):
+            return straight_through(x, lambda v: self._transformed(v, dtype), self._linear, self._std)
+        return self._transformed(x, dtype)
+
+    def _transformed(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if self.form == "aten":
             check_no_derivative("x", x)
             if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -148,22 +165,31 @@ class Encrypt(torch.nn.Module):
 
     def _unpack(self) -> None:
         """What the layer computes with."""
-        self._plans = [Plan.unpack(np.frombuffer(packed, np.uint8)) for packed in self._bytes]
+        self._plans, self._linear = (
+            [Plan.unpack(np.frombuffer(packed, np.uint8)) for packed in several]
+            for several in (self._bytes, self._linear_bytes)
+        )
         makes_integers = QUANTISES * any(plan.quantises for plan in self._plans)
         self._flags = self._plans[0].flags & DECIMAL_IN | self._plans[-1].flags & DECIMAL_OUT | makes_integers
         self._follow()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_packed", "_plans")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_packed", "_plans", "_linear")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Raises ValueError for a pickle whose plan is not the one that was saved."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if _digest(self._bytes) != self._digest:
+        if _digest((*self._bytes, *self._linear_bytes)) != self._digest:
             raise ValueError("plan: its bytes are not those that the layer was made with; make it anew")
         self._unpack()
 
     def extra_repr(self) -> str:
+        if "form" not in vars(self):  # shown by the traceback of an error within __init__
+            return "unfinished"
         return f"fingerprint={self.fingerprint!r}, scheme={self.scheme!r}, form={self.form!r}"
 
 

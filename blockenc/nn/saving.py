@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import torch
 
-from blockenc.cipher import Cipher
+from blockenc.cipher import Cipher, as_cipher
 from blockenc.errors import BlockencError, WrongKeyError
 from blockenc.files import Folder
+from blockenc.hidden import hide
 from blockenc.scheme import Scheme
 from blockenc.sealing.weights import SafetensorsFile
 
@@ -51,6 +52,8 @@ def save_protected(
     >>> torch.equal(again[0].weight, locked[0].weight)
     True
     """
+    cipher = hide(cipher)
+    cipher = as_cipher(cipher)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     said = dict(metadata or {})
@@ -80,6 +83,8 @@ def load_protected(model: Model, path: str | os.PathLike[str], cipher: Cipher) -
     SealError for a file that is damaged; RuntimeError, as torch does, for a model of other layers. Nothing
     here tells whether the file was altered: seal it, and call `blockenc.verify` before.
     """
+    cipher = hide(cipher)
+    cipher = as_cipher(cipher)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     wanted = _said_of(cipher)
@@ -103,8 +108,6 @@ def load_protected(model: Model, path: str | os.PathLike[str], cipher: Cipher) -
 def _said_of(cipher: Cipher) -> dict[str, str]:
     from blockenc import __version__
 
-    if not isinstance(cipher, Cipher):
-        raise TypeError(f"cipher: expected a Cipher, got {type(cipher).__name__}")
     if cipher.per_image:
         raise ValueError("cipher: has per_image=True, and weights hold one key")
     return {SCHEME: cipher.scheme.to_json(), FINGERPRINT: cipher.fingerprint, VERSION: __version__}

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 NAMES = ("key_file", "named_keys", "manifest", "scheme", "plan", "seal_file", "seal_head", "weights")
+NAMES += ("image_file", "tar_file", "numpy_file", "table_file", "idx_file", "cifar_file", "metadata_file")
+NAMES += ("pickled",)
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ from blockenc.plan import Plan
 from blockenc.plan.packing import HEADER_BYTES, read_header
 from blockenc.sealing.api import seal, verify
 from blockenc.sealing.seal_file import MAGIC, Head, Tagger
+from tests.fuzz import data_files
 
 ACCEPTED = (ValueError, TypeError, BlockencError)
 KEY = Key(bytes(range(32)))
@@ -191,6 +192,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "seal_file": seal_file,
     "seal_head": seal_head,
     "weights": weights,
+    **data_files.in_folder(folder),
 }
 
 
@@ -246,4 +248,4 @@ def make_seeds() -> dict[str, list[bytes]]:
         start = len(MAGIC) + 8
         length = int.from_bytes(whole[len(MAGIC) : start], "little")
         seeds["seal_head"].append(whole[start : start + length])
-    return seeds
+    return {**seeds, **data_files.make_seeds()}

@@ -1,5 +1,6 @@
 """Builds tests/native_checks/check.cpp and the kernels, without Python: plain, with sanitizers, for ARM, and
-AVX-512 simulated; and keys.cpp with what derives keys of images."""
+AVX-512 simulated; keys.cpp with what derives keys of images; and fuzz.cpp, which feeds the kernels plans of
+any bytes."""
 
 from __future__ import annotations
 
@@ -74,10 +75,30 @@ BUILDS = {
     ),
 }
 
-# Each program, named after its file here, and the code that it checks.
+# By compiler, what `python -m tests.native_checks` fuzzes. Either guides the changes by what code they run.
+FUZZERS = {
+    "g++": dataclasses.replace(
+        BUILDS["asan"],
+        options=(*BUILDS["asan"].options, "-fsanitize-coverage=trace-pc"),
+        parts=(),
+        probe='extern "C" __attribute__((no_sanitize_coverage)) void __sanitizer_cov_trace_pc() {}\n'
+        "int main() {}",
+    ),
+    "clang++": dataclasses.replace(
+        BUILDS["asan"],
+        options=(*BUILDS["asan"].options, "-fsanitize=fuzzer", "-Wno-unknown-warning-option"),
+        parts=(),
+        compiler="clang++",
+    ),
+}
+
+# Each program: the code that it checks, and its own files here.
+KERNELS = sorted((CSRC / "cpu").rglob("*.cpp"))
 PROGRAMS = {
-    "check": sorted((CSRC / "cpu").rglob("*.cpp")),
-    "keys": [*sorted((CSRC / "keys").glob("*.cpp")), CSRC / "cpu" / "thread_pool.cpp"],
+    "check": [*KERNELS, HERE / "check.cpp"],
+    "keys": [*sorted((CSRC / "keys").glob("*.cpp")), CSRC / "cpu" / "thread_pool.cpp", HERE / "keys.cpp"],
+    "fuzz": [*KERNELS, HERE / "fuzz.cpp", HERE / "fuzz_driver.cpp"],
+    "libfuzzer": [*KERNELS, HERE / "fuzz.cpp"],
 }
 
 
@@ -101,9 +122,19 @@ def launcher(build: Build) -> list[str]:
     return []
 
 
-def compile_program(name: str, folder: Path, program: str = "check") -> None:
-    """Builds one of PROGRAMS in `folder`. Skips where a tool is missing."""
-    build = BUILDS[name]
+def compile_program(
+    build: Build,
+    folder: Path,
+    program: str = "check",
+    *,
+    made: Path | None = None,
+    changed: Path | None = None,
+) -> None:
+    """Builds one of PROGRAMS in `folder`. Skips where a tool is missing.
+
+    made: a folder in which another program was built so, whose objects are taken. changed: a file that stands
+    in for the kernels' one of that name.
+    """
     if build.emulator and platform.machine() == "aarch64":
         pytest.skip("this processor has NEON: the plain build tests it")
     if "-mavx2" in build.options and platform.machine() != "x86_64":
@@ -124,12 +155,16 @@ def compile_program(name: str, folder: Path, program: str = "check") -> None:
         missing(f"what the least program needs for {' '.join(build.options)}: {error.stderr.decode()[-300:]}")
 
     def compile_object(source: Path) -> Path:
+        if made and source in KERNELS and (made / f"{source.stem}.o").exists():
+            return made / f"{source.stem}.o"
         target = folder / f"{source.stem}.o"
-        done = subprocess.run([*compiler, "-c", source, "-o", target], capture_output=True, text=True)
+        beside = [f"-I{CSRC / 'cpu'}"] if source == changed else []
+        command = [*compiler, *beside, "-c", source, "-o", target]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, f"{source.name} with {build.options}:\n{done.stderr}"
         return target
 
-    sources = [*PROGRAMS[program], HERE / f"{program}.cpp"]
+    sources = [changed if changed and path.name == changed.name else path for path in PROGRAMS[program]]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_object, sources))
     subprocess.run([*compiler, *build.linking, *objects, "-ldl", "-o", folder / program], check=True)

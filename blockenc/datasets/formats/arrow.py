@@ -122,10 +122,17 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                 # Each row group by itself: one reader for all of them keeps what it has read. Without
                 # threads, which would each hold a column.
                 for n in range(file.num_row_groups):
-                    rows = _rows(file.metadata.row_group(n).total_byte_size, path, reading)
-                    yield from _guarded(
+                    group, found = file.metadata.row_group(n), 0
+                    rows = _rows(group.total_byte_size, path, reading)
+                    for batch in _guarded(
                         path, file.iter_batches(rows, row_groups=[n], columns=columns, use_threads=False)
-                    )
+                    ):
+                        found += batch.num_rows
+                        yield batch
+                    if found != group.num_rows:  # pyarrow ends where the shortest column does
+                        raise ImageFileError(
+                            f"{path}: a damaged table (row group {n} has {found} of {group.num_rows} rows)"
+                        )
         else:
             with _damage(path):
                 start = len(FILE) if _is_file(path) else 0
@@ -146,6 +153,12 @@ def _open(path: Path, reading: Reading) -> Iterator[tuple[Any, Any]]:
                     for k in range(0, batch.num_rows, ROWS):
                         yield chosen.slice(k, ROWS)
 
+        with _damage(
+            path
+        ):  # a name that is no UTF-8 is an error wherever it is asked for: here, and only here
+            for column in schema:
+                for field in _fields(column):
+                    _ = field.name
         yield schema, batches
 
 

@@ -84,7 +84,7 @@ def load(data: bytes) -> Any:
     """
     try:
         value = _load(data)
-        _check_depth(value)
+        _check_tree(value)
         return value
     except PickleError:
         raise
@@ -217,9 +217,13 @@ def _is_container(value: Any) -> bool:
     return type(value) in (list, dict, tuple)
 
 
-def _check_depth(value: Any) -> None:
+def _check_tree(value: Any) -> None:
+    """Raises PickleError for what is nested too deeply, or holds what plain data is only made of."""
     level = [value]
     for _ in range(DEPTH):
+        for item in level:
+            if type(item) in (_Dtype, object) or (type(item) is _Array and item.array is None):
+                raise PickleError("an array or a type that is not finished")
         below = (item for item in level if _is_container(item))
         level = [part for item in below for part in (item.values() if type(item) is dict else item)]
     if level:
