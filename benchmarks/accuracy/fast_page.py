@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
-from benchmarks.accuracy import fast_family, fast_study
+from benchmarks.accuracy import fast_family, fast_study, fast_trade_off
 from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, RATES, STARTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -105,6 +105,8 @@ def fill(text: str, folder: Path) -> str:
     said = folded_table(of_presets) if of_presets else "Not run."
     text = pages.replace(text, "fast family folded", "\n" + said + "\n")
     text = pages.replace(text, "fast family", "\n" + fast_family.table(folder) + "\n")
+    trade_off = fast_trade_off.table(fast_trade_off.rows(folder))
+    text = pages.replace(text, "fast trade-off", "\n" + trade_off + "\n")
     measures = json.loads((folder / "leak.json").read_text())["leak"]
     text = pages.replace(text, "fast leak", "\n" + leak_table(measures) + "\n")
     return pages.replace(text, "fast tuning", "\n" + tuning_table(recorded(folder, "tune")) + "\n")
@@ -113,6 +115,7 @@ def fill(text: str, folder: Path) -> str:
 def main() -> None:
     options = pages.options("benchmarks.accuracy.fast_page", __doc__, fast_study.RESULTS, PAGE)
     options.page.write_text(fill(options.page.read_text(), options.results))
+    fast_trade_off.draw(fast_trade_off.rows(options.results), options.page.parent / "accuracy-trade-off.png")
 
 
 if __name__ == "__main__":

@@ -184,21 +184,41 @@ def run_rows(
     return True
 
 
-def table(results: Path) -> str:
-    """The rows of the three steps that are done, in Markdown; of several seeds the mean.
+Groups = dict[str, list[dict[str, Any]]]
 
-    Gaps are to the stem's plain row.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
+
+def grouped(results: Path) -> Groups:
+    """What is recorded of the rows of the three steps: by name without the seed, one of each seed."""
+    groups: Groups = {}
     for name in of_steps():
         path = results / f"{name}.json"
         if path.exists():
             groups.setdefault(name.rsplit("-seed", 1)[0], []).append(json.loads(path.read_text()))
+    return groups
 
-    def mean(found: list[dict[str, Any]], view: str) -> float:
-        of = [f["evaluation"].get("right_key") or f["evaluation"]["plain"] for f in found]
-        return 100 * statistics.fmean(views[view] for views in of)
 
+def mean(found: list[dict[str, Any]], view: str) -> float:
+    """The accuracy in percent, of all seeds."""
+    of = [f["evaluation"].get("right_key") or f["evaluation"]["plain"] for f in found]
+    return 100 * statistics.fmean(views[view] for views in of)
+
+
+def below_plain(name: str, groups: Groups) -> float | None:
+    """How many points a row is below the plain row of its stem, trained as long, in one view.
+
+    None where there is no such row.
+    """
+    config = Config(**groups[name][0]["config"])
+    plain = "conv-plain" if config.stem == "conv" else f"{config.stem}-m{config.block_size}-plain"
+    plain = "-".join([plain, *(part for part in name.split("-") if part.startswith(LONGER))])
+    if plain not in groups:
+        return None
+    return mean(groups[plain], "one_view") - mean(groups[name], "one_view")
+
+
+def table(results: Path) -> str:
+    """The rows of the three steps that are done, in Markdown; of several seeds the mean."""
+    groups = grouped(results)
     head = (
         "row | seeds | right key, % | mirrored | six views | below plain, points | the paper's | "
         "wrong keys, %: mean (range) | plain images, %"
@@ -208,12 +228,11 @@ def table(results: Path) -> str:
         config = Config(**found[0]["config"])
         cells = [name, str(len(found))]
         cells += [f"{mean(found, view):.2f}" for view in ("one_view", "mirrored", "six_views")]
-        plain = "conv-plain" if config.stem == "conv" else f"{config.stem}-m{config.block_size}-plain"
-        plain = "-".join([plain, *(part for part in name.split("-") if part.startswith(LONGER))])
         rest = [""] * 4
         if config.steps:
-            if plain in groups:
-                rest[0] = f"{mean(groups[plain], 'one_view') - mean(found, 'one_view'):.2f}"
+            below = below_plain(name, groups)
+            if below is not None:
+                rest[0] = f"{below:.2f}"
             if config.stem == "conv" and config.profile == "byte" and config.steps in PAPER:
                 rest[1] = f"{PAPER_PLAIN - PAPER[config.steps][config.block_size]:.2f}"
             wrong = [100 * a for f in found for a in f["evaluation"]["wrong_keys"]["accuracies"]]

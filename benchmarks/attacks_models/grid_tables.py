@@ -51,7 +51,8 @@ def label(record: dict[str, Any]) -> str:
     config = record["config"]
     steps = "all three" if config["steps"].count(",") == 2 else config["steps"] or "none"
     stem = "" if config["stem"] == "conv" else f", {config['stem']} stem"
-    stem += ", started protected" if config["start"] == "protected" else ""
+    stem += f", started {config['start']}" if config["start"] != "plain" else ""
+    stem += "".join(f", {how}" for how in ("distilled", "curriculum") if config.get(how))
     return f"{steps}, M = {config['block_size']}{stem}"
 
 
