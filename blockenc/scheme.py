@@ -200,7 +200,7 @@ class Scheme:
         every scheme falls to a few chosen images (docs/attacks.md).
 
         >>> [warning.split(":")[0][:16] for warning in Scheme(4, ["np"]).warnings()]
-        ['np alone', 'equal blocks of ', 'key space of 45 ']
+        ['np alone', 'every block is t', 'equal blocks of ', 'key space of 45 ']
         """
         known = not self.depends_on_size or (height is not None and width is not None)
         bits = self.key_space_bits(height, width) if known else None
