@@ -79,6 +79,16 @@ def test_what_is_not_open_to_it_is_refused() -> None:
             attack.ciphertext_only(scheme, x, x)
 
 
+def test_images_that_do_not_fit_are_refused() -> None:
+    x = photos(2, 0)
+    for wrong in (x[:, :2], x[..., :6], x.float(), x[0], x[:0]):
+        for name, pair in (("encrypted", (wrong, x)), ("photos", (x, wrong))):
+            with pytest.raises(
+                ValueError, match=f"{name}: expected uint8 .N, 3, H, W., N at least 1, H and W multi"
+            ):
+                attack.ciphertext_only(Scheme(4), *pair)
+
+
 def test_no_secret_is_shown() -> None:
     x = photos(20, 0)
     found = attack.ciphertext_only(NP(), Cipher(KEY, NP()).encrypt(x), x, x)

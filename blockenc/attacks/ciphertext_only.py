@@ -88,6 +88,8 @@ def ciphertext_only(
     reason = why_not(scheme)
     if reason:
         raise ValueError(f"scheme: not open to this attack, {reason}")
+    for name, images in (("encrypted", encrypted), ("photos", photos)):
+        _check(name, images, scheme)
     start = time.perf_counter()
     recovered = _recovered(scheme, encrypted, photos)
     used = {"images": float(len(encrypted)), "photos": float(len(photos))}
@@ -97,6 +99,14 @@ def ciphertext_only(
         found = recovered.decrypt(encrypted)
         score = {"share": float((found == original).double().mean()), **scores(found, original)}
     return Result("ciphertext only", score, used, recovered)
+
+
+def _check(name: str, images: torch.Tensor, scheme: Scheme) -> None:
+    c, side = scheme.channels, scheme.side
+    fits = images.ndim == 4 and images.shape[1] == c and not any(size % side for size in images.shape[2:])
+    if images.dtype != torch.uint8 or not fits or not len(images):
+        wanted = f"uint8 [N, {c}, H, W], N at least 1, H and W multiples of {side}"
+        raise ValueError(f"{name}: expected {wanted}, got {images.dtype} {list(images.shape)}")
 
 
 class _Values(NamedTuple):
