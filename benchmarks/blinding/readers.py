@@ -2,7 +2,7 @@
 
 All of them know the scheme, the architecture and natural images, and have no key and no pair of images.
 
-weights: the reader of benchmarks.accuracy.leak, as it is, on the first layer's own numbers.
+weights: the readers of blockenc.attacks.weights, as they are, on the first layer's own numbers.
 behaviour: evaluates all layers up to the first activation on blocks of its choice. Since the stem is
     additive, that gives F, whatever weights compute it. It knows more, too: half of all positions are
     substituted, by one table, so that it looks at all of these together; natural blocks vary in few
@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.accuracy import leak
-from benchmarks.accuracy.leak import NEAR
+from blockenc.attacks.weights import NEAR, read_places, read_values
 from blockenc.nn import BlockEmbedding
 from blockenc.plan import Plan
 
@@ -30,12 +29,12 @@ Evaluate = Callable[[torch.Tensor], torch.Tensor]
 
 
 def by_weights(stem: BlockEmbedding, plan: Plan, unfold: int) -> dict[str, float]:
-    """The reader of benchmarks.accuracy.leak on a table and weights; a full table is both."""
+    """The readers of blockenc.attacks.weights on a table and weights; a full table is both."""
     table = stem.table.detach().float().numpy()
     features = table.transpose(2, 0, 1) if stem.weight is None else stem.weight.detach().float().numpy()
     if stem.weight is None:
         features = features - features.mean(2, keepdims=True)
-    return {**leak.values(table, plan), **leak.places(features, plan, unfold)}
+    return {**read_values(table, plan), **read_places(features, plan, unfold)}
 
 
 @torch.no_grad()
@@ -69,7 +68,7 @@ def by_behaviour(
         "part_of_the_block_guessing": 1 / plan.block_size**2,
         "position": float((places == plan.source[0]).mean()),
         "position_guessing": 1 / plan.length,
-        **leak.places(own, plan, 1),
+        **read_places(own, plan, 1),
     }
 
 

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 import blockenc
-from benchmarks.accuracy import data, fast, leak
+from benchmarks.accuracy import data, fast
 from benchmarks.accuracy.fast import Run, native_bf16
 from benchmarks.accuracy.study import ALL
 from benchmarks.accuracy.train import key_set
 from benchmarks.blinding import readers, stems, tune
+from blockenc.attacks.weights import read_places
 
 EXTRA = 8  # columns of decoys
 NOISED = 6  # columns of noise that a fine-tuned model starts with,
@@ -140,5 +141,5 @@ class Study:
         ]
         features = noise[torch.from_numpy(self.plan.source[0]).long()]
         features -= features.mean(1, keepdim=True)
-        places = leak.places(features.permute(2, 0, 1).numpy(), self.plan, self.config.block_size)
+        places = read_places(features.permute(2, 0, 1).numpy(), self.plan, self.config.block_size)
         return {"variance": varies[0] / varies[1], "neighbour": places["neighbour"]}
