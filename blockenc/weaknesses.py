@@ -88,7 +88,7 @@ def _blocks_alike(steps: Sequence[Step]) -> str:
     tables = sum(isinstance(step, Ffx) for step in active)
     if active and whole and tables <= 1 and not any(step.period in (1, IMAGE) for step in active):
         return (
-            "every block is treated alike: encrypted images alone, some hundred of them, tell the whole "
+            "every block is treated alike: encrypted images alone, 30 to 1,000 of them, tell the whole "
             "transform, unless each image has a key of its own (docs/attacks.md, ciphertext only)"
         )
     return ""

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks import pages
+from benchmarks.attacks import encrypted_alone
 from benchmarks.attacks.__main__ import RESULTS
 from blockenc.attacks import ATTACKS
 from blockenc.schemes import PRESETS
@@ -105,6 +106,8 @@ def fill(text: str, results: list[dict[str, Any]], folder: Path) -> str:
     text = pages.replace(text, "attacks", attacks_table(photos))
     text = pages.replace(text, "cifar", attacks_table(small))
     text = pages.replace(text, "pictures", pictures(folder))
+    alone = json.loads(encrypted_alone.RECORD.read_text())
+    text = pages.replace(text, "encrypted alone", "\n" + encrypted_alone.table(alone) + "\n")
     return pages.replace(text, "statistics", statistics_table(photos))
 
 
