@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.attacks import encrypted_alone
 from blockenc import Cipher, Key, Scheme
 from blockenc.attacks import ciphertext_only as attack
 from blockenc.schemes import ETC, LE, NP
@@ -87,6 +88,16 @@ def test_images_that_do_not_fit_are_refused() -> None:
                 ValueError, match=f"{name}: expected uint8 .N, 3, H, W., N at least 1, H and W multi"
             ):
                 attack.ciphertext_only(Scheme(4), *pair)
+
+
+def test_a_run_of_the_study_is_a_row_of_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encrypted_alone, "IMAGES", (2, 20))
+    run = encrypted_alone.measure(photos(20, 0), photos(10, 1), 4, "np")
+    assert (run["steps"], run["images"], run["scores"]["share"]) == ("np", 20, 1.0)
+    about = {"cpu": "C", "threads": 1, "date": "2026-01-01T00", "photos": "some"}
+    rows = encrypted_alone.table({**about, "runs": [run]}).splitlines()
+    assert f"| np | 4 | not run | 1.000 | {run['used']['seconds']:.1f} |" in rows
+    assert "| ffx | 2 | not run | not run | not run |" in rows
 
 
 def test_no_secret_is_shown() -> None:
