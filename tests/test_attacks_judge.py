@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 import blockenc
 from benchmarks.attacks import __main__ as harness
 from benchmarks.attacks import data, page
-from blockenc import Key, Scheme, attacks
+from blockenc import Cipher, Key, KeySet, Scheme, attacks
 from blockenc.attacks import learned
+from blockenc.attacks.on_models import MODEL_ATTACKS, Model
 from blockenc.cli import app as cli
 from blockenc.schemes import ETC, PE, PRESETS
 from blockenc.steps import Np, Scramble, Shuffle
@@ -74,6 +75,36 @@ def test_time_and_what_is_done_are_kept_to() -> None:
     assert seen == ["statistics"]
 
 
+def test_a_model_is_judged_by_its_answers() -> None:
+    """One that knows eight images by their encrypted values; and one whose answers are those values."""
+    scheme, x, y = Scheme(2, ["np"]), pictures(8, 32), torch.arange(8)
+    key = KeySet(np=KEY)
+    centres = Cipher(key, scheme).encrypt(x).float().flatten(1)
+
+    def nearest(images: torch.Tensor) -> torch.Tensor:
+        return -((images.float().flatten(1)[:, None] - centres) ** 2).mean(2) / 500
+
+    model = Model(nearest, (x, y), (x, y), key)
+    assert repr(model) == "Model()"
+    found = attacks.judge(scheme, x, attacks=MODEL_ATTACKS, more={"model": model})
+    scores = {name: result.scores for name, result in found.results.items()}
+    assert scores["right key"]["accuracy"] == 1
+    assert scores["random keys"]["mean accuracy"] < 0.9
+    assert scores["key search"]["key share"] == 1
+    assert found.left_out == {"seriation": "no table, or more than one"}
+
+    whole = Scheme(2, ["np", "ffx"])
+    key = KeySet(np=KEY, ffx=KEY)
+    plain = Cipher(key, whole)
+    model = Model(lambda v: plain.decrypt(v).float().flatten(1), (x, y), (x, y), key)
+    found = attacks.judge(whole, x, attacks=MODEL_ATTACKS[3:], more={"model": model})
+    assert found.results["seriation"].scores["rank correlation"] > 0.99
+    assert set(attacks.judge(whole, x, attacks=MODEL_ATTACKS).left_out.values()) == {"no model"}
+    assert set(attacks.judge(ETC(), x, attacks=MODEL_ATTACKS, more={"model": model}).left_out.values()) == {
+        "a scheme that searches do not know"
+    }
+
+
 def test_an_attack_of_ones_own_and_images_that_do_not_fit() -> None:
     mine = attacks.Attack(
         "mine",
@@ -105,7 +136,7 @@ def test_the_core_does_not_import_attacks() -> None:
 
 def options(tmp_path: Path, **changed: object) -> argparse.Namespace:
     given = {"scheme": "NP", "per_image": False, "minutes": None, "data": None, "size": 64, "images": 6}
-    given["free_photo"] = False
+    given.update(free_photo=False, model=None)
     return argparse.Namespace(**{**given, "results": tmp_path, "pictures": tmp_path / "p", **changed})
 
 

@@ -1,7 +1,8 @@
 """Attacks on images of a scheme: python -m benchmarks.attacks --scheme ETC --data PHOTOS
 
 Runs every attack on images that applies to the scheme, and writes benchmarks/attacks/results/NAME.json after
-each one. What is in that file already is not run again. With --pictures, the first image that is attacked is
+each one; --model RUN adds attacks on a model that was trained under the scheme, and takes scheme and images
+from it. What is in that file already is not run again. With --pictures, the first image that is attacked is
 written as each attack recovered it. `python -m benchmarks.attacks.page` makes docs/attacks.md of all that.
 """
 
@@ -15,15 +16,19 @@ from typing import Any
 import torch
 from PIL import Image
 
+from benchmarks.accuracy import data as accuracy_data
 from benchmarks.attacks import data
+from benchmarks.attacks_models.study import load
 from benchmarks.speed.report import about
 from blockenc import Key, Scheme
-from blockenc.attacks import Result, Situation, judge
+from blockenc.attacks import ATTACKS, Result, Situation, judge
+from blockenc.attacks.on_models import MODEL_ATTACKS, Model
 from blockenc.files import atomic_write
 from blockenc.schemes import PRESETS, named
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+LABELLED, TESTED = 128, 1000  # images of an attacker of models, and those it is scored on
 KEY = Key(bytes(range(32)))  # public, so that a run can be repeated
 
 
@@ -37,9 +42,28 @@ def scheme_of(text: str) -> tuple[str, Scheme]:
     return path.stem, Scheme.from_json(path.read_text())
 
 
+def model_of(folder: Path, data_folder: Path) -> tuple[str, Scheme, Model]:
+    """A run of benchmarks.accuracy.fast on CIFAR-10: its name, its scheme, and what is attacked of it."""
+    found = accuracy_data.load("cifar10", data_folder)
+    network = load(folder, found)
+    cipher = network.config.cipher()
+    if cipher is None:
+        raise ValueError(f"--model: expected a model that was trained on encrypted images, got {folder}")
+    test = found.test
+    assert isinstance(test, accuracy_data.Part)
+    x, y = test.x.permute(0, 3, 1, 2).contiguous(), test.y
+    last = LABELLED + TESTED
+    labelled, tested = (x[:LABELLED], y[:LABELLED]), (x[LABELLED:last], y[LABELLED:last])
+    return folder.name, cipher.scheme, Model(network, labelled, tested, network.config.key(0))
+
+
 def run(options: argparse.Namespace) -> Path:
     """The whole run; returns where its results are."""
-    name, scheme = scheme_of(options.scheme)
+    more: dict[str, Any] = {}
+    if options.model:
+        name, scheme, more["model"] = model_of(options.model, options.data)
+    else:
+        name, scheme = scheme_of(options.scheme)
     if options.per_image:
         name += "-per-image"
     file = options.results / f"{name}.json"
@@ -86,6 +110,8 @@ def run(options: argparse.Namespace) -> Path:
         images,
         per_image=options.per_image,
         minutes=options.minutes,
+        attacks=(*MODEL_ATTACKS, *ATTACKS) if more else ATTACKS,
+        more=more,
         done=kept,
         after_each=record,
         key=KEY,
@@ -115,8 +141,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
+    parser.add_argument("--scheme", metavar="NAME|FILE", help="a preset, or a scheme's JSON file")
     parser.add_argument(
-        "--scheme", required=True, metavar="NAME|FILE", help="a preset, or a scheme's JSON file"
+        "--model",
+        type=Path,
+        metavar="RUN",
+        help="a run of benchmarks.accuracy.fast, in the place of --scheme; --data is CIFAR-10, --size 32",
     )
     parser.add_argument("--per-image", action="store_true", help="a key for each image")
     parser.add_argument("--minutes", type=float, metavar="B", help="of all attacks; default: no limit")
@@ -130,7 +160,10 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="default: none are written")
-    print(run(parser.parse_args()))
+    options = parser.parse_args()
+    if bool(options.scheme) == bool(options.model) or (options.model and not options.data):
+        parser.error("expected --scheme, or --model and --data")
+    print(run(options))
 
 
 if __name__ == "__main__":
