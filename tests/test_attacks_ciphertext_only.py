@@ -35,7 +35,7 @@ def test_keys_are_recovered_from_encrypted_images_alone(steps: list[str], block_
     found = attack.ciphertext_only(scheme, cipher.encrypt(x), photos(30, 1), x)
     # Values may be taken for those beside them in the order of a table.
     assert found.scores["share"] > (0.6 if "ffx" in steps else 0.9999)
-    assert found.scores["PSNR"] > 45
+    assert found.scores["PSNR"] > 40
     assert found.used["images"] == 60
     other = photos(2, 2)[..., :32, :16]  # the transform holds for other images, of other sizes
     wrong = found.recovered.decrypt(cipher.encrypt(other)).int() - other.int()
@@ -46,7 +46,7 @@ def test_tables_behind_and_before_negatives() -> None:
     """np, ffx, np: the four forms that a table shows in."""
     scheme, x = Scheme(4, [Np(), Ffx(), Np()]), photos(60, 0)
     found = attack.ciphertext_only(scheme, Cipher(KEY, scheme).encrypt(x), photos(30, 1), x)
-    assert found.scores["PSNR"] > 45
+    assert found.scores["PSNR"] > 40
 
 
 def test_nothing_is_recovered_of_noise_or_from_unlike_photos() -> None:
