@@ -85,8 +85,9 @@ def _blocks_alike(steps: Sequence[Step]) -> str:
     """Whether the values of every block of every image are treated alike, by one table at most."""
     active = [step for step in steps if not step.is_idle]
     whole = all(getattr(step, "cells", "byte") == "byte" for step in active)
-    tables = sum(isinstance(step, Ffx) for step in active)
-    if active and whole and tables <= 1 and not any(step.period in (1, IMAGE) for step in active):
+    tables = [step for step in active if isinstance(step, Ffx)]
+    read = len(tables) <= 1 and all(step.profile == "byte" for step in tables)
+    if active and whole and read and not any(step.period in (1, IMAGE) for step in active):
         return (
             "every block is treated alike: encrypted images alone, 30 to 1,000 of them, tell the whole "
             "transform, unless each image has a key of its own (docs/attacks.md, ciphertext only)"

@@ -239,7 +239,7 @@ def test_what_is_not_weak_is_not_warned_of() -> None:
     assert [w[:9] for w in PE().warnings(4, 4)] == ["np alone:", "key space"]
     assert PE().warnings() == PE().warnings(224, 224)
     assert not any(w.startswith("np alone") for w in Scheme(4, [Np(cells="nibble")]).warnings())
-    for other in (ETC(), PE(), Scheme(4, [Shuffle(cells="nibble")])):
+    for other in (ETC(), PE(), Scheme(4, [Shuffle(cells="nibble")]), Scheme(4, ffx="decimal")):
         assert not any("treated alike: encrypted" in w for w in other.warnings())
 
 
