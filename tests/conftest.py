@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,6 +32,15 @@ def cpu_backends() -> list[str]:
     if state["native"] == "available":
         names = [f"native/{level}" for level, has in native_backend.levels().items() if has] + names
     return names
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tests that train: sums come out alike however many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
