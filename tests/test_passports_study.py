@@ -18,7 +18,9 @@ from benchmarks.accuracy.fast_models import Norm
 from benchmarks.passports import forging, page, study
 from benchmarks.passports.forging import BlockMap, Budget
 from benchmarks.passports.layers import issue, passports
-from tests.test_fast import one_thread, quiet, stop_after, stripes  # noqa: F401
+from tests.test_fast import quiet, stop_after, stripes  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = torch.device("cpu")
 CHANCE = 0.25  # four classes
