@@ -59,6 +59,7 @@ def main() -> None:
     grid.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     grid.add_argument("--attack", default="", metavar="PART", help="only jobs with this in their name")
     grid.add_argument("--test-images", type=int, default=0, help="only so many, for a trial")
+    grid.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     grid.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="sizes, for a trial")
     grid.add_argument("--list", action="store_true", help="the jobs, and which are done")
     options = parser.parse_args()
@@ -95,7 +96,14 @@ def attack_grid(options: argparse.Namespace, parser: argparse.ArgumentParser) ->
     changed = {name: json.loads(value) for name, _, value in (s.partition("=") for s in options.set)}
     sizes = Sizes(**{name: tuple(v) if isinstance(v, list) else v for name, v in changed.items()})
     told = on_grid.Options(
-        options.data, options.grid_runs, options.out, sizes, options.device, end, options.test_images
+        options.data,
+        options.grid_runs,
+        options.out,
+        sizes,
+        options.device,
+        end,
+        options.test_images,
+        options.precision == "bfloat16",
     )
     complete = on_grid.run(told, todo, options.jobs, stop_on_signals())
     print("all is done" if complete else "stopped or failed; the same command goes on")

@@ -52,7 +52,11 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What all processes are told. end: when they stop, by time.monotonic."""
+    """What all processes are told.
+
+    end: when they stop, by time.monotonic. test_images: only so many, or 0. bf16: networks compute in
+    bfloat16.
+    """
 
     data: Path
     runs: Path
@@ -61,6 +65,7 @@ class Options:
     device: str
     end: float
     test_images: int = 0
+    bf16: bool = False
 
 
 def jobs() -> list[Job]:
@@ -198,6 +203,7 @@ class Worker:
             "seconds": round(time.monotonic() - began, 1),
             "sizes": dataclasses.asdict(target.sizes),
             "config": dataclasses.asdict(target.network.config),
+            "precision": "bfloat16" if self.options.bf16 else "float32",
             "environment": fast.environment(self.found, self.device),
         }
         # A search that the end of the time cut short is told, and made anew by the next call.
@@ -209,7 +215,7 @@ class Worker:
 
     def _target(self, model: str) -> Target:
         o = self.options
-        return Target(model, o.runs, o.results, self.found, o.sizes, self.device, self.stop)
+        return Target(model, o.runs, o.results, self.found, o.sizes, self.device, self.stop, o.bf16)
 
 
 def has_networks(job: Job, runs: Path) -> bool:

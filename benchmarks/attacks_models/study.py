@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from benchmarks.accuracy import data, fast, fast_evaluate
-from benchmarks.accuracy.train import MEAN, STD, key_set
+from benchmarks.accuracy.train import key_set
+from benchmarks.attacks_models.target import Network
 from blockenc import Cipher, ExplicitKey, KeySet, Scheme
 from blockenc.attacks import Result, adversarial, key_search, seriation
 
@@ -34,22 +35,6 @@ class Budget:
     eot_keys: int = 3
     positions: int = 12
     images: int = 2
-
-
-class Network:
-    """A trained network as attackers meet it: encrypted images, bytes or floats in [0, 1], to logits, in the
-    precision that it was trained in. Networks that look values up take bytes only."""
-
-    def __init__(self, run: fast.Run) -> None:
-        self.run, self.config = run, run.config
-        self.model = run.model.eval().requires_grad_(False)
-
-    def __call__(self, y: torch.Tensor) -> torch.Tensor:
-        if self.config.stem != "embedding":
-            y = y if y.is_floating_point() else y.float() / 255
-            y = ((y - MEAN) / STD).contiguous(memory_format=torch.channels_last)
-        with self.run.autocast():
-            return self.model(y).float()  # type: ignore[no-any-return]
 
 
 def load(folder: Path, found: data.Data) -> Network:

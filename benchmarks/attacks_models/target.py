@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.accuracy import data, fast_evaluate
+from benchmarks.accuracy import data, fast, fast_evaluate
 from benchmarks.accuracy.fast import Stopped
 from benchmarks.accuracy.grid import restored
-from benchmarks.accuracy.train import key_set
-from benchmarks.attacks_models.study import Network
+from benchmarks.accuracy.train import MEAN, STD, key_set
 from blockenc import Cipher, KeySet, Scheme
 from blockenc.attacks.key_search import Labelled
 
@@ -59,10 +58,30 @@ def archives(runs: Path) -> dict[str, Path]:
     }
 
 
+class Network:
+    """A trained network as attackers meet it: encrypted images, bytes or floats in [0, 1], to logits.
+
+    Networks that look values up take bytes only. bf16: whether it answers in bfloat16.
+    """
+
+    def __init__(self, run: fast.Run, bf16: bool = False) -> None:
+        run.bf16 = bf16
+        self.run, self.config = run, run.config
+        self.model = run.model.eval().requires_grad_(False)
+
+    def __call__(self, y: torch.Tensor) -> torch.Tensor:
+        if self.config.stem != "embedding":
+            y = y if y.is_floating_point() else y.float() / 255
+            y = ((y - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+        with self.run.autocast():
+            return self.model(y).float()  # type: ignore[no-any-return]
+
+
 class Target:
     """A network of the grid, the images that its attacker has, and what the attack is scored by.
 
     Of the test images the attacker has the first `sizes.large`; the scores are of those behind them.
+    bf16: whether networks compute in bfloat16, also where a thief trains them.
     """
 
     def __init__(
@@ -74,9 +93,10 @@ class Target:
         sizes: Sizes,
         device: torch.device,
         stop: Callable[[], bool],
+        bf16: bool = False,
     ) -> None:
         self.name, self.runs, self.results, self.found = name, runs, results, found
-        self.sizes, self.device, self.stop = sizes, device, stop
+        self.sizes, self.device, self.stop, self.bf16 = sizes, device, stop, bf16
         self.key = key_set(0)
 
     @functools.cached_property
@@ -92,8 +112,10 @@ class Target:
     def other(self, name: str) -> Network:
         """The network of another row."""
         if (self.runs / name / "result.json").exists():
-            return Network(fast_evaluate.load(self.runs / name, self.found, self.device))
-        return Network(restored(archives(self.runs)[name], self.found, self.device)[name])
+            run = fast_evaluate.load(self.runs / name, self.found, self.device)
+        else:
+            run = restored(archives(self.runs)[name], self.found, self.device)[name]
+        return Network(run, self.bf16)
 
     @functools.cached_property
     def scheme(self) -> Scheme:
