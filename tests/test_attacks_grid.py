@@ -15,7 +15,7 @@ import torch
 from benchmarks.accuracy import data, fast, fast_models
 from benchmarks.accuracy.fast_study import rows
 from benchmarks.accuracy.train import key_set
-from benchmarks.attacks_models import grid_tables, keys, on_grid, stealing
+from benchmarks.attacks_models import keys, on_grid, page, stealing
 from benchmarks.attacks_models.target import Sizes, Target
 from blockenc import Cipher
 from blockenc.attacks import key_search
@@ -26,7 +26,7 @@ NP, PROTECTED = on_grid.SINGLES["np"], on_grid.PROTECTED
 NETWORKS = (on_grid.PLAIN, on_grid.ALL, NP, PROTECTED)
 SIZES = Sizes(rounds=1, batch=6, large=8, starts=2, loss_starts=2, random_keys=4, test=20, pgd_images=4,
               pgd_steps=2, eot_keys=2, eot_steps=1, tune_steps=10, tune_batch=40, tune_images=(40, 100, 5000),
-              positions=1, ordered_images=1)  # fmt: skip
+              positions=1, ordered_images=1, slope_images=2)  # fmt: skip
 SLOW = ("shuffle-alone", "search-published", "search-loss-more")  # of all three steps: thousands of queries
 
 
@@ -74,15 +74,15 @@ def test_every_attack_that_has_its_network_is_done(results: Path) -> None:
 
 
 def test_the_tables_show_the_records(results: Path) -> None:
-    records = grid_tables.load(results)
-    tables = {name: table(records) for name, table in grid_tables.TABLES.items()}
-    for name, lines in {"grid stolen": 15, "grid searches": 5, "grid fake keys": 3, "grid fooled": 2}.items():
+    records = page.load(results)
+    tables = {name: table(records) for name, table in page.TABLES.items()}
+    for name, lines in {"stolen": 15, "searches": 5, "fake keys": 3, "fooled": 2, "read": 3}.items():
         assert len(tables[name].splitlines()) - 2 == lines, name
     record = json.loads((results / f"{NP}.pgd.json").read_text())
     success = record["result"]["right key"]["scores"]["success"]
-    assert f"| np, M = 4 | {grid_tables.percent(success)} |" in tables["grid fooled"]
-    assert "embedding stem, started protected | one position | 1.000 | 0.0 |" in tables["grid ordered"]
-    assert all(table({}) for table in grid_tables.TABLES.values())
+    assert f"| np, M = 4 | {page.percent(success)} of 4 |" in tables["fooled"]
+    assert "embedding stem, started protected | one position | 1.000 | 0.0 |" in tables["ordered"]
+    assert all(table({}) for table in page.TABLES.values())
 
 
 def test_a_thief_learns_the_goal_and_starts_where_it_says(target: Target) -> None:
@@ -152,8 +152,8 @@ def test_time_that_is_up_leaves_no_result_but_what_a_search_came_to(where: Path,
     worker.work(todo)
     (path,) = tmp_path.glob("*.json")
     assert path.name == f"{NP}.search-published.partial.json"
-    assert list(grid_tables.load(tmp_path)) == [f"{NP}.search-published"]
-    assert "cut short" in grid_tables.searches(grid_tables.load(tmp_path))
+    assert list(page.load(tmp_path)) == [f"{NP}.search-published"]
+    assert "cut short" in page.searches(page.load(tmp_path))
 
 
 def test_networks_come_from_archives_too(where: Path, target: Target, tmp_path: Path) -> None:

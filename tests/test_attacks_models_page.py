@@ -15,9 +15,9 @@ def test_blocks() -> None:
 
 def test_the_page_shows_the_recorded_results() -> None:
     results, text = page.load(page.RESULTS), page.PAGE.read_text()
-    assert results[0]
+    assert results
     assert page.fill(text, results) == text, "run python -m benchmarks.attacks_models.page"
     changed = copy.deepcopy(results)
-    changed[0][0]["attacks"]["PGD"]["right key"]["scores"]["success"] = 0.123
+    changed["conv-m4-np-seed0.pgd"]["result"]["right key"]["scores"]["success"] = 0.123
     assert "12.3" in page.fill(text, changed)
     assert page.fill(text, changed) != text

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from benchmarks import pages
 from benchmarks.accuracy import fast_study
 
-SERIATION = Path(__file__).parents[1] / "attacks_models" / "results" / "grid"
+SERIATION = Path(__file__).parents[1] / "attacks_models" / "results"
 ROWS = {
     "conv-m4-all": "conv stem, no key",
     "embedding-m4-all": "embedding, no key",

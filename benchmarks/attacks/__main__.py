@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from benchmarks.accuracy import data as accuracy_data
+from benchmarks.accuracy import fast_evaluate
 from benchmarks.attacks import data
-from benchmarks.attacks_models.study import load
+from benchmarks.attacks_models.target import Network
 from benchmarks.speed.report import about
 from blockenc import Key, Scheme
 from blockenc.attacks import ATTACKS, Result, Situation, judge
@@ -45,7 +46,7 @@ def scheme_of(text: str) -> tuple[str, Scheme]:
 def model_of(folder: Path, data_folder: Path) -> tuple[str, Scheme, Model]:
     """A run of benchmarks.accuracy.fast on CIFAR-10: its name, its scheme, and what is attacked of it."""
     found = accuracy_data.load("cifar10", data_folder)
-    network = load(folder, found)
+    network = Network(fast_evaluate.load(folder, found, torch.device("cpu")))
     cipher = network.config.cipher()
     if cipher is None:
         raise ValueError(f"--model: expected a model that was trained on encrypted images, got {folder}")

@@ -18,8 +18,7 @@ import torch
 from benchmarks.accuracy import data, fast
 from benchmarks.accuracy.fast_study import SINGLE
 from benchmarks.accuracy.study import claimed
-from benchmarks.attacks_models import fooling, keys, stealing
-from benchmarks.attacks_models.study import order_values
+from benchmarks.attacks_models import fooling, keys, reading, stealing
 from benchmarks.attacks_models.target import Sizes, Target, archives
 from blockenc.files import atomic_write
 
@@ -99,7 +98,7 @@ def jobs() -> list[Job]:
         *(search(SINGLES[step], "loss-more") for step in ("np", "ffx")),
         *steal(ALL, RATES[0]),
         scratch(PLAIN, stealing.GOALS[0]),
-        Job(PROTECTED, "seriation", _seriation),
+        Job(PROTECTED, "seriation", reading.table),
         *(fool(SINGLES[step]) for step in SINGLE),
         *(one_step(kind) for kind in ("np", "ffx")),
         fool(ALL),
@@ -108,7 +107,8 @@ def jobs() -> list[Job]:
         *(fool_by_estimate(SINGLES[step], "loss-more") for step in ("np", "ffx")),
         scratch(ALL, stealing.GOALS[1]),
         search(SINGLES["shuffle"], "published"),
-        *(Job(model, "seriation", _seriation) for model in (EMBEDDING, *WITHOUT_KEY, ALL, SINGLES["ffx"])),
+        *(Job(model, "seriation", reading.table) for model in (EMBEDDING, *WITHOUT_KEY, ALL, SINGLES["ffx"])),
+        *(Job(model, "slopes", reading.masks) for model in (*STOLEN, EMBEDDING, *WITHOUT_KEY)),
         *(fool(model) for model in sizes[:4]),
         *(job for model in STOLEN[1:] for job in steal(model, RATES[0])),
         fool_by_estimate(SINGLES["shuffle"], "published"),
@@ -132,12 +132,6 @@ def jobs() -> list[Job]:
 
 def _slug(goal: str) -> str:
     return goal.replace(" ", "-")
-
-
-def _seriation(target: Target) -> dict[str, Any]:
-    sizes = target.sizes
-    images = target.images(0, sizes.ordered_images)[0]
-    return order_values(target.network, target.scheme, target.key, images, sizes.positions)
 
 
 class Worker:

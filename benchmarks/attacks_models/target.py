@@ -27,7 +27,7 @@ class Sizes:
     random_keys, test: how many random keys, and the images that keys are scored on.
     pgd_images, pgd_steps: of adversarial images. eot_keys, eot_steps: 30 and 20 are published.
     tune_steps, tune_batch: of fine-tuning. tune_images: how many labelled images the thief has.
-    positions, ordered_images: of seriation.
+    positions, ordered_images: of seriation. slope_images: whose positions are given two values.
     """
 
     rounds: int = 10
@@ -46,6 +46,7 @@ class Sizes:
     tune_images: tuple[int, ...] = (100, 500, 1000, 5000)
     positions: int = 12
     ordered_images: int = 2
+    slope_images: int = 64
 
 
 @functools.cache
@@ -61,11 +62,10 @@ def archives(runs: Path) -> dict[str, Path]:
 class Network:
     """A trained network as attackers meet it: encrypted images, bytes or floats in [0, 1], to logits.
 
-    Networks that look values up take bytes only. bf16: whether it answers in bfloat16.
+    Networks that look values up take bytes only.
     """
 
-    def __init__(self, run: fast.Run, bf16: bool = False) -> None:
-        run.bf16 = bf16
+    def __init__(self, run: fast.Run) -> None:
         self.run, self.config = run, run.config
         self.model = run.model.eval().requires_grad_(False)
 
@@ -115,7 +115,8 @@ class Target:
             run = fast_evaluate.load(self.runs / name, self.found, self.device)
         else:
             run = restored(archives(self.runs)[name], self.found, self.device)[name]
-        return Network(run, self.bf16)
+        run.bf16 = self.bf16
+        return Network(run)
 
     @functools.cached_property
     def scheme(self) -> Scheme:
@@ -131,6 +132,10 @@ class Target:
         assert isinstance(test, data.Part)
         x, y = test.x[first : first + count], test.y[first : first + count]
         return x.permute(0, 3, 1, 2).contiguous().to(self.device), y.to(self.device)
+
+    def encrypted(self, count: int) -> torch.Tensor:
+        """The first test images, encrypted by the owner."""
+        return Cipher(self.key, self.scheme).encrypt(self.images(0, count)[0])
 
     @functools.cached_property
     def test(self) -> Labelled:

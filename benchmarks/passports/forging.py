@@ -22,7 +22,7 @@ from torch.nn import functional
 from benchmarks.accuracy.data import Data, Part
 from benchmarks.accuracy.fast import Augmented, Run
 from benchmarks.accuracy.train import key_set
-from benchmarks.attacks_models.study import Network
+from benchmarks.attacks_models.target import Network
 from benchmarks.passports.layers import WHOLE, PassportConv, in_float32, issue, passports
 from blockenc import Cipher
 from blockenc.attacks.key_search import estimate_key

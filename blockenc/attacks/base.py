@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from typing import Any
 
 
@@ -26,3 +27,15 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Attack, scores and uses, for a JSON file."""
         return {"attack": self.attack, "scores": dict(self.scores), "used": dict(self.used)}
+
+
+def why_no_scipy() -> str:
+    """What to install where there is no SciPy; "" where there is."""
+    has = importlib.util.find_spec("scipy") is not None
+    return "" if has else "SciPy is not installed: pip install 'blockenc[attacks]'"
+
+
+def needs_scipy(attack: str) -> None:
+    """Raises ModuleNotFoundError where there is no SciPy."""
+    if reason := why_no_scipy():
+        raise ModuleNotFoundError(f"{attack}: {reason}")

@@ -19,7 +19,6 @@ together recover these keys is ours.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from blockenc.attacks.base import Result
+from blockenc.attacks.base import Result, why_no_scipy
 from blockenc.attacks.measures import scores
 from blockenc.attacks.plaintext import refusal, unit_orbits
 from blockenc.blocks import to_vectors
@@ -51,8 +50,8 @@ def why_not(scheme: Scheme) -> str:
     >>> why_not(Scheme(4, ["shuffle", "np", "ffx"]))
     ''
     """
-    if importlib.util.find_spec("scipy") is None:
-        return "SciPy is not installed: pip install 'blockenc[attacks]'"
+    if reason := why_no_scipy():
+        return reason
     if scheme.depends_on_size:
         return "not the same for all blocks"
     if scheme.is_decimal or any(getattr(step, "cells", "byte") == "nibble" for step in scheme.bound_steps):

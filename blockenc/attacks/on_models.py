@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from blockenc.attacks import key_search, plaintext, seriation
-from blockenc.attacks.base import Result
+from blockenc.attacks import key_search, plaintext, seriation, slopes
+from blockenc.attacks.base import Result, why_no_scipy
 from blockenc.attacks.registry import Attack, Situation
 from blockenc.cipher import Cipher
 from blockenc.hidden import hide, reveal
@@ -18,6 +18,7 @@ from blockenc.keys import AnyKey
 
 RANDOM_KEYS = 100
 ORDERED_IMAGES = 2  # whose values seriation replaces
+SLOPE_IMAGES = 32
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -58,6 +59,10 @@ def _why_not(s: Situation) -> str:
 
 def _why_not_ordered(s: Situation) -> str:
     return _why_not(s) or ("" if s.scheme.kinds.count("ffx") == 1 else "no table, or more than one")
+
+
+def _why_not_slopes(s: Situation) -> str:
+    return _why_not(s) or why_no_scipy()
 
 
 def _right(s: Situation) -> Result:
@@ -114,9 +119,23 @@ def _ordered(s: Situation) -> Result:
     return seriation.seriation(model.logits, images, s.scheme.side, [position], table=table)
 
 
+def _slopes(s: Situation) -> Result:
+    model = _model(s)
+    cipher = Cipher(reveal(model.key), s.scheme)
+    secrets = _ffx(s)
+    return slopes.read_slopes(
+        model.logits,
+        cipher.encrypt(model.labelled[0][:SLOPE_IMAGES]),
+        s.scheme.side,
+        enciphered=0 if secrets is None else int(secrets[0].sum()),
+        truth=cipher.plan(),
+    )
+
+
 MODEL_ATTACKS: tuple[Attack, ...] = (
     Attack("right key", "the key", "accuracy", None, "images", _why_not, _right),
     Attack("random keys", "the scheme", "accuracy", None, "queries", _why_not, _random),
     Attack("key search", "labelled images, logits", "accuracy", None, "queries", _why_not, _search),
     Attack("seriation", "logits", "rank correlation", None, "queries", _why_not_ordered, _ordered),
+    Attack("slopes", "logits", "neighbour", None, "queries", _why_not_slopes, _slopes),
 )

@@ -51,7 +51,7 @@ def seriation(
     if not len(positions):
         raise ValueError("positions: expected at least one, got none")
     answers = [answers_of(logits, images, block_size, position, batch=batch) for position in positions]
-    ranks = order(np.concatenate([_scaled(answer) for answer in answers], axis=1))
+    ranks = order(np.concatenate([scaled(answer) for answer in answers], axis=1))
     scores = {} if table is None else _scores(ranks, np.argsort(np.asarray(table)))
     used: dict[str, float] = {"images": len(images), "queries": VALUES * len(images) * len(positions)}
     return Result("seriation", scores, used, ranks)
@@ -64,17 +64,19 @@ def answers_of(
     block_size: int,
     position: int,
     *,
+    values: Sequence[int] | np.ndarray = range(VALUES),
     batch: int = 256,
 ) -> np.ndarray:
-    """float64 [256, N * classes]: a model's answers where a position of every block has each value."""
+    """float64 [V, N * classes]: a model's answers where a position of every block has each of V values."""
     vectors = to_vectors(images, block_size)
     if not 0 <= position < vectors.shape[-1]:
         raise ValueError(f"positions: expected numbers below {vectors.shape[-1]}, got {position}")
-    changed = vectors[None].repeat(VALUES, 1, 1, 1)
-    changed[..., position] = torch.arange(VALUES, dtype=images.dtype, device=images.device)[:, None, None]
+    changed = vectors[None].repeat(len(values), 1, 1, 1)
+    column = torch.as_tensor(np.asarray(values), dtype=images.dtype, device=images.device)
+    changed[..., position] = column[:, None, None]
     whole = to_images(changed.flatten(0, 1), block_size, *images.shape[1:])
     found = torch.cat([logits(some) for some in whole.split(batch)])
-    rows: np.ndarray = found.double().reshape(VALUES, -1).cpu().numpy()
+    rows: np.ndarray = found.double().reshape(len(values), -1).cpu().numpy()
     return rows
 
 
@@ -94,7 +96,7 @@ def order(answers: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _scaled(answers: np.ndarray) -> np.ndarray:
+def scaled(answers: np.ndarray) -> np.ndarray:
     """Answers about their mean, of the same size for each position."""
     moved = answers - answers.mean(axis=0)
     size = np.sqrt((moved**2).mean())

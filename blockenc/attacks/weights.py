@@ -5,12 +5,10 @@ The attacker has the weights of the first layer and knows the scheme, and has no
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import torch
 
-from blockenc.attacks.base import Result
+from blockenc.attacks.base import Result, needs_scipy
 from blockenc.cipher import Cipher
 from blockenc.keys import ExplicitKey
 from blockenc.plan import Plan
@@ -102,8 +100,7 @@ def match_public(folded: torch.Tensor, public: torch.Tensor, truth: Plan | None 
     >>> match_public(locked[0].weight, public.weight, cipher.plan()).scores
     {'key share': 1.0}
     """
-    if importlib.util.find_spec("scipy") is None:
-        raise ModuleNotFoundError("match_public needs SciPy: pip install 'blockenc[attacks]'")
+    needs_scipy("match_public")
     from scipy.optimize import linear_sum_assignment
 
     if folded.shape != public.shape or folded.ndim != 4 or folded.shape[2] != folded.shape[3]:
