@@ -99,6 +99,10 @@ def test_a_model_is_judged_by_its_answers() -> None:
     model = Model(lambda v: plain.decrypt(v).float().flatten(1), (x, y), (x, y), key)
     found = attacks.judge(whole, x, attacks=MODEL_ATTACKS[3:], more={"model": model})
     assert found.results["seriation"].scores["rank correlation"] > 0.99
+    if "slopes" in found.results:
+        assert found.results["slopes"].scores["ffx share"] == 1
+    else:
+        assert "SciPy" in found.left_out["slopes"]
     assert set(attacks.judge(whole, x, attacks=MODEL_ATTACKS).left_out.values()) == {"no model"}
     assert set(attacks.judge(ETC(), x, attacks=MODEL_ATTACKS, more={"model": model}).left_out.values()) == {
         "a scheme that searches do not know"

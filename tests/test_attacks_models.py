@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import pickle
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from blockenc import Cipher, ExplicitKey, Key, Scheme, nn
-from blockenc.attacks import adversarial, key_search, seriation
+from blockenc.attacks import adversarial, key_search, seriation, slopes
 from blockenc.blocks import to_images, to_vectors
 from blockenc.steps import Colour, Np, Rotate, Scramble, Shuffle
 
@@ -341,3 +342,75 @@ def test_seriation_finds_the_table() -> None:
     nothing = seriation.seriation(untrained, y, 2, positions, table=table)  # is smooth in encrypted values
     assert nothing.scores["rank correlation"] < 0.3
     assert nothing.scores["rank error"] > 60
+
+
+def filters(cipher: Cipher | None, squash=torch.tanh):
+    """A model of smooth filters over the plain block, as images train them; or over the encrypted one."""
+    place = torch.arange(4, dtype=torch.float64)
+    random = torch.Generator().manual_seed(1)
+    waves = torch.rand(40, 2, generator=random, dtype=torch.float64)
+    phases = 6 * torch.rand(40, generator=random, dtype=torch.float64)
+    angles = waves[:, :1, None] * place[:, None] + waves[:, 1:, None] * place + phases[:, None, None]
+    weight = angles.sin().unsqueeze(-1).expand(40, 4, 4, 3).reshape(40, -1)
+
+    def logits(y: torch.Tensor) -> torch.Tensor:
+        x = y if cipher is None else cipher.decrypt(y)
+        return squash(to_vectors(x, 4).double().mean(1) / 20_000 @ weight.T)
+
+    return logits
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("np",), ("ffx",), ("shuffle", "np", "ffx")])
+def test_slopes_show_masks_and_neighbours(steps: tuple[str, ...]) -> None:
+    pytest.importorskip("scipy")
+    # A key whose table takes plain values far apart to 64 and 191, so that slopes are steep where it is used.
+    cipher = Cipher(Key(bytes([3]) * 32), steps=steps)
+    y = cipher.encrypt(torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8))
+    enciphered = 24 if "ffx" in steps else 0
+    found = slopes.read_slopes(filters(cipher), y, 4, enciphered=enciphered, truth=cipher.plan())
+    assert found.scores["neighbour"] > 0.9
+    assert [found.scores.get(name) for name in ("ffx share", "np share", "np share, all")] == [
+        1.0 if "ffx" in steps else None,
+        *([1.0, 1.0] if "np" in steps else [None, None]),
+    ]
+    plan = cipher.plan()
+    assert (found.recovered.enciphered == (plan.table_of[0] > 0)).all()
+    assert len(set(found.recovered.negated ^ (plan.flips[0] % 2 == 1))) == 1  # or all of them the other way
+    asked = 48 * 2 * 3 + (48 * 256 + 24 * 2 * 3 if enciphered else 0)
+    assert found.used == {"images": 3, "queries": asked}
+
+
+def test_slopes_of_a_model_that_learned_nothing() -> None:
+    """It is smooth over the encrypted block, in encrypted values."""
+    pytest.importorskip("scipy")
+    cipher = Cipher(KEY)
+    y = cipher.encrypt(torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8))
+    found = slopes.read_slopes(filters(None), y, 4, enciphered=24, truth=cipher.plan())
+    assert found.scores["ffx share"] < 0.8
+    assert found.scores["np share"] < 0.85
+    assert found.scores["neighbour"] < 0.6
+
+
+def test_weak_slopes_are_those_of_positions_that_a_model_leaves_alone() -> None:
+    pytest.importorskip("scipy")
+    cipher = Cipher(KEY, steps=("ffx",))
+    selected = torch.from_numpy(cipher.plan().table_of[0] > 0)
+    smooth = filters(None, squash=torch.clone)  # its answers jump nowhere
+
+    def logits(y: torch.Tensor) -> torch.Tensor:
+        v = to_vectors(y, 4).double()
+        return smooth(to_images(torch.where(selected, 100 + v / 10, v), 4, *y.shape[1:]))
+
+    y = cipher.encrypt(torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8))
+    found = slopes.read_slopes(logits, y, 4, enciphered=24, truth=cipher.plan())
+    assert found.scores["ffx share"] == 1
+
+
+def test_slopes_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy")
+    y = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="enciphered: expected 0 to 47 positions of 48, got 48"):
+        slopes.read_slopes(untrained, y, 4, enciphered=48)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"read_slopes: SciPy is not .* 'blockenc\[attacks\]'"):
+        slopes.read_slopes(untrained, y, 4)
