@@ -13,6 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 import blockenc
+from benchmarks.accuracy import data as accuracy_data
+from benchmarks.accuracy import fast
 from benchmarks.attacks import __main__ as harness
 from benchmarks.attacks import data, page
 from blockenc import Cipher, Key, KeySet, Scheme, attacks
@@ -21,6 +23,7 @@ from blockenc.attacks.on_models import MODEL_ATTACKS, Model
 from blockenc.cli import app as cli
 from blockenc.schemes import ETC, PE, PRESETS
 from blockenc.steps import Np, Scramble, Shuffle
+from tests import cifar
 from tests.attack_images import pictures
 
 KEY = Key(bytes(range(32)))
@@ -166,6 +169,37 @@ def test_a_run_is_recorded_resumed_and_shown(tmp_path: Path, monkeypatch: pytest
     assert sheets["encrypted"].width == 2 * (page.PANEL + page.GAP)
     with pytest.raises(ValueError, match="--scheme: expected one of SHF"):
         harness.scheme_of("none such")
+
+
+def test_a_model_is_judged_from_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cifar.write(tmp_path)
+    found = accuracy_data.load("cifar10", tmp_path)
+    for name, steps, epochs in (("own", "np,ffx", 5.0), ("plain", "", 0.25)):
+        config = fast.Config(steps=steps, width=8, epochs=epochs, batch=50, small=0.0)
+        fast.train(config, tmp_path / name, found, precision="float32", say=lambda _: None)
+    monkeypatch.setattr(harness, "ATTACKS", ())  # those on images have tests of their own
+    monkeypatch.setattr(harness, "LABELLED", 20)
+    monkeypatch.setattr(harness, "TESTED", 40)
+    given = ["--data", str(tmp_path), "--size", "32", "--minutes", "0.05", "--results", str(tmp_path / "r")]
+
+    def run(*more: str) -> str:
+        monkeypatch.setattr("sys.argv", ["attacks", *more, *given])
+        harness.main()
+        return capsys.readouterr().out
+
+    file = tmp_path / "r" / "own.json"
+    assert run("--model", str(tmp_path / "own")).endswith(f"{file}\n")
+    told = json.loads(file.read_text())
+    assert told["scheme"]["steps"] == ["np", "ffx"]
+    assert set(told["attacks"]) | set(told["left out"]) == {attack.name for attack in MODEL_ATTACKS}
+    assert told["attacks"]["right key"]["used"] == {"images": 40}
+    assert told["attacks"]["right key"]["scores"]["accuracy"] > 0.3
+    with pytest.raises(ValueError, match="--model: expected a model that was trained on encrypted images"):
+        run("--model", str(tmp_path / "plain"))
+    with pytest.raises(SystemExit):
+        run("--model", str(tmp_path / "own"), "--scheme", "NP")
 
 
 def test_photos_of_a_folder_are_squares(tmp_path: Path) -> None:
