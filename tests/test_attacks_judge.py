@@ -131,6 +131,28 @@ def test_an_attack_of_ones_own_and_images_that_do_not_fit() -> None:
             attacks.judge(Scheme(), wrong)
 
 
+def test_images_that_are_recovered_are_judged_by_a_network_too() -> None:
+    def features(x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.float() - 128, x.float()[..., ::2, ::2] - 128]
+
+    scheme, x = Scheme(2, ["np"]), pictures(8, 32)
+    wanted = tuple(a for a in attacks.ATTACKS if a.name in ("none", "np correlations", "statistics"))
+    found = attacks.judge(scheme, x, attacks=wanted, features=features).results
+    distances = {name: result.scores.get("perceptual distance") for name, result in found.items()}
+    assert found["np correlations"].scores["mask"] == 1
+    assert distances["np correlations"] == 0
+    assert distances["statistics"] is None
+    key = Key(bytes(32))
+    y, original = Cipher(key, scheme).encrypt(x[4:]), x[4:]
+    none = attacks.judge(scheme, x, attacks=wanted[:1], features=features, key=key).results["none"]
+    apart = 0.0
+    for ours, theirs in zip(features(y), features(original)):
+        a, b = (v / v.pow(2).sum(1, keepdim=True).sqrt() for v in (ours, theirs))
+        apart += float((a - b).pow(2).sum(1).mean())
+    assert none.scores["perceptual distance"] == pytest.approx(apart, rel=1e-5)
+    assert "perceptual distance" not in attacks.judge(scheme, x, attacks=wanted[:1]).results["none"].scores
+
+
 def test_the_core_does_not_import_attacks() -> None:
     package = Path(blockenc.__file__).parent
     for path in package.rglob("*.py"):
@@ -142,7 +164,15 @@ def test_the_core_does_not_import_attacks() -> None:
 
 
 def options(tmp_path: Path, **changed: object) -> argparse.Namespace:
-    given = {"scheme": "NP", "per_image": False, "minutes": None, "data": None, "size": 64, "images": 6}
+    given = {
+        "scheme": "NP",
+        "features": None,
+        "per_image": False,
+        "minutes": None,
+        "data": None,
+        "size": 64,
+        "images": 6,
+    }
     given.update(free_photo=False, model=None)
     return argparse.Namespace(**{**given, "results": tmp_path, "pictures": tmp_path / "p", **changed})
 
@@ -196,6 +226,14 @@ def test_a_model_is_judged_from_the_shell(
     assert set(told["attacks"]) | set(told["left out"]) == {attack.name for attack in MODEL_ATTACKS}
     assert told["attacks"]["right key"]["used"] == {"images": 40}
     assert told["attacks"]["right key"]["scores"]["accuracy"] > 0.3
+    assert "distance of another image" not in told
+    monkeypatch.setattr(harness, "ATTACKS", attacks.ATTACKS[:1])
+    run("--scheme", "NP", "--features", str(tmp_path / "plain"))
+    told = json.loads((tmp_path / "r" / "NP.json").read_text())
+    assert 0 < told["attacks"]["none"]["scores"]["perceptual distance"] < 4
+    assert "| NP | " in page.distances_table([told])
+    with pytest.raises(ValueError, match="--features: expected a fastnet that was trained on plain images"):
+        run("--scheme", "NP", "--features", str(tmp_path / "own"))
     with pytest.raises(ValueError, match="--model: expected a model that was trained on encrypted images"):
         run("--model", str(tmp_path / "plain"))
     with pytest.raises(SystemExit):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from benchmarks import pages
 from benchmarks.accuracy import fast_study
 
-SERIATION = Path(__file__).parents[1] / "attacks_models" / "results"
+ANSWERS = Path(__file__).parents[1] / "attacks_models" / "results"
 ROWS = {
     "conv-m4-all": "conv stem, no key",
     "embedding-m4-all": "embedding, no key",
@@ -25,6 +25,7 @@ class Row(NamedTuple):
 
     below: points below the stem's plain row. table, logits: rank correlations of ffx's table with what is
     read of the weights and of the logits. places: the share of the positions that are read of the weights.
+    masks: the shares of ffx's mask, and of np's where ffx is not, that are read of the logits.
     """
 
     said: str
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     table: float | None
     logits: float | None
     places: float | None
+    masks: tuple[float, float] | None
 
 
 def rows(results: Path) -> list[Row]:
@@ -42,11 +44,9 @@ def rows(results: Path) -> list[Row]:
         if name not in groups:
             continue
         leak: dict[str, Any] | None = leaks.get(f"{name}-seed0")
-        seriation = SERIATION / f"{name}-seed0.seriation.json"
-        logits = None
-        if seriation.exists():
-            ways = json.loads(seriation.read_text())["result"]
-            logits = ways["several positions"]["scores"]["rank correlation"]
+        seriation, slopes = (_answers(name, attack) for attack in ("seriation", "slopes"))
+        logits = seriation and seriation["several positions"]["scores"]["rank correlation"]
+        masks = slopes and tuple(slopes["trained"]["scores"][share] for share in ("ffx share", "np share"))
         found.append(
             Row(
                 said,
@@ -54,20 +54,28 @@ def rows(results: Path) -> list[Row]:
                 leak and leak["values"]["rank_correlation"],
                 logits,
                 leak and leak["places"]["part_of_the_block"],
+                masks,
             )
         )
     return found
+
+
+def _answers(name: str, attack: str) -> Any:
+    """What an attack on the answers of a row's first model came to; None where it was not run."""
+    path = ANSWERS / f"{name}-seed0.{attack}.json"
+    return json.loads(path.read_text())["result"] if path.exists() else None
 
 
 def table(found: list[Row]) -> str:
     def cells(row: Row) -> list[str]:
         numbers = [f"{n:.2f}" if n is not None else "not measured" for n in row[1:4]]
         places = f"{100 * row.places:.0f}" if row.places is not None else "not measured"
-        return [row.said, *numbers, places]
+        masks = " and ".join(f"{100 * n:.0f}" for n in row.masks) if row.masks else "not measured"
+        return [row.said, *numbers, places, masks]
 
     head = (
         "all three steps, M = 4 | below plain, points | table of ffx, read of weights: rank correlation | "
-        "read of logits | positions read of weights, %"
+        "read of logits | positions read of weights, % | masks of ffx and np read of logits, %"
     )
     return pages.table(head, map(cells, found))
 

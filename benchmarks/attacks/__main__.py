@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from benchmarks.accuracy import data as accuracy_data
 from benchmarks.accuracy import fast_evaluate
+from benchmarks.accuracy.fast_models import FastNet
+from benchmarks.accuracy.train import MEAN, STD
 from benchmarks.attacks import data
 from benchmarks.attacks_models.target import Network
 from benchmarks.speed.report import about
 from blockenc import Key, Scheme
 from blockenc.attacks import ATTACKS, Result, Situation, judge
+from blockenc.attacks.harness import recovered_images
+from blockenc.attacks.measures import perceptual
 from blockenc.attacks.on_models import MODEL_ATTACKS, Model
 from blockenc.files import atomic_write
 from blockenc.schemes import PRESETS, named
@@ -58,6 +64,23 @@ def model_of(folder: Path, data_folder: Path) -> tuple[str, Scheme, Model]:
     return folder.name, cipher.scheme, Model(network, labelled, tested, network.config.key(0))
 
 
+def features_of(folder: Path, data_folder: Path) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """The maps of a plain run of benchmarks.accuracy.fast: after its stem, and after each of its groups."""
+    found = accuracy_data.load("cifar10", data_folder)
+    trained = fast_evaluate.load(folder, found, torch.device("cpu"))
+    model = trained.model.eval()
+    if trained.config.steps or trained.config.preset or not isinstance(model, FastNet):
+        raise ValueError(f"--features: expected a fastnet that was trained on plain images, got {folder}")
+
+    def maps(images: torch.Tensor) -> list[torch.Tensor]:
+        of_layers = [functional.gelu(model.stem((images.float() / 255 - MEAN) / STD))]
+        for layer in model.body:
+            of_layers.append(layer(of_layers[-1]))
+        return of_layers
+
+    return maps
+
+
 def run(options: argparse.Namespace) -> Path:
     """The whole run; returns where its results are."""
     more: dict[str, Any] = {}
@@ -79,6 +102,11 @@ def run(options: argparse.Namespace) -> Path:
         "attacked": len(images) - len(images) // 2,
         "key space bits": round(scheme.key_space_bits(options.size, options.size), 1),
     }
+    features = None
+    if options.features:
+        features = features_of(options.features, options.data)
+        others = images.roll(1, 0)
+        head["distance of another image"] = round(perceptual(others, images, features), 4)
     before = json.loads(file.read_text()) if file.exists() else {}
     if {field: before.get(field) for field in head} != head:
         before = {}
@@ -90,7 +118,8 @@ def run(options: argparse.Namespace) -> Path:
         if result.attack == "none":
             save(folder, "plain", situation.original)
             save(folder, "encrypted", situation.encrypted)
-        save(folder, result.attack, picture_of(result, situation))
+        else:
+            save(folder, result.attack, recovered_images(result, situation))
         write({})
         print(name, result.attack, {score: round(value, 4) for score, value in result.scores.items()})
 
@@ -116,21 +145,14 @@ def run(options: argparse.Namespace) -> Path:
         done=kept,
         after_each=record,
         key=KEY,
+        features=features,
     )
     write(judged.left_out)
     return file
 
 
-def picture_of(result: Result, situation: Situation) -> torch.Tensor | None:
-    """The images that an attack recovered, if it did: as they are, or by the transform that it recovered."""
-    recovered = result.recovered
-    if hasattr(recovered, "decrypt"):
-        recovered = recovered.decrypt(situation.encrypted[:1])
-    return recovered if isinstance(recovered, torch.Tensor) else None
-
-
 def save(folder: Path | None, name: str, images: torch.Tensor | None) -> None:
-    if folder is None or images is None or images.dtype != torch.uint8:
+    if folder is None or images is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
@@ -159,11 +181,20 @@ def main() -> None:
     parser.add_argument(
         "--free-photo", action="store_true", help="attack a photo of scikit-learn first, which may be shown"
     )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="RUN",
+        help="a run of benchmarks.accuracy.fast on plain images, which also judges the images recovered; "
+        "--data is CIFAR-10",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="default: none are written")
     options = parser.parse_args()
-    if bool(options.scheme) == bool(options.model) or (options.model and not options.data):
-        parser.error("expected --scheme, or --model and --data")
+    if bool(options.scheme) == bool(options.model) or (
+        (options.model or options.features) and not options.data
+    ):
+        parser.error("expected --scheme or --model, and --data with --model and --features")
     print(run(options))
 
 

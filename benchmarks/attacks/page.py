@@ -22,6 +22,7 @@ from blockenc.schemes import PRESETS
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 STATISTICS = ("statistics", "sensitivity")
 COUNTED = ("chosen plaintext", "known plaintext", "np correlations")
+NOTHING: dict[str, Any] = {"scores": {}}
 SMALL = 32  # pixels, of CIFAR's images
 PANEL, LABEL, GAP = 72, 14, 4  # pixels
 COLOURS = 64
@@ -55,6 +56,26 @@ def attacks_table(results: list[dict[str, Any]]) -> str:
             cells.append("–" if found is None else _cell(found, attack.score, attack.count))
         rows.append(cells)
     return "\n".join([about(results), "", pages.table(" | ".join(head), rows)])
+
+
+def distances_table(results: list[dict[str, Any]]) -> str:
+    """A row a scheme, a column an attack that recovers images: how far a network sees them from the plain."""
+    measured = [result for result in results if "distance of another image" in result]
+    if not measured:
+        return "Not measured yet."
+    columns = [
+        a.name
+        for a in ATTACKS
+        if any("SSIM" in r["attacks"].get(a.name, NOTHING)["scores"] for r in measured)
+    ]
+    rows = []
+    for result in measured:
+        scores = [
+            result["attacks"].get(name, NOTHING)["scores"].get("perceptual distance") for name in columns
+        ]
+        rows.append([shown(result["name"]), *("–" if score is None else f"{score:.2f}" for score in scores)])
+    another = measured[0]["distance of another image"]
+    return f"Another image is {another:.2f} away.\n\n{pages.table(' | '.join(['scheme', *columns]), rows)}"
 
 
 def _cell(found: dict[str, Any], score: str, count: str) -> str:
@@ -105,6 +126,7 @@ def fill(text: str, results: list[dict[str, Any]], folder: Path) -> str:
     photos, small = ([r for r in results if (r["size"] == SMALL) == is_small] for is_small in (False, True))
     text = pages.replace(text, "attacks", attacks_table(photos))
     text = pages.replace(text, "cifar", attacks_table(small))
+    text = pages.replace(text, "distances", distances_table(small))
     text = pages.replace(text, "pictures", pictures(folder))
     alone = json.loads(encrypted_alone.RECORD.read_text())
     text = pages.replace(text, "encrypted alone", "\n" + encrypted_alone.table(alone) + "\n")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from blockenc.attacks.base import Result
+from blockenc.attacks.measures import perceptual
 from blockenc.attacks.registry import ATTACKS, Attack, Situation
 from blockenc.cipher import Cipher
 from blockenc.hidden import hide, reveal
@@ -54,6 +55,7 @@ def judge(
     after_each: Callable[[Result, Situation], None] | None = None,
     key: Key | None = None,
     seed: int = 0,
+    features: Callable[[torch.Tensor], Sequence[torch.Tensor]] | None = None,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Judgement:
     """Runs a scheme through all attacks that apply to it.
@@ -64,6 +66,8 @@ def judge(
     per_image: every image has a key of its own. minutes: of the attacks together; those for which none are
         left are left out. attacks: a part of the registry, or more. done: results of before, which are kept.
     after_each: is called with each result, and what the attack had. key: the secret key; default: a new one.
+    features: of a network that sees plain images, as `measures.perceptual` takes them: attacks with an "SSIM"
+        are then also scored by "perceptual distance", of which less is better for the attacker.
     more: what attacks of other kinds need.
 
     Raises TypeError or ValueError for images that the scheme does not take.
@@ -104,11 +108,32 @@ def judge(
             left_out[attack.name] = reason
             continue
         result = attack.run(dataclasses.replace(situation, seconds=left))
+        if features is not None and "SSIM" in result.scores:
+            result = _with_distance(result, situation, features)
         results[attack.name] = result
         if after_each is not None:
             after_each(result, situation)
     bits = scheme.key_space_bits(*plain.shape[-2:])
     return Judgement(scheme, bits, results, left_out)
+
+
+def recovered_images(result: Result, situation: Situation) -> torch.Tensor | None:
+    """The first images under attack as an attack left them, uint8 [N, C, H, W], if it is one that recovers
+    images, or a transform; None otherwise."""
+    recovered = situation.encrypted if result.attack == "none" else result.recovered
+    if hasattr(recovered, "decrypt"):
+        recovered = recovered.decrypt(situation.encrypted)
+    is_images = isinstance(recovered, torch.Tensor) and recovered.dtype == torch.uint8
+    return recovered if is_images else None
+
+
+def _with_distance(
+    result: Result, situation: Situation, features: Callable[[torch.Tensor], Sequence[torch.Tensor]]
+) -> Result:
+    images = recovered_images(result, situation)
+    assert images is not None, f"{result.attack} has an SSIM and no images"
+    distance = perceptual(images, situation.original[: len(images)], features)
+    return dataclasses.replace(result, scores={**result.scores, "perceptual distance": distance})
 
 
 def _as_images(images: Any, scheme: Scheme) -> torch.Tensor:

@@ -1,10 +1,12 @@
-"""How near a recovered picture is to the original: PSNR and SSIM.
+"""How near a recovered picture is to the original: PSNR, SSIM, and the distance that a network sees.
 
-LPIPS, which papers also give, needs the weights of a network trained on ImageNet, and is left to
-`torchmetrics.image.lpip`.
+LPIPS itself, which papers also give, needs the weights of a network trained on ImageNet, and is left to
+`torchmetrics.image.lpip`; `perceptual` is the same of any network.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -12,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 WINDOW, SIGMA = 11, 1.5  # pixels, as published
 K1, K2 = 0.01, 0.03
 PEAK = 255.0
+BATCH = 100  # images that a network is given at once
 MOST_PSNR = 100.0  # dB
 
 
@@ -66,8 +69,36 @@ def ssim(image: torch.Tensor, original: torch.Tensor) -> float:
     return float((lightness * (2 * both + c2) / (var_x + var_y + c2)).mean())
 
 
+@torch.no_grad()
+def perceptual(
+    image: torch.Tensor,
+    original: torch.Tensor,
+    features: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+) -> float:
+    """How far a network sees the images apart, the mean over images: 0 for equal ones.
+
+    image, original: uint8 [N, C, H, W]. features: such images to the maps of some layers of a network,
+    floats [N, channels, h, w] each. Of each layer, the features of every place are scaled to length 1, and
+    the squares of the differences are summed over channels and averaged over places; layers are added up.
+
+    Source: R. Zhang and others, The unreasonable effectiveness of deep features as a perceptual metric, CVPR
+    2018 (LPIPS), equation 1, with all weights 1. Raises ValueError for other images.
+
+    >>> x = torch.arange(48, dtype=torch.uint8).reshape(1, 3, 4, 4)
+    >>> perceptual(x, x, lambda v: [v.float()]), perceptual(255 - x, x, lambda v: [v.float()]) > 0.1
+    (0.0, True)
+    """
+    _check(image, original)
+    total = 0.0
+    for a, b in zip(image.split(BATCH), original.split(BATCH)):
+        for ours, theirs in zip(features(a), features(b)):
+            unit_a, unit_b = (F.normalize(maps.double(), dim=1) for maps in (ours, theirs))
+            total += float((unit_a - unit_b).square().sum(1).mean((1, 2)).sum())
+    return total / len(image)
+
+
 def scores(image: torch.Tensor, original: torch.Tensor) -> dict[str, float]:
-    """Both, by name."""
+    """SSIM and PSNR, by name."""
     return {"SSIM": ssim(image, original), "PSNR": psnr(image, original)}
 
 
