@@ -267,6 +267,12 @@ def test_the_page_shows_the_recorded_results() -> None:
     for result in results:
         assert set(result["attacks"]) | set(result["left out"]) == set(NAMES), result["name"]
         assert "no time left" not in result["left out"].values()
+    record = json.loads((page.ACCURACIES / "family-conv-PE-m4-seed0.json").read_text())["evaluation"]
+    assert page.accuracies("PE") == tuple(
+        f"{100 * n:.1f}" for n in (record["right_key"]["one_view"], record["wrong_keys"]["mean"])
+    )
+    assert "–" not in {cell for name in page.TRAINED for cell in page.accuracies(name)}
+    assert page.accuracies("own") == ("–", "–")
     changed = copy.deepcopy(results)
     changed[0]["attacks"]["none"]["scores"]["SSIM"] = 9
     assert page.fill(text, changed, page.PAGE.parent) != text

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks import pages
+from benchmarks.accuracy import fast_family
 from benchmarks.attacks import encrypted_alone
 from benchmarks.attacks.__main__ import RESULTS
 from blockenc.attacks import ATTACKS
@@ -22,6 +24,9 @@ from blockenc.schemes import PRESETS
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 STATISTICS = ("statistics", "sensitivity")
 COUNTED = ("chosen plaintext", "known plaintext", "np correlations")
+ACCURACIES = Path(__file__).parents[1] / "accuracy" / "results" / "fast"
+# Rows of the accuracy study; those of other presets are called as the presets.
+TRAINED = {"SHF": "conv-m4-shuffle", "NP": "conv-m4-np", "FFX": "conv-m4-ffx", "all-three": "conv-m4-all"}
 NOTHING: dict[str, Any] = {"scores": {}}
 SMALL = 32  # pixels, of CIFAR's images
 PANEL, LABEL, GAP = 72, 14, 4  # pixels
@@ -44,13 +49,29 @@ def shown(name: str) -> str:
     return name.replace("-per-image", ", a key for each image").replace("all-three", "all three, M = 4")
 
 
+def accuracies(name: str) -> tuple[str, str]:
+    """With the right key and with wrong ones, of a network trained under the scheme with blocks of 4 pixels."""
+    row = TRAINED.get(name, f"{fast_family.PREFIX}conv-{name}-m4")
+    trained = [json.loads(path.read_text()) for path in sorted(ACCURACIES.glob(f"{row}-seed*.json"))]
+    if not trained:
+        return "–", "–"
+    wrong = statistics.fmean(found["evaluation"]["wrong_keys"]["mean"] for found in trained)
+    return f"{fast_family.accuracy(trained):.1f}", f"{100 * wrong:.1f}"
+
+
 def attacks_table(results: list[dict[str, Any]]) -> str:
     """A row a scheme, a column an attack: the score that stands for it, and what it used."""
     columns = [attack for attack in ATTACKS if attack.name not in STATISTICS]
-    head = ["scheme", "key space, bits", *(f"{a.name}: {a.score}" for a in columns)]
+    head = [
+        "scheme",
+        "accuracy, %",
+        "wrong keys, %",
+        "key space, bits",
+        *(f"{a.name}: {a.score}" for a in columns),
+    ]
     rows = []
     for result in results:
-        cells = [shown(result["name"]), f"{result['key space bits']:,.0f}"]
+        cells = [shown(result["name"]), *accuracies(result["name"]), f"{result['key space bits']:,.0f}"]
         for attack in columns:
             found = result["attacks"].get(attack.name)
             cells.append("–" if found is None else _cell(found, attack.score, attack.count))
