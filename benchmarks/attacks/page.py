@@ -50,7 +50,7 @@ def shown(name: str) -> str:
 
 
 def accuracies(name: str) -> tuple[str, str]:
-    """With the right key and with wrong ones, of a network trained under the scheme with blocks of 4 pixels."""
+    """With the right key and wrong ones, of a network trained under the scheme with blocks of 4 pixels."""
     row = TRAINED.get(name, f"{fast_family.PREFIX}conv-{name}-m4")
     trained = [json.loads(path.read_text()) for path in sorted(ACCURACIES.glob(f"{row}-seed*.json"))]
     if not trained:
