@@ -41,8 +41,16 @@ def apply(request: Request) -> None:
     lookup, row_of = _lookup(plan, out.dtype)
     place = _coordinates(np.arange(plan.length), plan)
     if plan.is_uniform and not plan.nibbles:
-        uniform, source = _uniform_kernel(), place[plan.source[0]]
-        arguments: tuple[Any, ...] = (uniform, x.numpy(), _bits(out), source, lookup, row_of[0], m)
+        uniform, source = _uniform_kernel(x.dtype != torch.uint8), place[plan.source[0]]
+        blocks_in, blocks_out = (of.unflatten(3, (w // m, m)) for of in (x, out))
+        arguments: tuple[Any, ...] = (
+            uniform,
+            blocks_in.numpy(),
+            _bits(blocks_out),
+            source,
+            lookup,
+            row_of[0],
+        )
     else:
         maps = plan.maps(h // m * (w // m), n)
         cells = (plan.source, plan.flips % 2 * np.uint8(15), plan.nibbles)
@@ -109,13 +117,14 @@ def _compiler() -> Any:
 
 
 @functools.cache
-def _uniform_kernel() -> Callable[..., None]:
-    """For plans that treat every block alike."""
+def _uniform_kernel(clamps: bool) -> Callable[..., None]:
+    """For plans that treat every block alike. clamps: whether values may lie beyond the tables, which hold all
+    bytes; a constant, so that bytes are not compared."""
 
     @_compiler()
-    def kernel(x, out, source, lookup, row_of, m, first, last):  # type: ignore[no-untyped-def]
-        channels, block_rows, block_columns = x.shape[1], x.shape[2] // m, x.shape[3] // m
-        top = lookup.shape[1] - 1
+    def kernel(x, out, source, lookup, row_of, first, last):  # type: ignore[no-untyped-def]
+        channels, block_columns, m = x.shape[1], x.shape[3], x.shape[4]
+        block_rows, top = x.shape[2] // m, lookup.shape[1] - 1
         for r in range(first, last):
             image, y0 = r // block_rows, r % block_rows * m
             # One position at a time along the row of blocks: its table row stays in the cache.
@@ -125,9 +134,10 @@ def _uniform_kernel() -> Callable[..., None]:
                         p = (i * m + j) * channels + c
                         sc, si, sj = source[p]
                         row = lookup[row_of[p]]
+                        taken, put = x[image, sc, y0 + si, :, sj], out[image, c, y0 + i, :, j]
                         for b in range(block_columns):
-                            v = x[image, sc, y0 + si, b * m + sj]
-                            out[image, c, y0 + i, b * m + j] = row[v if v < top else top]
+                            v = taken[b]
+                            put[b] = row[min(v, top) if clamps else v]
 
     return kernel  # type: ignore[no-any-return]
 

@@ -172,7 +172,11 @@ class PortableKernel : public Kernel {
   // At position p (counted as in LookupTables): put(b, ...) of get(b) for each b below `count`.
   template <class Get, class Put>
   void transform(int64_t p, int64_t count, Get&& get, Put&& put) const {
-    if constexpr (kInteger<In>) {
+    if constexpr (std::is_same_v<In, U8>) {  // every byte has an entry
+      const auto* table = tables_.table(p);
+#pragma GCC unroll 8
+      for (int64_t b = 0; b < count; ++b) put(b, table[get(b)]);
+    } else if constexpr (kInteger<In>) {
       const int last_value = tables_.last_value();
       const auto* table = tables_.table(p);
       for (int64_t b = 0; b < count; ++b) put(b, table[std::min(In::load(get(b)), last_value)]);
