@@ -118,8 +118,11 @@ def _compiler() -> Any:
 
 @functools.cache
 def _uniform_kernel(clamps: bool) -> Callable[..., None]:
-    """For plans that treat every block alike. clamps: whether values may lie beyond the tables, which hold all
-    bytes; a constant, so that bytes are not compared."""
+    """For plans that treat every block alike.
+
+    clamps: whether values may lie beyond the tables, which hold all bytes; a constant, so that bytes are not
+    compared.
+    """
 
     @_compiler()
     def kernel(x, out, source, lookup, row_of, first, last):  # type: ignore[no-untyped-def]
