@@ -406,11 +406,22 @@ def test_weak_slopes_are_those_of_positions_that_a_model_leaves_alone() -> None:
     assert found.scores["ffx share"] == 1
 
 
+def test_slopes_of_a_model_that_always_answers_the_same() -> None:
+    pytest.importorskip("scipy")
+    cipher = Cipher(KEY)
+    y = cipher.encrypt(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    found = slopes.read_slopes(lambda v: torch.ones(len(v), 10), y, 4, enciphered=24, truth=cipher.plan())
+    assert found.recovered.enciphered.sum() == 24
+    assert all(0 <= score <= 1 for score in found.scores.values())
+
+
 def test_slopes_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
     y = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match="enciphered: expected 0 to 47 positions of 48, got 48"):
         slopes.read_slopes(untrained, y, 4, enciphered=48)
+    with pytest.raises(ValueError, match="block_size: expected blocks of at least 2 values"):
+        slopes.read_slopes(untrained, y[:, :1], 1)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"read_slopes: SciPy is not .* 'blockenc\[attacks\]'"):
         slopes.read_slopes(untrained, y, 4)

@@ -77,6 +77,8 @@ def read_slopes(
     """
     needs_scipy("read_slopes")
     length = images.shape[1] * block_size**2
+    if length < 2:
+        raise ValueError("block_size: expected blocks of at least 2 values, which may be compared, got 1")
     if not 0 <= enciphered < length:
         raise ValueError(f"enciphered: expected 0 to {length - 1} positions of {length}, got {enciphered}")
 
