@@ -392,25 +392,21 @@ class FloatMap {
   Identity line_flip(int) const { return {}; }
 
   auto reader() const {
-    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) {
-      alignas(Vector::bytes) typename Out::Storage values[kGroup];
-      read(index, scratch, values);
-      for (int v = 0; v < vectors; ++v) {
-        to[v] = Vector::load(reinterpret_cast<const char*>(values) + v * Vector::bytes);
-      }
-    };
+    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) { read(index, scratch, to); };
   }
 
  private:
   static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
 
   // Not inlined: it is long, there are many callers, and the call takes little of its time.
-  __attribute__((noinline)) void read(int index, const char* scratch, typename Out::Storage* out) const {
+  __attribute__((noinline)) void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
+    typename Out::Storage out[kGroup] = {};
     transform_floats<In, Out>(
         plan_, tables_, negatives_, columns_[index].position, kGroup,
         [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; },
         [&](int64_t n, auto v) { out[n] = v; });
+    for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
   }
 
   struct Column {
