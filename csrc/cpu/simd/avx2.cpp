@@ -92,8 +92,8 @@ struct Vector : X86 {
   }
 
  private:
-  // Looks up in as many parts of the table as `bits` can number, and in as many from byte 128 on;
-  // bits: x shifted so that each bit of the part's number in turn is the top one.
+  // Looks up in as many parts of the table as `bits` can number, and in as many from byte 128 on. bits: x
+  // shifted so that each bit of a part's number in turn is the top one.
   static type lookup_parts(const uint8_t* table, type low, type high) {
     return bitwise_or(shuffle_bytes(broadcast(table), low), shuffle_bytes(broadcast(table + 128), high));
   }

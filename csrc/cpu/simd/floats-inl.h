@@ -39,9 +39,9 @@ class Negatives {
   std::vector<typename T::Storage> of_;
 };
 
-// The byte that every float16 or bfloat16 becomes, by its bits: the floats of an image are few, so that
-// looking them up takes a third of the time of computing. Made at the first call, and kept; without a lock,
-// which a fork might leave closed.
+// The byte that every float16 or bfloat16 becomes, by its bits. An image has few different floats, so that
+// looking them up takes less time than computing. Made at the first call, and kept; without a lock, which a
+// fork might leave closed.
 template <class T>
 const uint8_t* nearest_bytes() {
   static std::atomic<const uint8_t*> kept{nullptr};
