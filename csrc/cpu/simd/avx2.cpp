@@ -1,11 +1,12 @@
-// AVX2: vectors of two lanes; a table lookup is sixteen shuffles and the choice among their results.
+// AVX2 (and FMA, which comes with it): vectors of two lanes; a table lookup is sixteen shuffles and the
+// choice among their results.
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #include <immintrin.h>
 
 #include "target.h"
-BLOCKENC_TARGET_BEGIN("avx2")
+BLOCKENC_TARGET_BEGIN("avx2,fma")
 #include "x86-inl.h"
 
 namespace blockenc {
@@ -64,12 +65,12 @@ struct Vector : X86 {
   // A shuffle looks up the low half of every byte of x in 16 bytes of the table, its part number h being
   // bytes 16 * h to 16 * h + 15. The high half of the byte says which part's result counts. Its top bit
   // chooses between parts 8 apart in the shuffles themselves: they give 0 where the top bit of an index is
-  // set. Each of the three other bits halves the number of results with a blend, which looks at the top bit
-  // of a byte.
+  // set, and look at none of the three bits below it. Each of these halves the number of results with a
+  // blend, which looks at the top bit of a byte.
   static type lookup(const Table& table, type x) {
-    const type low = _mm256_and_si256(x, _mm256_set1_epi8(static_cast<char>(0x8f)));
-    const type high = _mm256_xor_si256(low, _mm256_set1_epi8(static_cast<char>(0x80)));
-    return lookup_parts<8>(table.bytes, low, high, x);
+    const type bit6 = _mm256_add_epi8(x, x), bit5 = _mm256_add_epi8(bit6, bit6),
+               bit4 = _mm256_add_epi8(bit5, bit5);
+    return lookup_parts(table.bytes, x, exclusive_or(x, splat(0x80)), bit6, bit5, bit4);
   }
   // Bits 4 and 5 of an index say which lane of the table counts.
   template <int lanes>
@@ -84,20 +85,23 @@ struct Vector : X86 {
     if constexpr (lanes == 3) return choose(bit5, x[2], low);
     return choose(bit5, choose(bit4, x[3], x[2]), low);
   }
+  static type permute(type x, const uint8_t* from) {
+    const type index = load(from), low = _mm256_permute2x128_si256(x, x, 0x00),
+               high = _mm256_permute2x128_si256(x, x, 0x11);
+    return choose(shift_left(index, 3), shuffle_bytes(high, index), shuffle_bytes(low, index));
+  }
 
  private:
-  // Looks up in the first `parts` parts of the table, and in as many from byte 128 on.
-  template <int parts>
-  static type lookup_parts(const uint8_t* table, type low, type high, type x) {
-    if constexpr (parts == 1) {
-      return _mm256_or_si256(shuffle_bytes(broadcast(table), low),
-                             shuffle_bytes(broadcast(table + 128), high));
-    } else {
-      constexpr int bit = parts == 8 ? 1 : parts == 4 ? 2 : 3;  // counted from the top
-      return _mm256_blendv_epi8(lookup_parts<parts / 2>(table, low, high, x),
-                                lookup_parts<parts / 2>(table + 8 * parts, low, high, x),
-                                _mm256_slli_epi16(x, bit));
-    }
+  // Looks up in as many parts of the table as `bits` can number, and in as many from byte 128 on. bits: x
+  // shifted so that each bit of a part's number in turn is the top one.
+  static type lookup_parts(const uint8_t* table, type low, type high) {
+    return bitwise_or(shuffle_bytes(broadcast(table), low), shuffle_bytes(broadcast(table + 128), high));
+  }
+  template <class... Bits>
+  static type lookup_parts(const uint8_t* table, type low, type high, type bit, Bits... bits) {
+    constexpr int parts = 1 << sizeof...(bits);
+    return choose(bit, lookup_parts(table + parts * 16, low, high, bits...),
+                  lookup_parts(table, low, high, bits...));
   }
 };
 

@@ -25,7 +25,7 @@ struct Workspace {
   std::vector<char> memory;
 };
 
-template <class In, class Out, class Map = MapOf<In, Out>>
+template <class In, class Out, class Map>
 class ColumnKernel : public Kernel {
   using Blocks = Transposer<In, Out>;
   static constexpr int in_bytes = Blocks::in_bytes, out_bytes = Blocks::out_bytes, kGroup = Blocks::kGroup;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -38,6 +39,24 @@ class Negatives {
   std::vector<typename T::Storage> of_;
 };
 
+// The byte that every float16 or bfloat16 becomes, by its bits. An image has few different floats, so that
+// looking them up takes less time than computing. Made at the first call, and kept; without a lock, which a
+// fork might leave closed.
+template <class T>
+const uint8_t* nearest_bytes() {
+  static std::atomic<const uint8_t*> kept{nullptr};
+  const uint8_t* bytes = kept;
+  if (bytes) return bytes;
+  auto* const made = new uint8_t[1 << 16];
+  for (int bits = 0; bits < 1 << 16; ++bits) {
+    const float value = T::load(static_cast<typename T::Storage>(bits));
+    made[bits] = static_cast<uint8_t>(quantise(value, kByteValues - 1, true));
+  }
+  if (kept.compare_exchange_strong(bytes, made)) return made;
+  delete[] made;  // another thread was first
+  return bytes;
+}
+
 // At position p (counted as in LookupTables): put(k, ...) of get(k) for each k below `count`. `tables` holds
 // what becomes of quantised values. What is the same for all of them is decided outside of the loop.
 template <class In, class Out, class Get, class Put>
@@ -65,6 +84,13 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTab
   if (plan.flags & kQuantises) {
     const float scale = *plan.in_scale;
     const auto* table = tables.table(p);
+    if constexpr (sizeof(typename In::Storage) == 2) {
+      if (plan.flags & kNearest && scale == kByteValues - 1) {
+        const uint8_t* const bytes = nearest_bytes<In>();
+        for (int64_t k = 0; k < count; ++k) put(k, table[bytes[get(k)]]);
+        return;
+      }
+    }
     int32_t at[kPart];
     for (int64_t from = 0; from < count; from += kPart) {
       const int64_t to = std::min(from + kPart, count);

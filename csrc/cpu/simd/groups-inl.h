@@ -25,7 +25,7 @@ constexpr int64_t kMaxSlabBytes = 192 * 1024;     // of the input or the output,
 constexpr int64_t kMaxMappedPositions = 1 << 20;  // of all variants, each of which takes some 20 bytes
 constexpr int kMinPartBytes = 2;                  // of a block in a vector: single bytes are not worth it
 
-template <class In, class Out, class Map = MapOf<In, Out>>
+template <class In, class Out, class Map>
 class GroupKernel : public Kernel {
   using Blocks = Transposer<In, Out>;
   static constexpr int in_bytes = Blocks::in_bytes, out_bytes = Blocks::out_bytes, kGroup = Blocks::kGroup;

@@ -8,7 +8,7 @@
 #define BLOCKENC_INSTRUCTION_SETS(ROW)                                                         \
   ROW(avx512_vbmi, __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && \
                        __builtin_cpu_supports("avx512vbmi"))                                   \
-  ROW(avx2, __builtin_cpu_supports("avx2"))
+  ROW(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #elif defined(__aarch64__)
 #define BLOCKENC_INSTRUCTION_SETS(ROW) ROW(neon, true)
 #else

@@ -16,7 +16,7 @@
 //   shift_left, shift_right     every byte by as many bits; bits of its neighbours may come in
 //   from_lanes, lane<k>         a vector of lanes, and a lane of a vector
 //   Table, lookup(table, x)     256 bytes, and a table lookup of every byte of x in them
-//   has_fast_lookup             whether it is worth while to look up every byte of a wider result; if so also
+//   has_fast_lookup             whether four of these take less time than computing a float32
 //   permute(x, from)            byte j of the vector is byte from[j] of it
 //   lookup_in(lanes, x)         a table lookup of bits 0 to 5 of every byte of x in one to four lanes
 //   choose(x, a, b)             a where the top bit of a byte of x is set, else b
@@ -71,15 +71,19 @@ std::unique_ptr<const Kernel> make_kernel(const Plan& plan, Type in, Type out, L
         }
       }
     } else if constexpr (kBytes || kWideLookups<In, Out> || !kInteger<In>) {
-      if (plan.is_uniform()) {
-        kernel = std::make_unique<ColumnKernel<In, Out>>(plan, planar);
-      } else if constexpr (kBytes) {
-        kernel = first_for<MaskKernel, TileKernel<16>, TileKernel<8>, PermutationKernel<4, false>,
-                           PermutationKernel<8, false>, PermutationKernel<16, false>, GroupKernel<In, Out>>(
-            plan, planar);
-      } else if constexpr (kWideLookups<In, Out>) {
-        kernel = GroupKernel<In, Out>::make(plan, planar);
-      }
+      with_map<In, Out>(plan, [&](auto map) {
+        using Map = typename decltype(map)::type;
+        if (plan.is_uniform()) {
+          kernel = std::make_unique<ColumnKernel<In, Out, Map>>(plan, planar);
+        } else if constexpr (kBytes) {
+          kernel =
+              first_for<MaskKernel, TileKernel<16>, TileKernel<8>, PermutationKernel<4, false>,
+                        PermutationKernel<8, false>, PermutationKernel<16, false>, GroupKernel<In, Out, Map>>(
+                  plan, planar);
+        } else if constexpr (kWideLookups<In, Out>) {
+          kernel = GroupKernel<In, Out, Map>::make(plan, planar);
+        }
+      });
     }
   });
   return kernel ? std::move(kernel) : make_portable(plan, in, out);

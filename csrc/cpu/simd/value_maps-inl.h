@@ -1,4 +1,4 @@
-// What happens to values between the transpositions: ByteMap, NibbleMap, WideMap and FloatMap. They
+// What happens to values between the transpositions: ByteMap, NibbleMap, ScaleMap, WideMap and FloatMap. They
 // work on columns; a column holds one position of many blocks, so that all its values have the same flips,
 // the same substitution table and the same channel.
 //
@@ -13,6 +13,7 @@
 
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -76,7 +77,7 @@ class ByteMap {
   int columns = 0;
 
   ByteMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
-      : from_(out.lines * out.columns), xor_mask_(out.lines * kLane) {
+      : from_(out.lines * out.columns), flips_(from_.size()), xor_mask_(out.lines * kLane) {
     const LookupTables<U8> tables(plan);
     const int in_columns = in.lines * in.columns;
     std::vector<int> looked_up(plan.length, -1);  // the column with the looked-up values, of each position
@@ -96,6 +97,7 @@ class ByteMap {
         }
         from_[index] = int64_t{looked_up[p]} * Vector::bytes;
       }
+      flips_[index] = complement ? 0xff : 0;
       const int line = index / out.columns, column = index % out.columns;
       for (int b = 0; complement && b < out.blocks; ++b) {
         xor_mask_[line * kLane + b * out.lane_pitch() + column] = 0xff;
@@ -130,6 +132,12 @@ class ByteMap {
     };
   }
 
+ protected:
+  // An output column, complemented already.
+  Vector::type column(int index, const char* scratch) const {
+    return Vector::exclusive_or(Vector::load(scratch + from_[index]), Vector::splat(flips_[index]));
+  }
+
  private:
   struct Lookup {
     int64_t from, to;
@@ -155,7 +163,8 @@ class ByteMap {
   }
 
   std::vector<int64_t> from_;      // of each output column: where its values lie in a group's scratch memory
-  std::vector<uint8_t> xor_mask_;  // [line][kLane]
+  std::vector<uint8_t> flips_;     // of each output column: 0xff where it is complemented
+  std::vector<uint8_t> xor_mask_;  // [line][kLane]: the same, of bytes
   std::vector<uint8_t> tables_;    // [table][256]
   std::vector<std::vector<Lookup>> lookups_;  // by each table
 };
@@ -213,22 +222,84 @@ class NibbleMap {
   std::vector<uint8_t> xor_mask_;  // [line][kLane]
 };
 
+// The place of every item of an output column in the input column, for Vector::permute.
+template <class Place>
+std::array<uint8_t, Vector::bytes> byte_order(const BlockLayout& in, const BlockLayout& out, Place&& place) {
+  const std::vector<int> order = column_order(in, out);
+  std::array<uint8_t, Vector::bytes> from;
+  for (int n = 0; n < Vector::bytes; ++n) from[place(n)] = static_cast<uint8_t>(order[n]);
+  return from;
+}
+
+// Bytes to float32 as (k / 255 - mean) / std, computed, after what ByteMap does to them.
+class ScaleMap : ByteMap {
+ public:
+  static constexpr int vectors = sizeof(float);
+  using ByteMap::columns, ByteMap::prepare;
+
+  // Whether that is what the plan makes of every byte, to the last bit.
+  static bool fits(const Plan& plan) {
+    if (plan.in_values != kByteValues || plan.out_values != kByteValues) return false;
+    for (int k = 0; k < kByteValues * plan.channels; ++k) {
+      const float computed = Scale(plan, k / kByteValues)(static_cast<float>(k % kByteValues));
+      if (float_bits(computed) != float_bits(plan.output[k])) return false;
+    }
+    return true;
+  }
+
+  ScaleMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
+      : ByteMap(in, out, plan),
+        channels_(out.lines * out.columns),
+        order_(byte_order(in, out, [](int n) { return n; })) {
+    for (int c = 0; c < plan.channels; ++c) scales_.push_back(Scale(plan, c));
+    each_column(out, [&](int index, int p) {
+      if (p >= 0) channels_[index] = p % plan.channels;
+    });
+  }
+
+  Identity line_flip(int) const { return {}; }
+
+  auto reader() const {
+    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) {
+      alignas(Vector::bytes) uint8_t bytes[Vector::bytes];
+      alignas(Vector::bytes) float floats[Vector::bytes];
+      Vector::store(bytes, Vector::permute(column(index, scratch), order_.data()));
+      const Scale scale = scales_[channels_[index]];
+      for (int n = 0; n < Vector::bytes; ++n) floats[n] = scale(static_cast<float>(bytes[n]));
+      for (int v = 0; v < vectors; ++v) to[v] = Vector::load(floats + v * (Vector::bytes / vectors));
+    };
+  }
+
+ private:
+  // Divides by multiplying with a reciprocal in two parts. Only the sum of the products is rounded, so that
+  // nearly every quotient is the one of a division, which takes several times as long.
+  struct Divisor {
+    float high, low;
+    explicit Divisor(float value)
+        : high(1 / value), low(static_cast<float>(1 / static_cast<double>(value) - high)) {}
+    float divide(float v) const { return __builtin_fmaf(v, high, v * low); }
+  };
+  struct Scale {
+    Divisor top{kByteValues - 1}, std;
+    float mean;
+    Scale(const Plan& plan, int channel) : std(plan.std[channel]), mean(plan.mean[channel]) {}
+    float operator()(float k) const { return std.divide(top.divide(k) - mean); }
+  };
+
+  std::vector<Scale> scales_;  // of each channel
+  std::vector<int> channels_;  // of each output column
+  std::array<uint8_t, Vector::bytes> order_;
+};
+
 // Bytes to wider types. Each byte of a result is a table lookup of its own.
-template <class Out, class V>  // V is Vector; a parameter, so that one without `permute` compiles
+template <class Out>
 class WideMap {
  public:
   static constexpr int vectors = sizeof(typename Out::Storage);
   static constexpr int columns = 0;
 
   WideMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
-      : columns_(out.lines * out.columns) {
-    const std::vector<int> order = column_order(in, out);
-    // Interleaving gives result n from this place of the vectors of single bytes.
-    for (int n = 0; n < V::bytes; ++n) {
-      const int lane_results = kLane / vectors;
-      const int vector = n / (V::bytes / vectors), lane = n / lane_results % (V::bytes / kLane);
-      order_[lane * kLane + vector * lane_results + n % lane_results] = static_cast<uint8_t>(order[n]);
-    }
+      : columns_(out.lines * out.columns), order_(byte_order(in, out, interleaved_place)) {
     const LookupTables<Out> tables(plan);
     std::vector<const typename Out::Storage*> known;
     each_column(out, [&](int index, int p) {
@@ -245,7 +316,7 @@ class WideMap {
           }
         }
       }
-      columns_[index] = {int64_t{in.column_of(plan.source[p])} * V::bytes,
+      columns_[index] = {int64_t{in.column_of(plan.source[p])} * Vector::bytes,
                          static_cast<int64_t>(t) * vectors * kByteValues};
     });
   }
@@ -254,32 +325,38 @@ class WideMap {
   Identity line_flip(int) const { return {}; }
 
   auto reader() const {
-    return
-        [this](int index, const char* scratch, typename V::type(&to)[vectors]) { read(index, scratch, to); };
+    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) { read(index, scratch, to); };
   }
 
  private:
-  void read(int index, const char* scratch, typename V::type (&to)[vectors]) const {
-    const auto in = V::permute(V::load(scratch + columns_[index].from), order_);
+  void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
+    const auto in = Vector::permute(Vector::load(scratch + columns_[index].from), order_.data());
     for (int b = 0; b < vectors; ++b) {
-      const typename V::Table table(tables_.data() + columns_[index].table + b * kByteValues);
-      to[b] = V::lookup(table, in);
+      const Vector::Table table(tables_.data() + columns_[index].table + b * kByteValues);
+      to[b] = Vector::lookup(table, in);
     }
     interleave(to);
   }
 
-  static void interleave(typename V::type (&x)[2]) {
-    const auto low = V::template interleave_lower<1>(x[0], x[1]);
-    x[1] = V::template interleave_upper<1>(x[0], x[1]);
+  // Interleaving gives result n from this place of the vectors of single bytes.
+  static int interleaved_place(int n) {
+    const int lane_results = kLane / vectors;
+    const int vector = n / (Vector::bytes / vectors), lane = n / lane_results % (Vector::bytes / kLane);
+    return lane * kLane + vector * lane_results + n % lane_results;
+  }
+
+  static void interleave(Vector::type (&x)[2]) {
+    const auto low = Vector::interleave_lower<1>(x[0], x[1]);
+    x[1] = Vector::interleave_upper<1>(x[0], x[1]);
     x[0] = low;
   }
-  static void interleave(typename V::type (&x)[4]) {
-    typename V::type front[2] = {x[0], x[1]}, back[2] = {x[2], x[3]};
+  static void interleave(Vector::type (&x)[4]) {
+    Vector::type front[2] = {x[0], x[1]}, back[2] = {x[2], x[3]};
     interleave(front);
     interleave(back);
     for (int k = 0; k < 2; ++k) {
-      x[2 * k] = V::template interleave_lower<2>(front[k], back[k]);
-      x[2 * k + 1] = V::template interleave_upper<2>(front[k], back[k]);
+      x[2 * k] = Vector::interleave_lower<2>(front[k], back[k]);
+      x[2 * k + 1] = Vector::interleave_upper<2>(front[k], back[k]);
     }
   }
 
@@ -287,7 +364,7 @@ class WideMap {
     int64_t from, table;
   };
   std::vector<Column> columns_;
-  uint8_t order_[V::bytes];
+  std::array<uint8_t, Vector::bytes> order_;
   std::vector<uint8_t> tables_;  // [table][byte of the result][256]
 };
 
@@ -305,7 +382,7 @@ class FloatMap {
         negatives_(plan),
         columns_(out.lines * out.columns),
         order_(column_order(in, out)) {
-    const int64_t column_bytes = int64_t{group_blocks(in_bytes, out_bytes)} * in_bytes;
+    const int64_t column_bytes = int64_t{kGroup} * in_bytes;
     each_column(out, [&](int index, int p) {
       if (p >= 0) columns_[index] = {in.column_of(plan.source[p]) * column_bytes, p};
     });
@@ -319,13 +396,14 @@ class FloatMap {
   }
 
  private:
+  static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
+
   // Not inlined: it is long, there are many callers, and the call takes little of its time.
   __attribute__((noinline)) void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
-    constexpr int group = group_blocks(in_bytes, out_bytes);
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
-    typename Out::Storage out[group] = {};
+    typename Out::Storage out[kGroup] = {};
     transform_floats<In, Out>(
-        plan_, tables_, negatives_, columns_[index].position, group,
+        plan_, tables_, negatives_, columns_[index].position, kGroup,
         [&](int64_t n) { return in[in_bytes == out_bytes ? n : order_[n]]; },
         [&](int64_t n, auto v) { out[n] = v; });
     for (int v = 0; v < vectors; ++v) to[v] = Vector::load(reinterpret_cast<char*>(out) + v * Vector::bytes);
@@ -347,13 +425,26 @@ class FloatMap {
 template <class In, class Out>
 constexpr bool kByteLookups = std::is_same_v<In, U8> && std::is_same_v<Out, U8>;
 template <class In, class Out>
-constexpr bool kWideLookups =
-    std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1 && Vector::has_fast_lookup;
+constexpr bool kWideLookups = std::is_same_v<In, U8> && sizeof(typename Out::Storage) > 1;
 
-template <class In, class Out>
-using MapOf =
-    std::conditional_t<kByteLookups<In, Out>, ByteMap,
-                       std::conditional_t<kWideLookups<In, Out>, WideMap<Out, Vector>, FloatMap<In, Out>>>;
+// Calls f(map) with the type of the map that a plan gets, in a MapType.
+template <class Map>
+struct MapType {
+  using type = Map;
+};
+template <class In, class Out, class F>
+void with_map(const Plan& plan, F&& f) {
+  if constexpr (kByteLookups<In, Out>) {
+    f(MapType<ByteMap>());
+  } else if constexpr (kWideLookups<In, Out>) {
+    if constexpr (std::is_same_v<Out, F32> && !Vector::has_fast_lookup) {
+      if (ScaleMap::fits(plan)) return f(MapType<ScaleMap>());
+    }
+    f(MapType<WideMap<Out>>());
+  } else {
+    f(MapType<FloatMap<In, Out>>());
+  }
+}
 
 }  // namespace
 }  // namespace blockenc
