@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import blockenc
 from benchmarks.speed import cuda as benchmark
 from benchmarks.speed.cuda_tunings import tunings
+from benchmarks.speed.peers import Case
+from benchmarks.speed.rows import Row
 from blockenc.backends import cuda
 from blockenc.plan.packing import HEADER_BYTES
 from tests import cuda_emulation, oracle, schemes, test_version2
@@ -149,6 +151,26 @@ def test_a_small_batch_is_spread(emulated: cuda_emulation.Emulated) -> None:
     for name in ("default again", "spread", "spread twice"):
         benchmark.tuned(lambda: cipher.encrypt(x), tunings(132)[name])()
     assert emulated.tiles == [16, 128, 256]
+
+
+def test_the_benchmark_measures_all_tunings(
+    emulated: cuda_emulation.Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPU tensors, with the clock left out: each call takes its own way, and wrong values are refused."""
+    row = Row("CIFAR", 4, 4)
+    x = oracle.image(row.shape)
+    device = types.SimpleNamespace(multi_processor_count=6)
+    monkeypatch.setattr(benchmark, "make_case", lambda row: Case(row, x, torch.empty_like(x)))
+    monkeypatch.setattr(benchmark, "medians", lambda calls, rounds: dict.fromkeys(calls, 1.0))
+    monkeypatch.setattr(benchmark, "asking", lambda call, rounds: 1.0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    result = benchmark.measure(row, 1, (), tune=True)
+    assert list(result["milliseconds"]) == ["copy_", "blockenc", *TUNINGS]
+    tiles = dict(zip(["blockenc", *TUNINGS], emulated.tiles, strict=True))
+    assert tiles["blockenc"] == tiles["default again"] < tiles["spread"] < tiles["spread twice"]
+    monkeypatch.setattr(benchmark, "tuned", lambda call, tuning: lambda: call() + 1)
+    with pytest.raises(RuntimeError, match="'default again' gives other values"):
+        benchmark.measure(row, 1, (), tune=True)
 
 
 @pytest.mark.parametrize("tuning", ((384, 24 * 1024, 1, False), (128, 24 * 1024, 1, True)))

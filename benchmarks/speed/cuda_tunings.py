@@ -18,7 +18,6 @@ def tunings(processors: int) -> dict[str, tuple[int, int, int, bool]]:
         "spread": (256, 24 * KIB, half, False),
         "spread twice": (256, 24 * KIB, processors + 1, False),
         "12 KiB": (256, 12 * KIB, 1, False),
-        "16 KiB": (256, 16 * KIB, 1, False),
         "padded": (256, 24 * KIB, 1, True),
         "padded, spread": (256, 24 * KIB, half, True),
         "padded, 12 KiB": (256, 12 * KIB, 1, True),
