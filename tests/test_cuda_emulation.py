@@ -135,8 +135,8 @@ def test_tunings(emulated: cuda_emulation.Emulated, block_size: int, name: str) 
 @pytest.mark.parametrize("dtype", (torch.float16, torch.float32))
 def test_other_types_are_not_tuned(emulated: cuda_emulation.Emulated, dtype: torch.dtype) -> None:
     """There are no instances for them: a tuning changes neither values nor tiles."""
-    x = oracle.image((2, 3, 28, 112))
-    cipher = blockenc.Cipher(oracle.KEY, block_size=14, backend="cuda")
+    x = oracle.image((8, 3, 32, 64))  # several tiles
+    cipher = blockenc.Cipher(oracle.KEY, backend="cuda")
     for tuning in TUNINGS.values():
         plain = cipher.encrypt(x, dtype=dtype)
         assert torch.equal(benchmark.tuned(lambda: cipher.encrypt(x, dtype=dtype), tuning)(), plain)
