@@ -12,6 +12,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import blockenc
+from benchmarks.speed import cuda as benchmark
+from benchmarks.speed.cuda_tunings import tunings
+from benchmarks.speed.peers import Case
+from benchmarks.speed.rows import Row
 from blockenc.backends import cuda
 from blockenc.plan.packing import HEADER_BYTES
 from tests import cuda_emulation, oracle, schemes, test_version2
@@ -100,6 +104,82 @@ def test_tiles_of_bytes(emulated: cuda_emulation.Emulated, block_size: int, chan
             assert torch.equal(cipher.decrypt(cipher.encrypt(given), out=out), x), (steps, layout)
             check_guards(out, buffer)
             assert set(emulated.paths) == {"tiles"}
+
+
+TUNINGS = tunings(processors=6)
+
+
+@pytest.mark.parametrize("name", TUNINGS)
+@pytest.mark.parametrize("block_size", (2, 4, 7, 14, 16, 32))
+def test_tunings(emulated: cuda_emulation.Emulated, block_size: int, name: str) -> None:
+    """Every way to run the kernel gives the same bytes, over several tiles, the last not full, out to guarded
+    memory, in both layouts and between strides; and spreads a batch that can be."""
+    emulated.grid = 2
+    x = oracle.image((3, 3, 3 * block_size, 3 * width(block_size)), seed=block_size)
+    want = oracle.expected(x, oracle.secrets(("shuffle", "np", "ffx"), block_size, 3), block_size)
+    cipher = blockenc.Cipher(oracle.KEY, block_size=block_size, backend="cuda")
+    wide = torch.zeros(3, 3, 3 * block_size, 4 * width(block_size), dtype=torch.uint8)
+    wide[..., : x.shape[-1]] = x
+    sliced = wide[..., : x.shape[-1]]
+    for given_x in (x, x.contiguous(memory_format=torch.channels_last), sliced):
+        out, buffer = guarded(given_x, torch.uint8, offset=32)  # aligned
+        call = benchmark.tuned(lambda x=given_x, out=out: cipher.encrypt(x, out=out), TUNINGS[name])
+        assert torch.equal(call(), want)
+        check_guards(out, buffer)
+    assert set(emulated.paths) == {"tiles"}
+    least = TUNINGS[name][2]
+    assert least == 1 or block_size != 4 or min(emulated.tiles) >= least
+    assert cuda.tuning is None
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.float32))
+def test_other_types_are_not_tuned(emulated: cuda_emulation.Emulated, dtype: torch.dtype) -> None:
+    """There are no instances for them: a tuning changes neither values nor tiles."""
+    x = oracle.image((8, 3, 32, 64))  # several tiles
+    cipher = blockenc.Cipher(oracle.KEY, backend="cuda")
+    for tuning in TUNINGS.values():
+        plain = cipher.encrypt(x, dtype=dtype)
+        assert torch.equal(benchmark.tuned(lambda: cipher.encrypt(x, dtype=dtype), tuning)(), plain)
+    assert set(emulated.paths) == {"tiles"}
+    assert len(set(emulated.tiles)) == 1
+
+
+def test_a_small_batch_is_spread(emulated: cuda_emulation.Emulated) -> None:
+    """What docs/cuda.md says of a CIFAR batch on a device of 132 multiprocessors."""
+    x = oracle.image((128, 3, 32, 32))
+    cipher = blockenc.Cipher(oracle.KEY, backend="cuda")
+    for name in ("default again", "spread", "spread twice"):
+        benchmark.tuned(lambda: cipher.encrypt(x), tunings(132)[name])()
+    assert emulated.tiles == [16, 128, 256]
+
+
+def test_the_benchmark_measures_all_tunings(
+    emulated: cuda_emulation.Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPU tensors, with the clock left out: each call takes its own way, and wrong values are refused."""
+    row = Row("CIFAR", 4, 4)
+    x = oracle.image(row.shape)
+    device = types.SimpleNamespace(multi_processor_count=6)
+    monkeypatch.setattr(benchmark, "make_case", lambda row: Case(row, x, torch.empty_like(x)))
+    monkeypatch.setattr(benchmark, "medians", lambda calls, rounds: dict.fromkeys(calls, 1.0))
+    monkeypatch.setattr(benchmark, "asking", lambda call, rounds: 1.0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    result = benchmark.measure(row, 1, (), tune=True)
+    assert list(result["milliseconds"]) == ["copy_", "blockenc", *TUNINGS]
+    tiles = dict(zip(["blockenc", *TUNINGS], emulated.tiles, strict=True))
+    assert tiles["blockenc"] == tiles["default again"] < tiles["spread"] < tiles["spread twice"]
+    monkeypatch.setattr(benchmark, "tuned", lambda call, tuning: lambda: call() + 1)
+    with pytest.raises(RuntimeError, match="'default again' gives other values"):
+        benchmark.measure(row, 1, (), tune=True)
+
+
+@pytest.mark.parametrize("tuning", ((384, 24 * 1024, 1, False), (128, 24 * 1024, 1, True)))
+def test_a_tuning_without_an_instance_is_refused(
+    emulated: cuda_emulation.Emulated, tuning: tuple[int, int, int, bool]
+) -> None:
+    cipher = blockenc.Cipher(oracle.KEY, backend="cuda")
+    with pytest.raises(blockenc.BackendError, match="tuning: expected 256 threads"):
+        benchmark.tuned(lambda: cipher.encrypt(oracle.image((1, 3, 16, 16))), tuning)()
 
 
 @pytest.mark.parametrize("channels", (1, 3))

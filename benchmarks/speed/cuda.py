@@ -3,7 +3,8 @@
 Beside Tensor.copy_ and blockenc: the same on images that begin at an odd address, which go one element a
 thread; the aten backend; and for uniform plans torch.compile of the fused gather and look-up, CuPy gather and
 look-up, a Triton kernel. Each is timed in turn with CUDA events, after a warm-up that also checks that all
-give the same bytes; medians are compared. Without a GPU it says so and ends.
+give the same bytes; medians are compared. With --tunings, ways to run the kernel `tiles` (cuda_tunings.py)
+take the place of those others. Without a GPU it says so and ends.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.speed.cuda_tunings import tunings
 from benchmarks.speed.peers import Call, Case, fused
 from benchmarks.speed.rows import BLOCK_SIZES, VERSION_2, Row
 from blockenc.backends import aten, cuda
@@ -149,9 +151,27 @@ def make_other(name: str, case: Case) -> Call:
     return PEERS[name](case.x, case.cipher("cuda").plan())
 
 
-def measure(row: Row, rounds: int, names: Collection[str] = OTHERS) -> dict[str, Any]:
+def tuned(call: Call, tuning: tuple[int, int, int, bool]) -> Call:
+    """The call, with the kernel `tiles` tuned."""
+
+    def run() -> torch.Tensor:
+        cuda.tuning = tuning
+        try:
+            return call()
+        finally:
+            cuda.tuning = None
+
+    return run
+
+
+def is_uniform(row: Row) -> bool:
+    """Whether the row is of bytes to bytes, under a plan that the kernel `tiles` and the peers can do."""
+    return not row.scheme and not row.per_image and row.target == "uint8"
+
+
+def measure(row: Row, rounds: int, names: Collection[str] = OTHERS, tune: bool = False) -> dict[str, Any]:
     """A row's record: medians of every call on the GPU, and what a call of blockenc takes on the CPU, in
-    milliseconds."""
+    milliseconds. `tune` adds every tuning."""
     case = make_case(row)
     copy = torch.empty_like(case.x)
     calls: dict[str, Call] = {
@@ -159,9 +179,14 @@ def measure(row: Row, rounds: int, names: Collection[str] = OTHERS) -> dict[str,
         "blockenc": case.encrypt(case.cipher("cuda")),
     }
     want = calls["blockenc"]().clone()
-    uniform = not row.scheme and not row.per_image and row.target == "uint8"
+    processors = torch.cuda.get_device_properties(case.x.device).multi_processor_count
+    for name, tuning in tunings(processors).items() if tune else ():
+        calls[name] = tuned(calls["blockenc"], tuning)
+        case.out.zero_()
+        if not torch.equal(calls[name](), want):
+            raise RuntimeError(f"tuning {name!r} gives other values than none: {row.name}")
     for name in names:
-        if name in PEERS and not uniform:
+        if name in PEERS and not is_uniform(row):
             continue
         try:
             other = make_other(name, case)
@@ -186,6 +211,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--rows", default="", help="only rows with this in their name")
     parser.add_argument("--peers", nargs="*", choices=OTHERS, default=list(OTHERS), help="beside copy_")
+    parser.add_argument("--tunings", action="store_true", help="instead of peers, in rows that have them")
     parser.add_argument("--json", type=Path, help="write the medians here, too")
     options = parser.parse_args()
     if reason := cuda.missing():
@@ -197,10 +223,13 @@ def main() -> None:
     print(f"Milliseconds, and speed against Tensor.copy_ on the device. {machine}\n")
     results = []
     for row in ROWS:
-        if options.rows not in row.name:
+        if options.rows not in row.name or (options.tunings and not is_uniform(row)):
             continue
         result = measure(
-            dataclasses.replace(row, batch=1) if options.tiny else row, options.rounds, options.peers
+            dataclasses.replace(row, batch=1) if options.tiny else row,
+            options.rounds,
+            () if options.tunings else options.peers,
+            options.tunings,
         )
         times = result["milliseconds"]
         cells = [f"{name} {t:.4f} ({times['copy_'] / t:.3f})" for name, t in times.items()]

@@ -24,6 +24,10 @@ else:
 
 DEVICES: tuple[str, ...] | None = ("cuda",)
 
+# How the kernel `tiles` runs (csrc/cuda/tuning.h: threads, bytes of a tile, least tiles, padded), None as it
+# does by default. Only benchmarks.speed.cuda sets it, to compare.
+tuning: tuple[int, int, int, bool] | None = None
+
 
 @functools.cache
 def missing() -> str:
@@ -35,6 +39,6 @@ def apply(request: Request) -> None:
     device = request.x.device
     stream = torch.cuda.current_stream(device).cuda_stream
     try:
-        _cuda.launch(*arguments(request), request.header.packed(), device.index, stream)
+        _cuda.launch(*arguments(request), request.header.packed(), device.index, stream, tuning)
     except RuntimeError as error:
         raise BackendError(f"cuda: {error}") from error

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "chunking.h"
@@ -12,19 +14,40 @@
 
 namespace blockenc {
 
-// Calls f.template tiles<In, Out, kFloat>(tiling) with the types of storage of the job.
+// Calls f.template tiles<uint8_t, uint8_t, false, kThreadCount, kPadded>(tiling). Throws
+// std::invalid_argument for a tuning without an instance.
 template <class F>
-void with_tiles(const Job& job, const Tiling& tiling, const F& f) {
+void with_tiles_of_bytes(const Tuning& tuning, const Tiling& tiling, const F& f) {
+  if (!tuning.padded && tuning.threads == kThreads) {
+    f.template tiles<uint8_t, uint8_t, false, kThreads, false>(tiling);
+  } else if (tuning.padded && tuning.threads == 192) {
+    f.template tiles<uint8_t, uint8_t, false, 192, true>(tiling);
+  } else if (tuning.padded && tuning.threads == kThreads) {
+    f.template tiles<uint8_t, uint8_t, false, kThreads, true>(tiling);
+  } else if (tuning.padded && tuning.threads == 384) {
+    f.template tiles<uint8_t, uint8_t, false, 384, true>(tiling);
+  } else {
+    throw std::invalid_argument("tuning: expected 256 threads, or 192 or 384 padded, got " +
+                                std::to_string(tuning.threads) + (tuning.padded ? " padded" : ""));
+  }
+}
+
+// Calls f.template tiles<In, Out, kFloat, kThreadCount, kPadded>(tiling) with the types of storage of the
+// job. Only bytes to bytes can be tuned.
+template <class F>
+void with_tiles(const Job& job, const Tuning& tuning, const Tiling& tiling, const F& f) {
+  if (is_bytes(job)) return with_tiles_of_bytes(tuning, tiling, f);
   auto out = [&](auto in, auto is_float) {
     using In = decltype(in);
     constexpr bool kFloat = decltype(is_float)::value;
     switch (item_size(job.out_type)) {
       case 1:
-        return f.template tiles<In, uint8_t, kFloat>(tiling);
+        if constexpr (sizeof(In) > 1) f.template tiles<In, uint8_t, kFloat, kThreads, false>(tiling);
+        return;
       case 2:
-        return f.template tiles<In, uint16_t, kFloat>(tiling);
+        return f.template tiles<In, uint16_t, kFloat, kThreads, false>(tiling);
       default:
-        return f.template tiles<In, uint32_t, kFloat>(tiling);
+        return f.template tiles<In, uint32_t, kFloat, kThreads, false>(tiling);
     }
   };
   switch (job.in_type) {
@@ -42,7 +65,7 @@ void with_tiles(const Job& job, const Tiling& tiling, const F& f) {
 // Calls f.template blocks<kBytes, kNibbles>(chunking).
 template <class F>
 void with_blocks(const Job& job, const Chunking& chunking, const F& f) {
-  const bool bytes = job.in_type == Type::u8 && job.out_type == Type::u8;
+  const bool bytes = is_bytes(job);
   if (job.plan.flags & kNibbles) {
     bytes ? f.template blocks<true, true>(chunking) : f.template blocks<false, true>(chunking);
   } else {
@@ -53,11 +76,11 @@ void with_blocks(const Job& job, const Chunking& chunking, const F& f) {
 // Calls what launches the kernel for the job: f.tiles or f.blocks (as above), or
 // f.template elements<kWide>(indexing).
 template <class F>
-void with_kernel(const Job& job, const F& f) {
+void with_kernel(const Job& job, const Tuning& tuning, const F& f) {
   Tiling tiling;
   Chunking chunking;
-  if (make_tiling(job, &tiling)) {
-    with_tiles(job, tiling, f);
+  if (make_tiling(job, tuning, &tiling)) {
+    with_tiles(job, tuning, tiling, f);
   } else if (make_chunking(job, &chunking)) {
     with_blocks(job, chunking, f);
   } else {

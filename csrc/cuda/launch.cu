@@ -42,7 +42,7 @@ class DeviceGuard {
 // As many blocks as the device holds at once: each works on until the batch is done. Asked once for each
 // kernel, device and use of shared memory, since asking takes longer than a launch.
 template <class Kernel>
-int64_t resident_blocks(Kernel kernel, int device, int shared_bytes) {
+int64_t resident_blocks(Kernel kernel, int device, int threads, int shared_bytes) {
   static std::map<std::tuple<const void*, int, int>, int64_t> known;
   const std::lock_guard<std::mutex> lock(state_lock());
   int64_t& resident = known[{reinterpret_cast<const void*>(kernel), device, shared_bytes}];
@@ -51,7 +51,7 @@ int64_t resident_blocks(Kernel kernel, int device, int shared_bytes) {
     check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device properties");
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxSharedBytes),
           "no kernel for this device in this build");
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, shared_bytes),
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes),
           "device properties");
     resident = int64_t{processors} * std::max(blocks, 1);
   }
@@ -63,26 +63,28 @@ struct Launch {
   int device;
   cudaStream_t stream;
 
-  template <class In, class Out, bool kFloat>
+  template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
   void tiles(const Tiling& tiling) const {
-    start(blockenc::tiles<In, Out, kFloat>, tiling.tiles, tiling.shared_bytes, tiling);
+    start(blockenc::tiles<In, Out, kFloat, kThreadCount, kPadded>, tiling.tiles, kThreadCount,
+          tiling.shared_bytes, tiling);
   }
   template <bool kBytes, bool kNibbles>
   void blocks(const Chunking& chunking) const {
-    start(blockenc::blocks<kBytes, kNibbles>, chunking.chunks, chunking.shared_bytes, chunking);
+    start(blockenc::blocks<kBytes, kNibbles>, chunking.chunks, kThreads, chunking.shared_bytes, chunking);
   }
   template <bool kWide>
   void elements(const Indexing& indexing) const {
     const int64_t count = job.n * indexing.image_elements;
-    start(blockenc::elements<kWide>, (count + kThreads - 1) / kThreads, 0, indexing);
+    start(blockenc::elements<kWide>, (count + kThreads - 1) / kThreads, kThreads, 0, indexing);
   }
 
  private:
   // parts: how many thread blocks would each have something to do.
   template <class... Layout>
-  void start(void (*kernel)(Job, Layout...), int64_t parts, int shared_bytes, const Layout&... layout) const {
-    const int64_t grid = std::min(parts, resident_blocks(kernel, device, shared_bytes));
-    kernel<<<static_cast<unsigned>(grid), kThreads, shared_bytes, stream>>>(job, layout...);
+  void start(void (*kernel)(Job, Layout...), int64_t parts, int threads, int shared_bytes,
+             const Layout&... layout) const {
+    const int64_t grid = std::min(parts, resident_blocks(kernel, device, threads, shared_bytes));
+    kernel<<<static_cast<unsigned>(grid), threads, shared_bytes, stream>>>(job, layout...);
   }
 };
 
@@ -95,12 +97,12 @@ std::string cuda_missing() {
   return devices ? "" : "no CUDA device";
 }
 
-void launch(const Job& job, int device, uintptr_t stream_handle) {
+void launch(const Job& job, int device, uintptr_t stream_handle, const Tuning& tuning) {
   if (job.n <= 0 || job.h <= 0 || job.w <= 0) return;
   const DeviceGuard guard(device);
   const auto stream = reinterpret_cast<cudaStream_t>(stream_handle);
   cudaGetLastError();  // an earlier caller's error is not this launch's
-  with_kernel(job, Launch{job, device, stream});
+  with_kernel(job, tuning, Launch{job, device, stream});
   check(cudaGetLastError(), "the kernel was not launched");
 }
 

@@ -1,5 +1,6 @@
 // The kernel `tiles`, for uniform plans: it moves images by 16-byte vectors, through shared memory
-// (tiling.h).
+// (tiling.h). Its functions are told two constants of csrc/cuda/tuning.h: kThreadCount, the threads of a
+// thread block, and kPadded, whether vectors are set apart in shared memory.
 
 #pragma once
 
@@ -25,6 +26,22 @@ __device__ __forceinline__ int position_of(const Plan& plan, const Tiling& t, Pl
   return (place.pixel_row % m * m + place.offset) * c + place.pixel_row / m;
 }
 
+// Where bundle 0 of a tile has an element, in words.
+template <class In, bool kPadded>
+__device__ __forceinline__ int word_of(const Tiling& t, int element) {
+  const int word = element * t.pitch;
+  if constexpr (kPadded) return word + element / (kVector / static_cast<int>(sizeof(In))) * t.padding;
+  return word;
+}
+
+// Where the entry of an element of the output is, in bytes. Set apart, the entries of two vectors begin in
+// different banks, too.
+template <bool kPadded>
+__device__ __forceinline__ int entry_of(const Tiling& t, int element) {
+  if constexpr (kPadded) return t.entries + 4 * (element + element / kVector * kEntryPadding);
+  return t.entries + 4 * element;
+}
+
 // An entry says where an element of the output comes from. Bits 0-15: the byte of the tile where bundle 0 has
 // the element. Bits 16-31: the byte where its lookup table begins; its channel, for floats that are not
 // quantised.
@@ -40,11 +57,11 @@ __device__ __forceinline__ int lookup_of(const Tiling& t, int table, int channel
 template <class T>
 constexpr int kPerWord = 4 / static_cast<int>(sizeof(T));
 
-template <class Out>
+template <class In, class Out, int kThreadCount, bool kPadded>
 __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
   const Plan& plan = job.plan;
 #pragma unroll 1  // done once: less code matters more
-  for (int e = threadIdx.x; e < t.pixel_rows * t.strip; e += kThreads) {
+  for (int e = threadIdx.x; e < t.pixel_rows * t.strip; e += kThreadCount) {
     const int y = e % t.strip, block = y / t.block_stride;
     const int p = position_of(plan, t, {e / t.strip, y % t.block_stride});
     const Place from = place_of(plan, t, index_below(plan.source + p, plan.length));
@@ -56,17 +73,17 @@ __device__ __forceinline__ void make_entries(const Job& job, const Tiling& t) {
     const int start = t.groups ? lookup / kPerWord<Out> * t.group_bytes +
                                      lookup % kPerWord<Out> * static_cast<int>(sizeof(Out))
                                : channel;
-    store_shared<uint32_t>(t.entries + 4 * e, static_cast<uint32_t>(word * t.pitch * 4) |
-                                                  static_cast<uint32_t>(start) << kEntryLookup);
+    store_shared<uint32_t>(entry_of<kPadded>(t, e), static_cast<uint32_t>(word_of<In, kPadded>(t, word) * 4) |
+                                                        static_cast<uint32_t>(start) << kEntryLookup);
     if (!is_integer(job.in_type)) store_shared<uint8_t>(t.flips + e, static_cast<uint8_t>(flips));
   }
 }
 
-template <class Out>
+template <class Out, int kThreadCount>
 __device__ __forceinline__ void make_lookups(const Job& job, const Tiling& t) {
   const int values = job.plan.in_values, copies = t.value_bytes / 4;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < t.groups * values; i += kThreads) {
+  for (int i = threadIdx.x; i < t.groups * values; i += kThreadCount) {
     const int group = i / values, k = i % values;
     uint32_t word = 0;
 #pragma unroll 1
@@ -91,10 +108,11 @@ __device__ __forceinline__ void make_lookups(const Job& job, const Tiling& t) {
 }
 
 // Where each pixel row of a block row begins, in bytes from the beginning of the block row: {in, out}.
+template <int kThreadCount>
 __device__ __forceinline__ void make_row_bases(const Job& job, const Tiling& t) {
   const int m = job.plan.block_size;
 #pragma unroll 1
-  for (int s = threadIdx.x; s < t.pixel_rows; s += kThreads) {
+  for (int s = threadIdx.x; s < t.pixel_rows; s += kThreadCount) {
     const int channel = t.channels_last ? 0 : s / m, row = s % m;
     store_shared<longlong2>(
         t.row_bases + 16 * s,
@@ -116,10 +134,11 @@ __device__ __forceinline__ int tile_strips(const Tiling& t, int64_t tile) {
 }
 
 // Where each strip of a tile begins, into one of three slots: those of the tile in work and of the next two.
+template <int kThreadCount>
 __device__ __forceinline__ void make_strip_bases(const Job& job, const Tiling& t, int64_t tile, int slot) {
   const int count = tile_strips(t, tile);
 #pragma unroll 1
-  for (int r = threadIdx.x; r < count; r += kThreads) {
+  for (int r = threadIdx.x; r < count; r += kThreadCount) {
     store_shared<longlong2>(t.strip_bases + ((slot << t.log_strips) + r) * 16,
                             strip_base(job, t, (tile << t.log_strips) + r));
   }
@@ -154,13 +173,13 @@ struct ItemLoad {
   int byte;
 };
 
-template <class In>
+template <class In, bool kPadded>
 __device__ __forceinline__ ItemLoad load_of_item(const Tiling& t, int i) {
   if (i >= (t.pixel_rows * t.in_vectors) << t.log_bundles) return {0, -1, 0};
   const Item item = item_of(t, i, t.in_vectors);
   const int element = item.pixel_row * t.strip + item.vector * (kVector / static_cast<int>(sizeof(In)));
   return {row_begin(t, item.pixel_row).x + item.vector * kVector, item.bundle,
-          t.tile + (element * t.pitch + item.bundle) * 4};
+          t.tile + (word_of<In, kPadded>(t, element) + item.bundle) * 4};
 }
 
 // Global memory to registers. Strips beyond the batch are zeros.
@@ -246,20 +265,20 @@ __device__ __forceinline__ uint32_t value_of(uint32_t word, int u) {
 }
 
 // Shared to global memory: each thread makes the vectors of one item at a time.
-template <class In, class Out, bool kFloat>
+template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
 __device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int count, int slot) {
   constexpr int kElements = kVector / sizeof(Out), kColumn = kPerWord<In>;
   const int items = (t.pixel_rows * t.out_vectors) << t.log_bundles;
   // Which of the copies of a lookup table this lane reads. A table begins at a multiple of all copies of a
   // word, so an `or` selects the copy. The compiler would rearrange a sum, and add twice for every value.
   const uint32_t lane_byte = t.groups ? 4 * threadIdx.x & (t.value_bytes - 1) : 0;
-  for (int i = threadIdx.x; i < items; i += kThreads) {
+  for (int i = threadIdx.x; i < items; i += kThreadCount) {
     const Item item = item_of(t, i, t.out_vectors);
     const int element = item.pixel_row * t.strip + item.vector * kElements, tile = t.tile + 4 * item.bundle;
     uint32_t words[kColumn][4];
 #pragma unroll
     for (int four = 0; four < kElements; four += 4) {
-      const uint4 entries = load_shared<uint4>(t.entries + 4 * (element + four));
+      const uint4 entries = load_shared<uint4>(entry_of<kPadded>(t, element) + 4 * four);
       const uint32_t entry[4] = {entries.x, entries.y, entries.z, entries.w};
 #pragma unroll
       for (int n = 0; n < 4; ++n) {
@@ -287,14 +306,17 @@ __device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int 
   }
 }
 
+constexpr int kResidentThreads = 768;  // of a multiprocessor: 80 registers for each
+
 // In and Out are the types of storage; the job tells float16 and bfloat16 apart.
-template <class In, class Out, bool kFloat>
-__global__ void __launch_bounds__(kThreads, 3) tiles(const Job job, const Tiling t) {
+template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
+__global__ void __launch_bounds__(kThreadCount, kResidentThreads / kThreadCount)
+    tiles(const Job job, const Tiling t) {
   const int64_t stride = gridDim.x;
   int64_t tile = blockIdx.x;
-  make_row_bases(job, t);
-  make_strip_bases(job, t, tile, 0);
-  make_strip_bases(job, t, tile + stride, 1);
+  make_row_bases<kThreadCount>(job, t);
+  make_strip_bases<kThreadCount>(job, t, tile, 0);
+  make_strip_bases<kThreadCount>(job, t, tile + stride, 1);
   __syncthreads();
   // What a thread has under way: kInFlight vectors, of as many items as that makes.
   constexpr int kItems = kInFlight / kPerWord<In>;
@@ -302,19 +324,19 @@ __global__ void __launch_bounds__(kThreads, 3) tiles(const Job job, const Tiling
   uint4 vectors[kItems][kPerWord<In>];
 #pragma unroll
   for (int n = 0; n < kItems; ++n) {
-    loads[n] = load_of_item<In>(t, n * kThreads + threadIdx.x);
+    loads[n] = load_of_item<In, kPadded>(t, n * kThreadCount + threadIdx.x);
     load_item<In>(job, t, loads[n], tile_strips(t, tile), 0, vectors[n]);
   }
-  make_entries<Out>(job, t);
-  make_lookups<Out>(job, t);
+  make_entries<In, Out, kThreadCount, kPadded>(job, t);
+  make_lookups<Out, kThreadCount>(job, t);
   const int items = (t.pixel_rows * t.in_vectors) << t.log_bundles;
   for (int slot = 0, next = 1; tile < t.tiles; tile += stride) {
     const int count = tile_strips(t, tile), next_count = tile_strips(t, tile + stride);
 #pragma unroll
     for (int n = 0; n < kItems; ++n) stage_item<In>(t, loads[n], vectors[n]);
 #pragma unroll 1
-    for (int i = kItems * kThreads + threadIdx.x; i < items; i += kThreads) {
-      const ItemLoad load = load_of_item<In>(t, i);
+    for (int i = kItems * kThreadCount + threadIdx.x; i < items; i += kThreadCount) {
+      const ItemLoad load = load_of_item<In, kPadded>(t, i);
       load_item<In>(job, t, load, count, slot, vectors[0]);
       stage_item<In>(t, load, vectors[0]);
     }
@@ -323,8 +345,8 @@ __global__ void __launch_bounds__(kThreads, 3) tiles(const Job job, const Tiling
     for (int n = 0; n < kItems; ++n)
       load_item<In>(job, t, loads[n], next_count, next, vectors[n]);  // meanwhile
     const int after = 3 - slot - next;
-    make_strip_bases(job, t, tile + 2 * stride, after);
-    write_tile<In, Out, kFloat>(job, t, count, slot);
+    make_strip_bases<kThreadCount>(job, t, tile + 2 * stride, after);
+    write_tile<In, Out, kFloat, kThreadCount, kPadded>(job, t, count, slot);
     __syncthreads();  // the tile is written out, and where the one after the next begins is known
     slot = next;
     next = after;

@@ -10,24 +10,27 @@
 // Shared memory holds a tile in *bundles*. A bundle is the strips whose elements fit in one 32-bit word: 4
 // for bytes, 2 for 16 bits, 1 for 32. Element e of all bundles comes before element e + 1 of any. A thread
 // works on one element of a bundle, so one access loads that element of all its strips. The lanes of a warp
-// work on the same element of consecutive bundles, which are in consecutive banks.
+// work on the same element of consecutive bundles, which are in consecutive banks. With few bundles lanes
+// work on consecutive vectors instead, which begin in the same bank unless they are set apart
+// (Tuning::padded).
 
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "tuning.h"
 #include "vectors.h"
 
 namespace blockenc {
 
 constexpr int kMaxStrips = 256;            // of a tile
-constexpr int kTileBytes = 24 * 1024;      // wanted for bytes: several blocks are to share a multiprocessor
-constexpr int kWideTileBytes = 16 * 1024;  // wanted for wider types
+constexpr int kWideTileBytes = 16 * 1024;  // wanted for types wider than bytes
 constexpr int kLookupBytes = 32 * 1024;    // wanted for the lookup tables, copies included
 constexpr int kMaxTileBytes = 32 * 1024;   // an entry has 16 bits for a place in the tile
 constexpr int kBanks = 32;
-constexpr int kLookups = 0;  // where they begin in shared memory: a constant saves an addition a value
+constexpr int kEntryPadding = 4;  // entries between those of two vectors, if vectors are set apart
+constexpr int kLookups = 0;       // where they begin in shared memory: a constant saves an addition a value
 
 struct Tiling {
   int channels_last;
@@ -53,6 +56,7 @@ struct Tiling {
   int64_t tiles;
   // Where things lie in shared memory, in bytes.
   int tile, entries, flips, strip_bases, row_bases, shared_bytes;  // (lookup tables: kLookups)
+  int padding;  // words between two vectors of a tile, if vectors are set apart
 };
 
 inline int64_t least_common_multiple(int64_t a, int64_t b) {
@@ -65,8 +69,10 @@ inline int64_t least_common_multiple(int64_t a, int64_t b) {
   return a / x * b;
 }
 
-// Fills `t`; false if the job has to take another kernel.
-inline bool make_tiling(const Job& job, Tiling* t) {
+inline bool is_bytes(const Job& job) { return job.in_type == Type::u8 && job.out_type == Type::u8; }
+
+// Fills `t`; false if the job has to take another kernel. The tuning is that of bytes to bytes.
+inline bool make_tiling(const Job& job, const Tuning& tuning, Tiling* t) {
   const Plan& plan = job.plan;
   if (!plan.is_uniform() || plan.flags & kNibbles) return false;
   const int m = plan.block_size, c = plan.channels;
@@ -97,15 +103,24 @@ inline bool make_tiling(const Job& job, Tiling* t) {
   int log_per_bundle = 0;
   while (1 << log_per_bundle < per_bundle) ++log_per_bundle;
   t->log_strips = log_per_bundle;
-  const int wanted = in_item == 1 && out_item == 1 ? kTileBytes : kWideTileBytes;
+  const int wanted = is_bytes(job) ? tuning.tile_bytes : kWideTileBytes;
+  auto tiles = [&](int log_strips) { return (t->strips + (1 << log_strips) - 1) >> log_strips; };
   while (2 << t->log_strips <= kMaxStrips && strip_bytes << (t->log_strips + 1) <= wanted) ++t->log_strips;
+  if (is_bytes(job)) {
+    while (t->log_strips > log_per_bundle && tiles(t->log_strips) < tuning.least_tiles) --t->log_strips;
+  }
   t->log_bundles = t->log_strips - log_per_bundle;
   // With these, lanes that work on several vectors of a strip, or on several pixel rows, meet in the fewest
   // banks.
   const int bundles = 1 << t->log_bundles;
   t->pitch = bundles < kBanks || t->in_vectors > 1 ? bundles | 1 : bundles + (t->out_vectors > 1 ? 2 : 0);
-  if (4 * pixel_rows * strip * t->pitch > kMaxTileBytes) t->pitch = bundles;
-  t->tiles = (t->strips + (1 << t->log_strips) - 1) >> t->log_strips;
+  const bool padded = is_bytes(job) && tuning.padded;
+  // That many words more bring the bundles of the next vector into the banks beside those of this one.
+  t->padding = padded && bundles < kBanks ? bundles : 0;
+  if (t->padding) t->pitch = bundles;
+  auto tile_bytes = [&] { return 4 * pixel_rows * (strip * t->pitch + t->in_vectors * t->padding); };
+  if (tile_bytes() > kMaxTileBytes) t->pitch = bundles, t->padding = 0;
+  t->tiles = tiles(t->log_strips);
 
   const bool substitutes = is_integer(job.in_type) || plan.flags & kQuantises;
   t->lookup_channels = is_integer(job.out_type) ? 1 : c;
@@ -122,9 +137,9 @@ inline bool make_tiling(const Job& job, Tiling* t) {
 
   SharedMemory memory;  // from the end of the lookup tables
   auto section = [&](int64_t bytes) { return static_cast<int>(memory.section(bytes)); };
-  t->tile = section(4 * pixel_rows * strip * t->pitch);
+  t->tile = section(tile_bytes());
   if (memory.end > kMaxTileBytes) return false;
-  t->entries = section(4 * pixel_rows * strip);
+  t->entries = section(4 * pixel_rows * (strip + (padded ? t->out_vectors * kEntryPadding : 0)));
   t->flips = section(is_integer(job.in_type) ? 0 : pixel_rows * strip);
   t->strip_bases = section(int64_t{3} * 16 << t->log_strips);
   t->row_bases = section(16 * pixel_rows);

@@ -53,13 +53,15 @@ def integers(values: Sequence[int], leading: int) -> ctypes.Array:
 
 
 class Emulated:
-    """Stands for blockenc._cuda. `grid`: blocks at most; `paths` collects which kernel each call took."""
+    """Stands for blockenc._cuda. `grid`: blocks at most; `paths` collects which kernel each call took,
+    `tiles` how many tiles it cut the batch into, 0 for other kernels."""
 
     PATHS = ("elements", "tiles", "blocks")
 
     def __init__(self, grid: int = 3) -> None:
         self.grid = grid
         self.paths: list[str] = []
+        self.tiles: list[int] = []
 
     def missing(self) -> str:
         return ""
@@ -78,11 +80,15 @@ class Emulated:
         header,
         device,
         stream,
+        tuning=None,
     ) -> None:
         wide = ctypes.c_int64
         strides = integers(stride, 0), integers(out_stride, 0)
+        numbers = None if tuning is None else (ctypes.c_int * 4)(*tuning)
+        tiles = wide()
         status = library().emulated_launch(
             wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size),
-            header, self.grid
+            header, self.grid, numbers, ctypes.byref(tiles)
         )  # fmt: skip
         self.paths.append(self.PATHS[check(status)])
+        self.tiles.append(tiles.value)

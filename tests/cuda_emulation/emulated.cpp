@@ -33,27 +33,31 @@ struct Emulate {
   const Job& job;
   int64_t most_blocks;  // of the grid
   Path* path;
+  int64_t* tiles_made;  // by the kernel `tiles`
 
-  template <class In, class Out, bool kFloat>
+  template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
   void tiles(const Tiling& t) const {
-    start(kTilesPath, t.tiles, t.shared_bytes, [&] { blockenc::tiles<In, Out, kFloat>(job, t); });
+    *tiles_made = t.tiles;
+    start(kTilesPath, t.tiles, kThreadCount, t.shared_bytes,
+          [&] { blockenc::tiles<In, Out, kFloat, kThreadCount, kPadded>(job, t); });
   }
   template <bool kBytes, bool kNibbles>
   void blocks(const Chunking& c) const {
-    start(kBlocksPath, c.chunks, c.shared_bytes, [&] { blockenc::blocks<kBytes, kNibbles>(job, c); });
+    start(kBlocksPath, c.chunks, kThreads, c.shared_bytes,
+          [&] { blockenc::blocks<kBytes, kNibbles>(job, c); });
   }
   template <bool kWide>
   void elements(const Indexing& indexing) const {
     const int64_t count = job.n * indexing.image_elements;
-    start(kElementsPath, (count + kThreads - 1) / kThreads, 0,
+    start(kElementsPath, (count + kThreads - 1) / kThreads, kThreads, 0,
           [&] { blockenc::elements<kWide>(job, indexing); });
   }
 
  private:
   template <class F>
-  void start(Path taken, int64_t parts, int shared_bytes, F kernel) const {
+  void start(Path taken, int64_t parts, int threads, int shared_bytes, F kernel) const {
     *path = taken;
-    emulation::launch(static_cast<unsigned>(std::min(parts, most_blocks)), kThreads, shared_bytes, kernel);
+    emulation::launch(static_cast<unsigned>(std::min(parts, most_blocks)), threads, shared_bytes, kernel);
   }
 };
 
@@ -127,9 +131,10 @@ extern "C" {
 const char* emulated_message() { return message; }
 
 // Returns which path the job took (Path), or -1 for an error.
+// tuning: the numbers of a Tuning, or null. tiles_made: that the kernel `tiles` was given, or 0.
 int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
                     const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
-                    const char* header, int grid) {
+                    const char* header, int grid, const int* tuning, int64_t* tiles_made) {
   return guarded([&] {
     auto four = [](const int64_t* values) { return std::vector<int64_t>(values, values + 4); };
     const Job job = make_job(in, out, in_type, out_type, four(shape), four(in_stride), four(out_stride), plan,
@@ -138,7 +143,10 @@ int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, cons
                           extent(job.out, job, job.out_stride, job.out_type, true),
                           {plan, plan + plan_bytes, false}};
     Path path;
-    with_kernel(job, Emulate{job, grid, &path});
+    Tuning chosen;
+    if (tuning) chosen = {tuning[0], tuning[1], tuning[2], tuning[3] != 0};
+    *tiles_made = 0;
+    with_kernel(job, chosen, Emulate{job, grid, &path, tiles_made});
     return static_cast<int>(path);
   });
 }
@@ -169,7 +177,7 @@ int emulated_strip_base(const int64_t* shape, const int64_t* stride, int block_s
     header.variants = header.keys = 1;
     unpack_plan(header, nothing, &job.plan);
     Tiling t;
-    if (!make_tiling(job, &t)) throw std::invalid_argument("not for tiles");
+    if (!make_tiling(job, Tuning{}, &t)) throw std::invalid_argument("not for tiles");
     const longlong2 base = strip_base(job, t, index < 0 ? t.strips + index : index);
     result[0] = base.x, result[1] = base.y, result[2] = t.strip, result[3] = t.strips;
     return 0;

@@ -1,0 +1,26 @@
+"""Ways to run the CUDA kernel `tiles` from bytes to bytes, for benchmarks.speed.cuda to compare."""
+
+from __future__ import annotations
+
+KIB = 1024
+
+
+def tunings(processors: int) -> dict[str, tuple[int, int, int, bool]]:
+    """Each a Tuning of csrc/cuda/tuning.h (threads of a thread block, bytes wanted of a tile, least tiles,
+    whether vectors are set apart), for a device of that many multiprocessors.
+
+    A tile is a power of two of strips, so a batch cut into at least so many tiles has fewer than twice as
+    many. "default again" is what runs untuned: how far it is from that is the error of the measurement.
+    """
+    half = processors // 2 + 1  # so that there is at most about one tile a multiprocessor
+    return {
+        "default again": (256, 24 * KIB, 1, False),
+        "spread": (256, 24 * KIB, half, False),
+        "spread twice": (256, 24 * KIB, processors + 1, False),
+        "12 KiB": (256, 12 * KIB, 1, False),
+        "padded": (256, 24 * KIB, 1, True),
+        "padded, spread": (256, 24 * KIB, half, True),
+        "padded, 12 KiB": (256, 12 * KIB, 1, True),
+        "padded, 192 threads, 12 KiB": (192, 12 * KIB, 1, True),
+        "padded, 384 threads": (384, 24 * KIB, 1, True),
+    }
