@@ -80,8 +80,8 @@ def test_the_tables_show_the_records(results: Path) -> None:
         assert len(tables[name].splitlines()) - 2 == lines, name
     record = json.loads((results / f"{NP}.pgd.json").read_text())
     success = record["result"]["right key"]["scores"]["success"]
-    assert f"| np, M = 4 | {page.percent(success)} of 4 |" in tables["fooled"]
-    assert "embedding stem, started protected | one position | 1.000 | 0.0 |" in tables["ordered"]
+    assert f"| np, M = 4, 5 epochs | {page.percent(success)} of 4 |" in tables["fooled"]
+    assert "embedding stem, started protected, 5 epochs | one position | 1.000 | 0.0 |" in tables["ordered"]
     assert all(table({}) for table in page.TABLES.values())
 
 

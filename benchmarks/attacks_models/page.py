@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
+from benchmarks.accuracy import fast_study
 from benchmarks.attacks_models import on_grid, stealing
 from benchmarks.attacks_models.target import Sizes
 
@@ -54,12 +55,15 @@ def load(folder: Path) -> Records:
 
 
 def label(record: dict[str, Any]) -> str:
-    """What a network is called: its steps and block size, and its stem where it is no convolution."""
+    """What a network is called: its steps and block size, its stem where it is no convolution, and its epochs
+    where they are not those of the accuracy study."""
     config = record["config"]
     steps = "all three" if config["steps"].count(",") == 2 else config["steps"] or "none"
     stem = "" if config["stem"] == "conv" else f", {config['stem']} stem"
     stem += f", started {config['start']}" if config["start"] != "plain" else ""
     stem += "".join(f", {how}" for how in ("distilled", "curriculum") if config.get(how))
+    if config["epochs"] != fast_study.rows()[record["model"]].epochs:
+        stem += f", {config['epochs']:g} epochs"
     return f"{steps}, M = {config['block_size']}{stem}"
 
 
