@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from blockenc import Cipher, ExplicitKey, Key, Scheme, nn
-from blockenc.attacks import adversarial, key_search, seriation, slopes
+from blockenc.attacks import adversarial, key_search, relaxed, seriation, slopes
 from blockenc.blocks import to_images, to_vectors
+from blockenc.hidden import reveal
 from blockenc.steps import Colour, Np, Rotate, Scramble, Shuffle
 
 KEY = Key(bytes(range(32)))
@@ -425,3 +426,68 @@ def test_slopes_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"read_slopes: SciPy is not .* 'blockenc\[attacks\]'"):
         slopes.read_slopes(untrained, y, 4)
+
+
+# --- keys by gradients --------------------------------------------------------------------------
+
+
+def prototypes(cipher: Cipher, x: torch.Tensor):
+    """A model that knows images by how near their encrypted values are."""
+    centres = cipher.encrypt(x.float() / 255).flatten(1)
+    return lambda y: -10 * ((y.flatten(1)[:, None] - centres) ** 2).mean(2)
+
+
+@pytest.mark.parametrize("steps", [("shuffle",), ("np",), ("shuffle", "np")])
+def test_gradients_find_a_small_key(steps: tuple[str, ...]) -> None:
+    pytest.importorskip("scipy")
+    scheme = Scheme(2, steps)
+    x = torch.randint(0, 256, (30, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    y = torch.arange(30)
+    cipher = Cipher(KEY, scheme, gradient="straight-through")
+    found = relaxed.relaxed_key(prototypes(cipher, x), (x, y), scheme, truth=KEY)
+    assert found.scores["key share"] == 1
+    assert found.scores["accuracy"] == 1
+    assert torch.equal(Cipher(found.recovered, scheme).encrypt(x), cipher.encrypt(x))
+    assert found.used == {"images": 30, "gradients": 150}
+    nothing = relaxed.relaxed_key(lambda v: v.flatten(1)[:, :30] * 0, (x, y), scheme, truth=KEY)
+    assert nothing.scores["key share"] < 0.9
+
+
+def test_gradients_find_what_ffx_leaves_in_the_clear() -> None:
+    pytest.importorskip("scipy")
+    scheme = Scheme(2, ("np", "ffx"))
+    x = torch.randint(0, 256, (30, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    cipher = Cipher(KEY, scheme, gradient="straight-through")
+    right, ffx = key_search.secrets_of(scheme, KEY)
+    arguments = (prototypes(cipher, x), (x, torch.arange(30)), scheme)
+    found = relaxed.relaxed_key(*arguments, known={1: ffx}, truth=KEY)
+    mask = reveal(found.recovered.secret(0, 2))
+    assert (mask == right)[~ffx[0]].all()
+    assert found.scores["key share"] == found.scores["key share of step 0"] == (mask == right).mean()
+
+
+def test_gradients_stop_and_say_what_is_wrong() -> None:
+    pytest.importorskip("scipy")
+    x, y = torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.arange(2)
+    cipher = Cipher(KEY, Scheme(2, ["np"]), gradient="straight-through")
+    model = prototypes(cipher, x)
+    asked: list[int] = []
+    stopped = relaxed.relaxed_key(
+        model, (x, y), Scheme(2, ["np"]), stop=lambda: bool(asked.append(1) or len(asked) > 3)
+    )
+    assert stopped.used["gradients"] == 3
+    matrix = relaxed.sinkhorn(torch.randn(6, 6), 0.5)
+    assert torch.allclose(matrix.sum(0), torch.ones(6), atol=1e-4)
+    assert torch.allclose(matrix.sum(1), torch.ones(6), atol=1e-2)
+    for given, wrong in (
+        ({"scheme": Scheme(2, ["ffx"])}, "known: expected the secret of step 0, ffx"),
+        ({"known": {0: np.zeros(12, bool)}}, "known: expected at least one step to search"),
+        ({"known": {3: 0}}, "known: expected numbers of steps, 0 to 0"),
+        ({"scheme": Scheme(4, [Shuffle(2), Np(4)])}, "scheme: expected steps of bytes with one block size"),
+        ({"scheme": Scheme(4, [Scramble(period="image")])}, "scheme: expected shuffle, np and ffx"),
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"labelled": (x, y[:1])}, "labelled: expected a label an image, got 2 and 1"),
+    ):
+        arguments = {"labelled": (x, y), "scheme": Scheme(2, ["np"]), **given}
+        with pytest.raises(ValueError, match=wrong):
+            relaxed.relaxed_key(model, **arguments)

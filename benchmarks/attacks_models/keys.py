@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.accuracy import data
 from benchmarks.attacks_models.target import Target
 from blockenc import Cipher, ExplicitKey, Scheme
 from blockenc.attacks import Result, key_search
+from blockenc.attacks.relaxed import relaxed_key
 
 CURVE = 40  # points of a curve that are kept
 
@@ -51,6 +53,28 @@ def one_step(target: Target, kind: str) -> dict[str, Any]:
     known = {n: secrets[n] for n, step in enumerate(target.scheme.bound_steps) if step.kind != kind}
     sizes = target.sizes
     return _searched(target, sizes.loss_starts, sizes.large, objective="loss", flips=True, known=known)
+
+
+def relaxed(target: Target) -> dict[str, Any]:
+    """By gradients, with labelled training images; the secret of ffx is known."""
+    secrets = key_search.secrets_of(target.scheme, target.key)
+    known = {n: secrets[n] for n, step in enumerate(target.scheme.bound_steps) if step.kind == "ffx"}
+    train = target.found.train
+    assert isinstance(train, data.Part)
+    some = train.some(target.sizes.relaxed_images)
+    x = some.x.permute(0, 3, 1, 2).contiguous().to(target.device)
+    right = right_key(target)
+    found = relaxed_key(
+        target.network,
+        (x, some.y.to(target.device)),
+        target.scheme,
+        known=known,
+        truth=target.key,
+        test=target.test,
+        steps=target.sizes.relaxed_steps,
+        stop=target.stop,
+    )
+    return {**found.to_dict(), "right key": right}
 
 
 def _searched(target: Target, starts: int, batch: int, **options: Any) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def jobs() -> list[Job]:
         search(SINGLES["shuffle"], "published"),
         *(Job(model, "seriation", reading.table) for model in (EMBEDDING, *WITHOUT_KEY, ALL, SINGLES["ffx"])),
         *(Job(model, "slopes", reading.masks) for model in (*STOLEN, EMBEDDING, *WITHOUT_KEY)),
+        *(Job(model, "relaxed", keys.relaxed) for model in (SINGLES["shuffle"], SINGLES["np"], ALL)),
         *(fool(model) for model in sizes[:4]),
         *(job for model in STOLEN[1:] for job in steal(model, RATES[0])),
         fool_by_estimate(SINGLES["shuffle"], "published"),

@@ -124,6 +124,22 @@ def searches(records: Records) -> str:
     return pages.table(f"{head} | share of the key, best search | mean share", rows)
 
 
+def relaxed(records: Records) -> str:
+    rows = []
+    for record in _of(records, "relaxed"):
+        scores, used = record["result"]["scores"], record["result"]["used"]
+        steps = record["config"]["steps"].split(",")
+        shares = (
+            scores.get(f"key share of step {steps.index(s)}") if s in steps else None
+            for s in ("shuffle", "np")
+        )
+        right = record["result"]["right key"]["accuracy"]
+        counts = [f"{used['images']:,.0f}", f"{used['gradients']:.0f}"]
+        rows.append([label(record), *counts, *map(percent, (*shares, scores["accuracy"], right))])
+    head = "network | labelled images | gradient steps | share of the shuffle | share of np's mask | accuracy"
+    return pages.table(f"{head} | with the right key", rows)
+
+
 def fake_keys(records: Records) -> str:
     rows = []
     for record in _of(records, "random-keys"):
@@ -212,6 +228,7 @@ TABLES: dict[str, Callable[[Records], str]] = {
     "machine": machine,
     "stolen": stolen,
     "searches": searches,
+    "relaxed": relaxed,
     "fake keys": fake_keys,
     "fooled": fooled,
     "ordered": ordered,

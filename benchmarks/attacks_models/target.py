@@ -24,6 +24,7 @@ class Sizes:
     rounds, batch: of key searches; 10 and 128 are published. large: images of a query of the searches that
         have more. starts: random keys that a search as published starts from, all beside each other.
         loss_starts: of ours.
+    relaxed_images, relaxed_steps: of keys found by gradients; labelled training images.
     random_keys, test: how many random keys, and the images that keys are scored on.
     pgd_images, pgd_steps: of adversarial images. eot_keys, eot_steps: 30 and 20 are published.
     tune_steps, tune_batch: of fine-tuning. tune_images: how many labelled images the thief has.
@@ -35,6 +36,8 @@ class Sizes:
     large: int = 512
     starts: int = 4
     loss_starts: int = 8
+    relaxed_images: int = 2000
+    relaxed_steps: int = 150
     random_keys: int = 1000
     test: int = 1000
     pgd_images: int = 1000
