@@ -491,3 +491,15 @@ def test_gradients_stop_and_say_what_is_wrong() -> None:
         arguments = {"labelled": (x, y), "scheme": Scheme(2, ["np"]), **given}
         with pytest.raises(ValueError, match=wrong):
             relaxed.relaxed_key(model, **arguments)
+
+
+def test_values_beyond_one_are_looked_up_as_one() -> None:
+    """Rows of a matrix that is not normalised to the end may add up to more than 1."""
+    pytest.importorskip("scipy")
+    scheme = Scheme(2, ("shuffle", "ffx"))
+    white = torch.full((4, 3, 4, 4), 255, dtype=torch.uint8)
+    known = {1: key_search.secrets_of(scheme, KEY)[1]}
+    found = relaxed.relaxed_key(
+        lambda y: y.flatten(1)[:, :4], (white, torch.arange(4)), scheme, known=known, heats=(0.01, 0.01)
+    )
+    assert found.used["gradients"] == 150

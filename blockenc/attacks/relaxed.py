@@ -173,5 +173,5 @@ def _exact(v: torch.Tensor, step: Any, secret: Any) -> torch.Tensor:
     if not isinstance(step, Ffx):
         return torch.where(torch.as_tensor(np.asarray(secret).reshape(-1), device=v.device), 1 - v, v)
     mask, table = (torch.as_tensor(np.asarray(part).reshape(-1), device=v.device) for part in secret)
-    bytes_ = (v.detach() * 255).round().long()
+    bytes_ = (v.detach() * 255).round().clamp(0, 255).long()
     return torch.where(mask, table[bytes_].float() / 255, v)
