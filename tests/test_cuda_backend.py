@@ -46,12 +46,15 @@ def test_arguments_and_stream(monkeypatch: pytest.MonkeyPatch, request_of_image:
     monkeypatch.setattr(cuda, "_cuda", launcher)
     cuda.apply(request_of_image)
     x, out, plan = request_of_image.x, request_of_image.out, request_of_image.plan
-    (call,) = launcher.calls
-    assert call == (
+    expected = (
         *(x.data_ptr(), out.data_ptr(), TYPES[torch.uint8], TYPES[torch.float32]),
         *((2, 3, 8, 8), (192, 1, 24, 3), (192, 64, 8, 1)),
         *(plan.data_ptr(), plan.numel(), request_of_image.header.packed(), None, 1234),
     )
+    assert launcher.calls == [(*expected, None)]  # as it runs by default
+    monkeypatch.setattr(cuda, "tuning", (256, 0, 0, True))
+    cuda.apply(request_of_image)
+    assert launcher.calls[1:] == [(*expected, (256, 0, 0, True))]
 
 
 def test_launch_errors_name_the_cause(monkeypatch: pytest.MonkeyPatch, request_of_image: Request) -> None:
