@@ -110,6 +110,21 @@ def test_the_tables_show_the_records(results: Path) -> None:
     assert all(table({}) for table in page.TABLES.values())
 
 
+def test_searches_are_drawn(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    drawn: list[Any] = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    records = page.load(results)
+    page.draw(records, tmp_path / "searches.png")
+    monkeypatch.undo()
+    pyplot.close(drawn[0])
+    searches = [record for record in records.values() if record["attack"].startswith("search-")]
+    lines = drawn[0].axes[0].lines
+    ends = [record["result"]["curve"][-1]["key share"] for record in searches]
+    assert [line.get_ydata()[-1] for line in lines] == [100 * share for share in ends]
+    assert (tmp_path / "searches.png").stat().st_size > 1000
+
+
 def test_a_thief_learns_the_goal_and_starts_where_it_says(target: Target) -> None:
     before = {name: t.clone() for name, t in target.network.model.state_dict().items()}
     found = stealing.tuned(target, "new key", 1.5)["accuracies"]

@@ -242,8 +242,32 @@ def fill(text: str, records: Records) -> str:
     return text
 
 
+def draw(records: Records, path: Path) -> None:
+    """The share of the key that the best of each search had after so many queries of its own."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 4))
+    for record in _of(records, "search-"):
+        curve = record["result"]["curve"]
+        found = [100 * point["key share"] for point in curve]
+        said = f"{label(record)}: {record['attack'].removeprefix('search-')}"
+        axes.step([point["queries"] for point in curve], found, where="post", label=said)
+    axes.set_xlabel("queries")
+    axes.set_ylabel("share of the key found, %")
+    axes.set_xscale("log")
+    axes.set_ylim(0, 102)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_title("Keys searched with a model's answers (best search)", fontsize=10)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
+    pyplot.close(figure)
+
+
 def main() -> None:
-    pages.write("benchmarks.attacks_models.page", __doc__, RESULTS, PAGE, fill, load)
+    page, records = pages.write("benchmarks.attacks_models.page", __doc__, RESULTS, PAGE, fill, load)
+    draw(records, page.parent / "attacks-models-searches.png")
 
 
 if __name__ == "__main__":
