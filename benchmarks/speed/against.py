@@ -32,7 +32,7 @@ def work(backend: str | None) -> None:
 
     rows = {row.name: row for row in report_rows()}
     call: Callable[[], Any] = list
-    repeats = 1
+    repeats, count = 1, None
     for line in sys.stdin:
         request, _, name = line.strip().partition(" ")
         answer: Any = None
@@ -40,14 +40,16 @@ def work(backend: str | None) -> None:
             answer = list(rows)
         elif request == "row":
             case = measure.make_case(rows[name])
-            call = case.encrypt(case.cipher(backend))
-            call()
-            repeats = max(1, int(measure.TURN / seconds(call)))
-        else:
-            time.sleep(measure.SETTLE)
-            for _ in range(repeats - 1):  # a sleep leaves caches and clocks cold for short calls
+            call, count = case.encrypt(case.cipher(backend)), rows[name].threads
+            with measure.threads(count):
                 call()
-            answer = [seconds(call) for _ in range(repeats)]
+                repeats = max(1, int(measure.TURN / seconds(call)))
+        else:
+            with measure.threads(count):
+                time.sleep(measure.SETTLE)
+                for _ in range(repeats - 1):  # a sleep leaves caches and clocks cold for short calls
+                    call()
+                answer = [seconds(call) for _ in range(repeats)]
         print(json.dumps(answer), flush=True)
 
 
