@@ -15,6 +15,8 @@
 namespace blockenc {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // Tells the processor that this thread only waits.
 void cpu_relax() {
 #if defined(__x86_64__)
@@ -25,35 +27,43 @@ void cpu_relax() {
 // How long a thread that has nothing to do looks for tasks before it sleeps. Programs call in loops, and the
 // time between two calls is shorter than waking a thread would take.
 constexpr auto kSpin = std::chrono::microseconds(100);
+// Small calls that are done by the caller alone: the first of those that follow each other within kSpin,
+// since waking a thread costs as much as a few calls gain by it; and those after a call that a thread let
+// wait, because other programs had its core.
+constexpr int kAloneFirst = 8, kAloneAfterWait = 100;
 
 // Waits for done() to be true, for kSpin at most; returns whether it is.
 template <class Done>
 bool spin(Done&& done) {
-  const auto end = std::chrono::steady_clock::now() + kSpin;
+  const auto end = Clock::now() + kSpin;
   do {
     for (int k = 0; k < 32; ++k) {
       if (done()) return true;
       cpu_relax();
     }
-  } while (std::chrono::steady_clock::now() < end);
+  } while (Clock::now() < end);
   return done();
 }
 
 class Pool {
  public:
   // Returns false, with nothing done, while another call uses the pool.
-  bool run(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task) {
+  bool run(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task, bool wakes) {
     std::unique_lock<std::mutex> call(in_call_, std::try_to_lock);
     if (!call) return false;
-    start(threads - 1);
+    const bool soon = Clock::now() - last_end_ < kSpin;
+    alone_ = soon ? std::max(alone_ - 1, 0) : std::max(alone_, kAloneFirst);
     do_task_ = &do_task;
     open_tasks_ = range(0, static_cast<uint32_t>(tasks));
     error_ = nullptr;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      wanted_ = std::min(threads - 1, started_);
+    if (wakes || alone_ == 0) {
+      start(threads - 1);
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        wanted_ = std::min(threads - 1, started_);
+      }
+      wake_.notify_all();
     }
-    wake_.notify_all();
     do_tasks(true);
     {
       // No task is left for a thread that has not woken by now.
@@ -62,9 +72,11 @@ class Pool {
     }
     auto all_left = [&] { return working_ == 0; };
     if (!spin(all_left)) {
+      if (!wakes) alone_ = kAloneAfterWait;
       std::unique_lock<std::mutex> lock(mutex_);
       left_.wait(lock, all_left);
     }
+    last_end_ = Clock::now();
     if (error_) std::rethrow_exception(error_);
     return true;
   }
@@ -130,8 +142,10 @@ class Pool {
     }
   }
 
-  std::mutex in_call_;  // held during a call
-  std::mutex mutex_;    // held to change wanted_, working_ or error_
+  std::mutex in_call_;          // held during a call
+  Clock::time_point last_end_;  // of the call before
+  int alone_ = 0;               // small calls that are still done alone
+  std::mutex mutex_;            // held to change wanted_, working_ or error_
   std::condition_variable wake_, left_;
   int started_ = 0;
   std::atomic<int> wanted_{0};   // threads that the call in progress still waits for to join
@@ -165,9 +179,9 @@ Pool& the_pool() {
 
 }  // namespace
 
-void in_parallel(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task) {
+void in_parallel(int64_t tasks, int threads, const std::function<void(int64_t)>& do_task, bool wakes) {
   threads = static_cast<int>(std::min<int64_t>(threads, tasks));  // more would find no task
-  if (threads > 1 && the_pool().run(tasks, threads, do_task)) return;
+  if (threads > 1 && the_pool().run(tasks, threads, do_task, wakes)) return;
   for (int64_t k = 0; k < tasks; ++k) do_task(k);
 }
 
