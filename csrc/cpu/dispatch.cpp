@@ -22,7 +22,7 @@ constexpr int64_t kTasksPerThread = 8;  // so that threads that come late, or ar
 // With less for each thread beside the caller's, fetching the images from the caches of the caller's core
 // would take most of what that thread gains.
 constexpr int64_t kThreadBytes = 256 * 1024;
-constexpr int64_t kMinWakingBytes = 768 * 1024;  // smaller batches are done before a sleeping thread wakes
+constexpr int64_t kMinWakingBytes = 1'000'000;  // smaller batches are done before a sleeping thread wakes
 
 }  // namespace
 
