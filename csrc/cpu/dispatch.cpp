@@ -17,7 +17,7 @@ const Level kLevels[] = {BLOCKENC_INSTRUCTION_SETS(BLOCKENC_LEVEL)  //
 #undef BLOCKENC_LEVEL
 
 // All in bytes of output. A task is what one thread does at a time.
-constexpr int64_t kMinTaskBytes = 64 * 1024, kMaxTaskBytes = 8 << 20;
+constexpr int64_t kMinTaskBytes = 192 * 1024, kMaxTaskBytes = 8 << 20;
 constexpr int64_t kTasksPerThread = 8;  // so that threads that come late, or are slow, have fewer tasks
 // With less for each thread beside the caller's, fetching the images from the caches of the caller's core
 // would take most of what that thread gains.

@@ -28,8 +28,8 @@ void cpu_relax() {
 // time between two calls is shorter than waking a thread would take.
 constexpr auto kSpin = std::chrono::microseconds(100);
 // Small calls that are done by the caller alone: the first of those that follow each other within kSpin,
-// since waking a thread costs as much as a few calls gain by it; and those after a call that a thread let
-// wait, because other programs had its core.
+// since waking a thread costs as much as a few calls gain by it; and those after two calls in a row that had
+// to wait for a thread, because other programs had its core. (One may: a thread that just woke is slow.)
 constexpr int kAloneFirst = 8, kAloneAfterWait = 100;
 
 // Waits for done() to be true, for kSpin at most; returns whether it is.
@@ -71,11 +71,13 @@ class Pool {
       wanted_ = 0;
     }
     auto all_left = [&] { return working_ == 0; };
-    if (!spin(all_left)) {
-      if (!wakes) alone_ = kAloneAfterWait;
+    const bool waits = !spin(all_left);
+    if (waits) {
       std::unique_lock<std::mutex> lock(mutex_);
       left_.wait(lock, all_left);
     }
+    if (waits && waited_ && !wakes) alone_ = kAloneAfterWait;
+    waited_ = waits;
     last_end_ = Clock::now();
     if (error_) std::rethrow_exception(error_);
     return true;
@@ -145,6 +147,7 @@ class Pool {
   std::mutex in_call_;          // held during a call
   Clock::time_point last_end_;  // of the call before
   int alone_ = 0;               // small calls that are still done alone
+  bool waited_ = false;         // whether the call before slept until a thread was done
   std::mutex mutex_;            // held to change wanted_, working_ or error_
   std::condition_variable wake_, left_;
   int started_ = 0;
