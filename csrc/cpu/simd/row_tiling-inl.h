@@ -209,6 +209,8 @@ inline char* aligned_room(std::vector<char>* memory, int64_t bytes) {
   return first + (-reinterpret_cast<uintptr_t>(first) & (kCacheLine - 1));
 }
 
+constexpr int64_t whole_lines(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
 // Copies, past the caches where that makes whole cache lines.
 void stream_bytes(char* to, const char* from, int64_t bytes) {
   const int64_t head = std::min<int64_t>(-reinterpret_cast<uintptr_t>(to) & (kCacheLine - 1), bytes);
@@ -350,6 +352,7 @@ struct Chunking {
   const BlockRowOffsets &in_offsets, &out_offsets;
   int64_t first;  // the block row that the first chunk begins with
   int64_t group;  // tiles of a group of blocks
+  int64_t set;    // tiles of the groups that are transposed together
   bool stream;    // whether the output is written past the caches
   bool direct;    // whether tiles are stored in the output at once, without a staging buffer
 };
@@ -443,14 +446,19 @@ struct StagingBuffer {
     const int64_t runs = static_cast<int64_t>(chunk.runs.size());
     const int64_t start = tiling.first_block(first) * layout.row_bytes();
     const int64_t bytes = tiling.end_block(first + run_tiles) * layout.row_bytes() - start;
-    const int64_t pitch = bytes + padding(layout, tiling);
+    const int64_t padded = padding(layout, tiling);
+    // What is stored beyond a pixel row may lie where the next one is stored later, if all tiles of a run are
+    // transposed together. Then only the last one is padded, and the output is written in few and long pieces.
+    const bool joined = padded > 0 && (chunk.tiles <= chunking.set || chunking.set % run_tiles == 0);
+    const int64_t pitch = joined ? bytes : bytes + padded;
+    const int64_t run_pitch = joined ? whole_lines(m * bytes + padded) : m * pitch;
     if (runs != runs_ || first != first_ || run_tiles != run_tiles_ || chunk.tiles != tiles_) {
       runs_ = runs;
       first_ = first;
       run_tiles_ = run_tiles;
       tiles_ = chunk.tiles;
       const BlockRowOffsets& offsets = chunking.out_offsets;
-      auto block_row = [&](int64_t run) { return memory + run * m * pitch - start; };
+      auto block_row = [&](int64_t run) { return memory + run * run_pitch - start; };
       char** to = room(&parts, chunk.tiles * offsets.tile_parts);
       auto add = [&](int64_t run, int64_t tile, int64_t tiles) {
         offsets.locate(block_row(run), tile, tiles, to);
@@ -460,7 +468,7 @@ struct StagingBuffer {
       for (int64_t k = runs * run_tiles; k < chunk.tiles; ++k) add(runs - 1, first + run_tiles - 1, 1);
       lines.clear();
       layout.each_line([&](int channel, int row, int item) {
-        lines.push_back((channel * runs * m + row) * pitch + int64_t{item} * layout.item);
+        lines.push_back(channel * runs * run_pitch + row * pitch + int64_t{item} * layout.item);
       });
     }
     writes.clear();
@@ -471,7 +479,7 @@ struct StagingBuffer {
         char* to = run.out + start + channel * chunking.job.out_stride[1] * layout.item;
         const int64_t row_stride = chunking.job.out_stride[2] * layout.item;
         writes.add_rows(to, row_stride, from, pitch, m, bytes);
-        from += m * pitch;
+        from += run_pitch;
       }
     }
   }

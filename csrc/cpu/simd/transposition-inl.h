@@ -192,7 +192,7 @@ class Transposer {
   void from_columns(const Map& map, const Scratch scratch, char* const* at, const int64_t* lines,
                     const Traffic traffic) const {
     const auto order = from_columns_order_.load(), compact_order = compact_order_.load();
-    const bool compacts = parts * kLane == Vector::bytes && !out.dense();
+    const bool compacts = n * out_bytes < kLane && parts * kLane == Vector::bytes && !out.dense();
     const int count = out.lines;
     const auto read = map.reader();
     for (int line = 0; line < count; ++line) {
