@@ -38,10 +38,12 @@ class ColumnKernel : public Kernel {
 
   void run(const Job& job, int64_t first, int64_t last) const override {
     const RowTiling tiling(in_, out_, job.w / in_.m);
-    // The last lane of a pixel row is loaded whole, also where fewer items are left. Block rows for which
+    // The last part of a pixel row is loaded whole, also where fewer items are left. Block rows for which
     // that would read past the end of the images are left to the portable kernel.
-    const int64_t last_lane = (tiling.used - 1) / in_.blocks * in_.blocks;  // its first block
-    const int64_t beyond = in_.segments > 1 ? 0 : kLane / in_bytes - (tiling.used - last_lane) * in_.items;
+    const int lanes = tiling.part_lanes(in_), part_blocks = lanes * in_.blocks;
+    const int64_t last_part = (tiling.used - 1) / part_blocks * part_blocks;  // its first block
+    const int64_t beyond =
+        in_.segments > 1 ? 0 : lanes * kLane / in_bytes - (tiling.used - last_part) * in_.items;
     const int64_t end = beyond > 0 ? first_near_end(job, first, last, beyond) : last;
     if (end > first) run_chunks(job, tiling, first, end);
     if (end < last) portable_->run(job, end, last);
