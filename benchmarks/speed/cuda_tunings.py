@@ -25,8 +25,10 @@ def tunings(processors: int) -> dict[str, tuple[int, int, int, bool, int]]:
         "padded, 192 threads, 12 KiB": (192, 12 * KIB, 1, True, 0),
         "padded, 384 threads": (384, 24 * KIB, 1, True, 0),
         "async": (256, 24 * KIB, 1, False, 1),
+        "async, 12 KiB": (256, 12 * KIB, 1, False, 1),
         "async 2, 12 KiB": (256, 12 * KIB, 1, False, 2),
         "padded, async": (256, 24 * KIB, 1, True, 1),
+        "padded, async, 12 KiB": (256, 12 * KIB, 1, True, 1),
         "padded, async, 384 threads": (384, 24 * KIB, 1, True, 1),
         "padded, async 2, 192 threads, 12 KiB": (192, 12 * KIB, 1, True, 2),
     }

@@ -248,12 +248,16 @@ class RegisterLoads {
  public:
   static constexpr int kTiles = 1;  // under way at once
 
-  __device__ __forceinline__ explicit RegisterLoads(const Tiling& t) {
+  // Begins to load the first tile, of so many strips. Slot 0 has where they begin.
+  __device__ __forceinline__ RegisterLoads(const Job& job, const Tiling& t, int count) {
 #pragma unroll
-    for (int n = 0; n < kItems; ++n) loads_[n] = load_of_item<In, kPadded>(t, n * kThreadCount + threadIdx.x);
+    for (int n = 0; n < kItems; ++n) {
+      loads_[n] = load_of_item<In, kPadded>(t, n * kThreadCount + threadIdx.x);
+      load_item<In>(job, t, loads_[n], count, 0, vectors_[n]);
+    }
   }
 
-  // Begins to load a tile of so many strips. slot: which one has where they begin.
+  // The same with a later tile. slot: which one has where its strips begin.
   __device__ __forceinline__ void begin(const Job& job, const Tiling& t, int count, int slot) {
 #pragma unroll
     for (int n = 0; n < kItems; ++n) load_item<In>(job, t, loads_[n], count, slot, vectors_[n]);
@@ -285,8 +289,10 @@ class SharedLoads {
  public:
   static constexpr int kTiles = kAhead;
 
-  __device__ __forceinline__ explicit SharedLoads(const Tiling& t)
-      : first_(load_of_item<In, kPadded>(t, threadIdx.x)) {}
+  __device__ __forceinline__ SharedLoads(const Job& job, const Tiling& t, int count)
+      : first_(load_of_item<In, kPadded>(t, threadIdx.x)) {
+    begin(job, t, count, 0);
+  }
 
   // Strips beyond the batch are the last one again: all places are filled, and nobody writes those out.
   __device__ __forceinline__ void begin(const Job& job, const Tiling& t, int count, int slot) {
@@ -420,8 +426,7 @@ __global__ void __launch_bounds__(kThreadCount, kResidentThreads / kThreadCount)
   make_strip_bases<kThreadCount>(job, t, tile + stride, 1);
   if constexpr (kUnderWay == 2) make_strip_bases<kThreadCount>(job, t, tile + 2 * stride, 2);
   __syncthreads();
-  Loads loads(t);
-  loads.begin(job, t, tile_strips(t, tile), 0);
+  Loads loads(job, t, tile_strips(t, tile));
   if constexpr (kUnderWay == 2) loads.begin(job, t, tile_strips(t, tile + stride), 1);
   make_entries<In, Out, kThreadCount, kPadded>(job, t);
   make_lookups<Out, kThreadCount>(job, t);
