@@ -198,7 +198,7 @@ def small(most: int = 6000) -> Iterator[Case]:
     yield from _value_types(draw, most)
     yield from _version_2(draw)
     yield from _drawn(draw)
-    # Lanes with unused items, in chunks of several rows of blocks: a row's tiles in one set of groups, in two.
+    # Lanes with unused items, in chunks of several rows of blocks; a row's tiles in one set of groups or two.
     yield make((2, 3, 70, 224), "planar", "planar", block_size=14)
     yield make((1, 3, 84, 252), "planar", "padded", block_size=14)
     yield make((2, 1, 63, 342), "padded", "planar", block_size=9)
