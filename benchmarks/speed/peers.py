@@ -430,7 +430,7 @@ PEERS = {
         exact=False,
         slow=False,
     ),
-    "one step, AVX2": Peer(
+    "one step (AVX2)": Peer(
         functools.partial(one_step, backend="native/avx2"),
         "the same on AVX2",
         lambda row: (

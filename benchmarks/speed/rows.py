@@ -138,7 +138,7 @@ BUDGETS = [
         "cost of 3 steps against the shuffle alone, AVX2",
         IMAGENET[4],
         "native/avx2",
-        "one step, AVX2",
+        "one step (AVX2)",
         "cost",
         1.25,
     ),
