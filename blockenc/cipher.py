@@ -18,7 +18,7 @@ from blockenc.gradient import differentiates, straight_through
 from blockenc.hidden import hide, reveal
 from blockenc.images import FITS, as_tensor, cut_back, fitted
 from blockenc.keys import AnyKey, ExplicitKey, KeySet, as_key
-from blockenc.ops import check_no_derivative, check_size, has_values, header_of
+from blockenc.ops import APPLY, APPLY_OUT, check_no_derivative, check_size, has_values, header_of
 from blockenc.plan import BYTE_VALUES, DECIMAL_VALUES, Plan
 from blockenc.plan.compilation import Compiler, check_key
 from blockenc.plan.packing import DECIMAL_IN, DECIMAL_OUT, QUANTISES
@@ -96,10 +96,10 @@ class Passes(NamedTuple):
         self, x: torch.Tensor, dtype: torch.dtype, backend: str | None, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         for packed, between in zip(self.packed[:-1], self.dtypes(x.dtype, dtype)):
-            x = torch.ops.blockenc.apply(x, packed, between, backend)
+            x = APPLY(x, packed, between, backend)
         if out is None:
-            return torch.ops.blockenc.apply(x, self.packed[-1], dtype, backend)  # type: ignore[no-any-return]
-        torch.ops.blockenc.apply_out(x, self.packed[-1], out, backend)
+            return APPLY(x, self.packed[-1], dtype, backend)  # type: ignore[no-any-return]
+        APPLY_OUT(x, self.packed[-1], out, backend)
         return out
 
 
@@ -461,7 +461,7 @@ class Cipher:
         want = None if dtype is None else torch_dtype(dtype)
         if tensor.is_floating_point() and not torch.compiler.is_compiling():
             if out is None and self.gradient is not None and differentiates(tensor, want):
-                check_size(tensor, side)
+                check_size(tensor.shape, side)
                 linear = self._linear_plans(tensor.shape[-2], tensor.shape[-1])[decrypt]
 
                 def apply(v: torch.Tensor) -> torch.Tensor:
@@ -473,7 +473,7 @@ class Cipher:
             # A graph cannot branch on values, and traced tensors have none.
             if self.check_values and tensor.device.type == "cpu" and has_values(tensor):
                 tensor = within_unit_range(tensor)
-        check_size(tensor, side)
+        check_size(tensor.shape, side)
         passes = self._passes(tensor, decrypt, mean, std, ids)
         if (mean is not None or std is not None) and not (
             want or (out.dtype if out is not None else tensor.dtype)

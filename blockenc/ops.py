@@ -12,6 +12,7 @@ differentiating them is an error in every mode (autograd, torch.func, forward mo
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,7 @@ HUGE_PAGES_FROM = 4 << 20  # bytes
 _library = torch.library.Library("blockenc", "DEF")
 _library.define("apply(Tensor x, Tensor plan, ScalarType dtype, str? backend=None) -> Tensor")
 _library.define("apply_out(Tensor x, Tensor plan, Tensor(a!) out, str? backend=None) -> ()")
+APPLY, APPLY_OUT = torch.ops.blockenc.apply.default, torch.ops.blockenc.apply_out.default
 
 
 def header_of(plan: torch.Tensor) -> Header:
@@ -38,7 +40,7 @@ def header_of(plan: torch.Tensor) -> Header:
     was written to; that waits for the device. It cannot be while a CUDA graph is captured, which may not
     wait: there a BackendError asks for a call before.
     """
-    if plan.device.type == "cpu":
+    if plan.is_cpu:
         return read_header(ctypes.string_at(plan.data_ptr(), HEADER_BYTES))
     version = 0 if plan.is_inference() else plan._version
     state, memory = (plan.data_ptr(), plan.numel(), version), plan.untyped_storage()
@@ -53,9 +55,9 @@ def header_of(plan: torch.Tensor) -> Header:
     return header
 
 
-def check_size(x: torch.Tensor, block_size: int) -> None:
-    """Raises ValueError unless x has whole blocks."""
-    h, w = x.shape[-2], x.shape[-1]
+def check_size(shape: torch.Size, block_size: int) -> None:
+    """Raises ValueError unless images [..., H, W] of that shape have whole blocks."""
+    h, w = shape[-2:]
     if h % block_size or w % block_size:
         raise ValueError(
             f"x: height and width must be multiples of the block size {block_size}, got {h} x {w}"
@@ -80,25 +82,34 @@ def _check(x: torch.Tensor, plan: torch.Tensor) -> None:
         )
 
 
-def _checked_header(x: torch.Tensor, plan: torch.Tensor) -> Header:
-    """The header of the plan, after x was compared with it."""
+def _checked(x: torch.Tensor, plan: torch.Tensor, dtype: torch.dtype) -> tuple[Header, torch.dtype]:
+    """The header of the plan, after x was compared with it, and the dtype of the result."""
     _check_memory("plan", plan)
     header = header_of(plan)
-    if plan.numel() != header.size:
-        raise ValueError(f"plan: expected {header.size} bytes, as its header says, got {plan.numel()}")
-    if x.shape[-3] != header.channels:
-        raise ValueError(f"x: expected {header.channels} channels, as the plan has, got {x.shape[-3]}")
+    return header, _compared(header, plan.numel(), x.shape, x.dtype, dtype)
+
+
+@functools.lru_cache(maxsize=256)  # every call asks
+def _compared(
+    header: Header, plan_bytes: int, shape: torch.Size, source: torch.dtype, dtype: torch.dtype
+) -> torch.dtype:
+    """The dtype of the result for images of that shape and dtype. Raises ValueError or TypeError for images
+    that the plan is not for."""
+    if plan_bytes != header.size:
+        raise ValueError(f"plan: expected {header.size} bytes, as its header says, got {plan_bytes}")
+    if shape[-3] != header.channels:
+        raise ValueError(f"x: expected {header.channels} channels, as the plan has, got {shape[-3]}")
     m = header.block_size
-    check_size(x, m)
-    if header.rows and (x.shape[-2], x.shape[-1]) != (header.rows * m, header.columns * m):
+    check_size(shape, m)
+    if header.rows and shape[-2:] != (header.rows * m, header.columns * m):
         raise ValueError(
             f"x: the plan is for images of {header.rows * m} x {header.columns * m} pixels, got "
-            f"{x.shape[-2]} x {x.shape[-1]}"
+            f"{shape[-2]} x {shape[-1]}"
         )
-    images = x.shape[0] if x.dim() == 4 else 1
-    if header.images not in (0, images) and x.numel():
+    images = shape[0] if len(shape) == 4 else 1
+    if header.images not in (0, images) and 0 not in shape:
         raise ValueError(f"x: the plan has keys for {header.images} images, got {images}")
-    return header
+    return result_dtype(source, header.flags, dtype)
 
 
 def _check_memory(name: str, tensor: torch.Tensor) -> None:
@@ -129,19 +140,19 @@ def _apply(
     x: torch.Tensor, plan: torch.Tensor, dtype: torch.dtype, backend: str | None = None
 ) -> torch.Tensor:
     _check(x, plan)
-    header = _checked_header(x, plan)
-    out = torch.empty_like(x, dtype=result_dtype(x.dtype, header.flags, dtype))
+    header, dtype = _checked(x, plan, dtype)
+    out = torch.empty_like(x, dtype=dtype)
     if out.nbytes >= HUGE_PAGES_FROM and out.device.type == "cpu":
         _use_huge_pages(out)
     if x.numel():
         _check_memory("x", x)
-        _run(Request(x, out, plan, header), backend)
+        _run(x, out, plan, header, backend)
     return out
 
 
-def _run(request: Request, backend: str | None) -> None:
-    chosen = choose(request.x.device.type, backend)
-    chosen.backend.apply(request._replace(level=chosen.level) if chosen.level else request)
+def _run(x: torch.Tensor, out: torch.Tensor, plan: torch.Tensor, header: Header, backend: str | None) -> None:
+    chosen = choose(x.device.type, backend)
+    chosen.backend.apply(Request(x, out, plan, header, chosen.level))
 
 
 def _use_huge_pages(new: torch.Tensor) -> None:
@@ -184,9 +195,8 @@ def _fake_apply_out(
 
 def _apply_out(x: torch.Tensor, plan: torch.Tensor, out: torch.Tensor, backend: str | None = None) -> None:
     _fake_apply_out(x, plan, out)
-    header = _checked_header(x, plan)
     try:
-        result_dtype(x.dtype, header.flags, out.dtype)
+        header, _ = _checked(x, plan, out.dtype)
     except TypeError as error:
         raise TypeError(str(error).replace("dtype: ", "out: ", 1)) from None
     if not x.numel():
@@ -198,7 +208,7 @@ def _apply_out(x: torch.Tensor, plan: torch.Tensor, out: torch.Tensor, backend: 
         raise ValueError("out: must not share memory with x: blocks are read after others are written")
     if _shares_itself(out):
         raise ValueError(f"out: its elements share memory with each other (strides {out.stride()})")
-    _run(Request(x, out, plan, header), backend)
+    _run(x, out, plan, header, backend)
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)  # so that autograd hears of the change
 
@@ -217,7 +227,7 @@ def _is_plain(x: torch.Tensor) -> bool:
     """Whether nothing that traces, wraps or converts tensors is at work."""
     return (
         type(x) is torch.Tensor
-        and x.device.type in ("cpu", "cuda")
+        and (x.is_cpu or x.is_cuda)
         and not torch._C._len_torch_dispatch_stack()
         and has_values(x)
     )
@@ -257,13 +267,11 @@ def _without_derivative(operator: Any, implementation: Callable[..., Any]) -> Ca
     return autograd
 
 
-for _name, _implementation, _fake in (
-    ("apply", _apply, _fake_apply),
-    ("apply_out", _apply_out, _fake_apply_out),
+for _name, _operator, _implementation, _fake in (
+    ("apply", APPLY, _apply, _fake_apply),
+    ("apply_out", APPLY_OUT, _apply_out, _fake_apply_out),
 ):
     # One implementation for every device: the choice of a backend is Python's (blockenc.backends).
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
-    _library.impl(
-        _name, _without_derivative(getattr(torch.ops.blockenc, _name).default, _implementation), "Autograd"
-    )
+    _library.impl(_name, _without_derivative(_operator, _implementation), "Autograd")
     torch.library.register_fake(f"blockenc::{_name}", _fake, lib=_library)

@@ -52,9 +52,9 @@ def test_arguments_and_stream(monkeypatch: pytest.MonkeyPatch, request_of_image:
         *(plan.data_ptr(), plan.numel(), request_of_image.header.packed(), None, 1234),
     )
     assert launcher.calls == [(*expected, None)]  # as it runs by default
-    monkeypatch.setattr(cuda, "tuning", (256, 0, 0, True))
+    monkeypatch.setattr(cuda, "tuning", (256, 0, 0, True, 0))
     cuda.apply(request_of_image)
-    assert launcher.calls[1:] == [(*expected, (256, 0, 0, True))]
+    assert launcher.calls[1:] == [(*expected, (256, 0, 0, True, 0))]
 
 
 def test_launch_errors_name_the_cause(monkeypatch: pytest.MonkeyPatch, request_of_image: Request) -> None:

@@ -65,6 +65,11 @@ FAULTS = (
     "race in shared memory: read",
     "race in shared memory: write",
     "race in shared memory: write",
+    "copy not waited for: read",
+    "copy not waited for: read",
+    "copy not waited for: read",
+    "copy not waited for: write",
+    "race in shared memory: read",
 )
 
 
@@ -127,9 +132,36 @@ def test_tunings(emulated: cuda_emulation.Emulated, block_size: int, name: str) 
         assert torch.equal(call(), want)
         check_guards(out, buffer)
     assert set(emulated.paths) == {"tiles"}
-    least = TUNINGS[name][2]
+    least, ahead = TUNINGS[name][2], TUNINGS[name][4]
+    assert set(emulated.ahead) == {ahead}
     assert least == 1 or block_size != 4 or min(emulated.tiles) >= least
     assert cuda.tuning is None
+
+
+@pytest.mark.parametrize("grid", (1, 2, 3))
+@pytest.mark.parametrize("name", [name for name in TUNINGS if TUNINGS[name][4]])
+def test_many_tiles_ahead(emulated: cuda_emulation.Emulated, name: str, grid: int) -> None:
+    """Asynchronous copies of more tiles than there are places for, and of more items than threads."""
+    emulated.grid = grid
+    x = oracle.image((3, 3, 12, 48), seed=grid)
+    want = oracle.expected(x, oracle.secrets(("shuffle", "np", "ffx"), 4, 3), 4)
+    cipher = blockenc.Cipher(oracle.KEY, backend="cuda")
+    call = benchmark.tuned(lambda: cipher.encrypt(x.repeat(24, 1, 1, 1)), TUNINGS[name])
+    assert torch.equal(call(), want.repeat(24, 1, 1, 1))
+    assert emulated.tiles == [6 if TUNINGS[name][1] == 24 * 1024 else 11]
+    assert emulated.ahead == [TUNINGS[name][4]]
+
+
+def test_tiles_that_do_not_fit_are_not_ahead(emulated: cuda_emulation.Emulated) -> None:
+    """Four strips are the fewest of a tile: with M = 14 and four channels two such tiles are too large."""
+    x = oracle.image((2, 4, 28, 112))
+    want = oracle.expected(x, oracle.secrets(("shuffle", "np", "ffx"), 14, 4), 14)
+    cipher = blockenc.Cipher(oracle.KEY, block_size=14, channels=4, backend="cuda")
+    for ahead in (1, 2):
+        call = benchmark.tuned(lambda: cipher.encrypt(x), (256, 12 * 1024, 1, False, ahead))
+        assert torch.equal(call(), want)
+    assert emulated.paths == ["tiles", "tiles"]
+    assert emulated.ahead == [1, 0]
 
 
 @pytest.mark.parametrize("dtype", (torch.float16, torch.float32))
@@ -142,6 +174,7 @@ def test_other_types_are_not_tuned(emulated: cuda_emulation.Emulated, dtype: tor
         assert torch.equal(benchmark.tuned(lambda: cipher.encrypt(x, dtype=dtype), tuning)(), plain)
     assert set(emulated.paths) == {"tiles"}
     assert len(set(emulated.tiles)) == 1
+    assert set(emulated.ahead) == {0}
 
 
 def test_a_small_batch_is_spread(emulated: cuda_emulation.Emulated) -> None:
@@ -173,12 +206,15 @@ def test_the_benchmark_measures_all_tunings(
         benchmark.measure(row, 1, (), tune=True)
 
 
-@pytest.mark.parametrize("tuning", ((384, 24 * 1024, 1, False), (128, 24 * 1024, 1, True)))
+@pytest.mark.parametrize(
+    "tuning",
+    ((384, 24 * 1024, 1, False, 0), (128, 24 * 1024, 1, True, 0), (384, 12 * 1024, 1, True, 2)),
+)
 def test_a_tuning_without_an_instance_is_refused(
-    emulated: cuda_emulation.Emulated, tuning: tuple[int, int, int, bool]
+    emulated: cuda_emulation.Emulated, tuning: tuple[int, int, int, bool, int]
 ) -> None:
     cipher = blockenc.Cipher(oracle.KEY, backend="cuda")
-    with pytest.raises(blockenc.BackendError, match="tuning: expected 256 threads"):
+    with pytest.raises(blockenc.BackendError, match="tuning: expected one with an instance"):
         benchmark.tuned(lambda: cipher.encrypt(oracle.image((1, 3, 16, 16))), tuning)()
 
 

@@ -269,6 +269,24 @@ def test_a_plan_written_over_is_checked_again(backend: str) -> None:
         torch.ops.blockenc.apply(X, plan, X.dtype, backend)
 
 
+def test_each_of_what_is_compared_counts(backend: str) -> None:
+    """What a call was found to fit is remembered: another one that differs in one thing is compared anew."""
+    apply = torch.ops.blockenc.apply
+    for _ in range(2):
+        apply(X, PACKED, torch.float32, backend)
+        with pytest.raises(ValueError, match=r"^x: expected 3 channels"):
+            apply(X[:, :2], PACKED, torch.float32, backend)
+        with pytest.raises(ValueError, match=r"^x: height and width"):
+            apply(X[..., :-1], PACKED, torch.float32, backend)
+        with pytest.raises(TypeError, match=r"^x: expected torch.uint8"):
+            apply(X.int(), PACKED, torch.float32, backend)
+        with pytest.raises(TypeError, match=r"^dtype: "):
+            apply(X, PACKED, torch.int32, backend)
+        with pytest.raises(ValueError, match=rf"^plan: expected {PLAN_BYTES} bytes"):
+            apply(X, PACKED[:-64], torch.float32, backend)
+        assert apply(X[0], PACKED, torch.uint8, backend).dtype == torch.uint8
+
+
 def test_caches_are_bounded() -> None:
     """A normalisation of its own for each batch, and a scheme for each call: what is kept does not grow."""
     cipher, key = blockenc.Cipher(oracle.KEY), blockenc.Key(oracle.KEY)

@@ -174,6 +174,17 @@ def test_damaged_values_are_clamped(backend: str) -> None:
         assert same(cipher.encrypt(x, dtype=torch.float32), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_float_of_16_bits(dtype: torch.dtype, backend: str) -> None:
+    """Also those that are no number, beyond [0, 1], subnormal, or as near to one byte as to the next."""
+    cipher = blockenc.Cipher(oracle.KEY, backend=backend, check_values=False)
+    secrets = oracle.secrets(cipher.scheme.steps, 4, 3)
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(dtype)
+    x = every.repeat(3).reshape(1, 3, 128, 512)
+    for out in (torch.uint8, *oracle.FLOATS):
+        assert same(cipher.encrypt(x, dtype=out), oracle.expected(x, secrets, 4, dtype=out)), out
+
+
 steps_strategy = st.lists(st.sampled_from(STEPS), min_size=1, max_size=5).map(tuple)
 
 

@@ -79,7 +79,37 @@ def test_no_more_threads_than_there_is_work() -> None:
         "cipher.encrypt(x); print(threads() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 1 <= int(done.stdout) <= 3  # 1.2 MB are two pieces of work
+    assert 1 <= int(done.stdout) <= 4  # 1.2 MB are work for four threads beside the caller's
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nothing here tells a process's threads")
+def test_small_batches_wake_no_thread() -> None:
+    code = (
+        "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
+        "torch.set_num_threads(2); x = torch.zeros(128, 3, 32, 32, dtype=torch.uint8); "
+        "threads = lambda: len(os.listdir('/proc/self/task')); before = threads(); "
+        "[cipher.encrypt(x) for _ in range(50)]; few = threads() - before; "
+        "cipher.encrypt(x.repeat(3, 1, 1, 1)); print(few, threads() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinities are Linux's")
+def test_threads_keep_off_the_processor_of_the_caller() -> None:
+    """Where it may run on another; the program's own threads are left alone."""
+    code = (
+        "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
+        "torch.set_num_threads(2); x = torch.zeros(8, 3, 224, 224, dtype=torch.uint8); "
+        "allowed, threads = os.sched_getaffinity(0), set(os.listdir('/proc/self/task')); "
+        "cipher.encrypt(x); new = set(os.listdir('/proc/self/task')) - threads; "
+        "off = [allowed - os.sched_getaffinity(int(thread)) for thread in new]; "
+        "assert [len(processors) for processors in off] == [len(allowed) > 1]; "
+        "assert all(os.sched_getaffinity(int(thread)) == allowed for thread in threads); "
+        "one = min(allowed); os.sched_setaffinity(0, {one}); cipher.encrypt(x); "
+        "assert torch.equal(cipher.decrypt(cipher.encrypt(x)), x)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_threads_share_a_new_key() -> None:

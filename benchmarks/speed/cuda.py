@@ -151,7 +151,7 @@ def make_other(name: str, case: Case) -> Call:
     return PEERS[name](case.x, case.cipher("cuda").plan())
 
 
-def tuned(call: Call, tuning: tuple[int, int, int, bool]) -> Call:
+def tuned(call: Call, tuning: tuple[int, int, int, bool, int]) -> Call:
     """The call, with the kernel `tiles` tuned."""
 
     def run() -> torch.Tensor:

@@ -108,14 +108,14 @@ def opcode(instruction: str) -> str:
     return re.sub(r"^@!?\w+\s+", "", instruction).split()[0]
 
 
-def innermost(lines: list[tuple[int, str]], wanted: str) -> list[str]:
-    """The opcodes of the smallest loop (from the target of a backward branch to it) with such an opcode."""
+def innermost(lines: list[tuple[int, str]], *wanted: str) -> list[str]:
+    """The opcodes of the smallest loop (from the target of a backward branch to it) with all these."""
     loops = []
     for address, instruction in lines:
         target = re.search(r"\bBRA\b.*0x([0-9a-f]+)", instruction)
         if target and int(target[1], 16) < address:
             body = [opcode(i) for a, i in lines if int(target[1], 16) <= a <= address]
-            if any(op.startswith(wanted) for op in body):
+            if all(any(op.startswith(w) for op in body) for w in wanted):
                 loops.append(body)
     return min(loops, key=len)
 
@@ -129,17 +129,22 @@ class Cost(NamedTuple):
 
 def cost(lines: list[tuple[int, str]]) -> Cost:
     instructions = shared = 0.0
-    for wanted in ("LDG.E.128", "STG.E.128"):
-        body = innermost(lines, wanted)
-        pixels = 16 * sum(op.startswith(wanted) for op in body)
+    copies = any(opcode(i).startswith("LDGSTS") for _, i in lines)  # asynchronous, staged by one more loop
+    loads = [("LDGSTS.E",), ("LDS.128", "STS")] if copies else [("LDG.E.128",)]
+    for wanted in (*loads, ("STG.E.128",)):
+        body = innermost(lines, *wanted)
+        pixels = 16 * sum(op.startswith(wanted[0]) for op in body)
         instructions += len(body) / pixels
         shared += sum(op.startswith(("LDS", "STS")) for op in body) / pixels
     return Cost(instructions, shared)
 
 
-def bytes_to_bytes(kernels: dict[str, list[tuple[int, str]]]) -> list[tuple[int, str]]:
-    """The kernel tiles<uint8_t, uint8_t, false, 256, false>, which runs unless a benchmark tunes it."""
-    return next(lines for name, lines in kernels.items() if "tilesIhhLb0ELi256ELb0E" in name)
+def bytes_to_bytes(
+    kernels: dict[str, list[tuple[int, str]]], threads: int = 256, padded: bool = False, ahead: int = 0
+) -> list[tuple[int, str]]:
+    """The kernel tiles<uint8_t, uint8_t, false, threads, padded, ahead>; untuned, the one that runs."""
+    wanted = f"tilesIhhLb0ELi{threads}ELb{padded:d}ELi{ahead}E"
+    return next(lines for name, lines in kernels.items() if wanted in name)
 
 
 def predict(device: Device, kernel: Cost) -> dict[str, float]:

@@ -17,6 +17,7 @@ import torch
 
 import blockenc
 from benchmarks.speed.rows import MEAN, SCHEMES, STD, Row
+from blockenc.backends import native
 from blockenc.keys import as_key
 from blockenc.plan import Plan
 from blockenc.steps import Colour, Ffx, Np, Period, Rotate, Scramble, Shuffle, Step
@@ -78,8 +79,8 @@ def convert(case: Case) -> Call:
     return lambda: case.out.copy_(case.x)
 
 
-def one_step(case: Case) -> Call:
-    return case.encrypt(case.cipher(steps=case.row.steps[:1]))
+def one_step(case: Case, backend: str | None = None) -> Call:
+    return case.encrypt(case.cipher(backend, steps=case.row.steps[:1]))
 
 
 def chain(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -426,6 +427,17 @@ PEERS = {
         one_step,
         "blockenc with the first step alone",
         lambda row: "" if len(row.steps) > 1 else "the row has one step",
+        exact=False,
+        slow=False,
+    ),
+    "one step (AVX2)": Peer(
+        functools.partial(one_step, backend="native/avx2"),
+        "the same on AVX2",
+        lambda row: (
+            "the row has one step"
+            if len(row.steps) < 2
+            else "this processor or build has no AVX2" * (not native.levels().get("avx2"))
+        ),
         exact=False,
         slow=False,
     ),

@@ -24,9 +24,9 @@ else:
 
 DEVICES: tuple[str, ...] | None = ("cuda",)
 
-# How the kernel `tiles` runs (csrc/cuda/tuning.h: threads, bytes of a tile, least tiles, padded), None as it
-# does by default. Only benchmarks.speed.cuda sets it, to compare.
-tuning: tuple[int, int, int, bool] | None = None
+# How the kernel `tiles` runs (csrc/cuda/tuning.h: threads, bytes of a tile, least tiles, padded, ahead), None
+# as it does by default. Only benchmarks.speed.cuda sets it, to compare.
+tuning: tuple[int, int, int, bool, int] | None = None
 
 
 @functools.cache

@@ -26,6 +26,7 @@ def missing() -> str:
     return _reason
 
 
+@functools.cache
 def levels() -> dict[str, bool]:
     """The instruction-set levels of this build, fastest first, and whether this processor has each."""
     return dict(_native.levels())

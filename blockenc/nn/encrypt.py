@@ -112,7 +112,7 @@ class Encrypt(torch.nn.Module):
         return back(self._encrypted(images))  # type: ignore[no-any-return]
 
     def _encrypted(self, x: torch.Tensor) -> torch.Tensor:
-        check_size(x, self.scheme.side)
+        check_size(x.shape, self.scheme.side)
         if self._size is not None and (x.shape[-2], x.shape[-1]) != self._size:
             raise ValueError(
                 f"x: the layer was made for images of {self._size[0]} x {self._size[1]} pixels (size=), got "

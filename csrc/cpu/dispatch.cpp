@@ -16,10 +16,14 @@ const Level kLevels[] = {BLOCKENC_INSTRUCTION_SETS(BLOCKENC_LEVEL)  //
                          BLOCKENC_LEVEL(portable, true)};
 #undef BLOCKENC_LEVEL
 
-// Bytes of output of a task, which one thread does. A batch too small for two tasks stays on the caller's
-// thread: another thread would first have to fetch the images from the caches of the caller's core.
-constexpr int64_t kMinTaskBytes = 512 * 1024, kMaxTaskBytes = 8 << 20;
+// All in bytes of output. A task is what one thread does at a time.
+constexpr int64_t kMinTaskBytes = 192 * 1024, kMaxTaskBytes = 8 << 20;
 constexpr int64_t kTasksPerThread = 8;  // so that threads that come late, or are slow, have fewer tasks
+// A smaller batch is done by the caller before a sleeping thread would have woken.
+constexpr int64_t kMinSharedBytes = 1'000'000;
+// With less for each thread beside the caller's, fetching the images from the caches of the caller's core
+// would take most of what that thread gains.
+constexpr int64_t kThreadBytes = 256 * 1024;
 
 }  // namespace
 
@@ -58,6 +62,8 @@ void run_kernel(const Kernel& kernel, const Job& job, int threads) {
   const int64_t units = kernel.units(job);
   if (units == 0) return;
   const int64_t bytes = job.n * job.h * job.w * job.plan.channels * item_size(job.out_type);
+  if (bytes < kMinSharedBytes) threads = 1;
+  threads = static_cast<int>(std::min<int64_t>(threads, 1 + bytes / kThreadBytes));
   const int64_t task_bytes = std::clamp(bytes / (threads * kTasksPerThread), kMinTaskBytes, kMaxTaskBytes);
   const int64_t tasks = threads > 1 ? std::clamp(bytes / task_bytes, int64_t{1}, units) : 1;
   in_parallel(tasks, threads,

@@ -15,7 +15,7 @@ namespace {
 struct Vector {
   using type = uint64_t;
   static constexpr int bytes = 8, max_part_bytes = 16;
-  static constexpr bool has_stream = false;
+  static constexpr bool has_stream = false, has_fast_permute = false;
   static type load(const void* from) {
     type x;
     std::memcpy(&x, from, bytes);

@@ -1,6 +1,7 @@
 #include "thread_pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 namespace blockenc {
 namespace {
@@ -46,6 +48,7 @@ class Pool {
     std::unique_lock<std::mutex> call(in_call_, std::try_to_lock);
     if (!call) return false;
     start(threads - 1);
+    keep_off_the_caller();
     do_task_ = &do_task;
     open_tasks_ = range(0, static_cast<uint32_t>(tasks));
     error_ = nullptr;
@@ -72,15 +75,36 @@ class Pool {
  private:
   // Starts threads until there are `count`. They block all signals, which are for the program's own threads.
   void start(int count) {
+    handles_.reserve(std::max(started_, count));
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      for (; started_ < count; ++started_) std::thread(&Pool::serve, this).detach();
+      for (; started_ < count; ++started_) {
+        std::thread thread(&Pool::serve, this);
+        handles_.push_back(thread.native_handle());
+        thread.detach();
+        caller_processor_ = -1;  // unknown to the new thread
+      }
     } catch (const std::system_error&) {
       // The system allows no more threads: those there are do the tasks.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  // Lets the threads run where the caller may, but not on the processor where it runs now. In virtual
+  // machines Linux was seen to wake them there although another one was idle, and there they wait for the
+  // caller.
+  void keep_off_the_caller() {
+#if defined(__linux__)
+    const int processor = sched_getcpu();
+    if (processor < 0 || processor == caller_processor_) return;
+    caller_processor_ = processor;
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+    CPU_CLR(processor, &allowed);
+    for (const auto handle : handles_) pthread_setaffinity_np(handle, sizeof allowed, &allowed);
+#endif
   }
 
   // Joins the call in progress; false if it wants no more threads.
@@ -130,8 +154,10 @@ class Pool {
     }
   }
 
-  std::mutex in_call_;  // held during a call
-  std::mutex mutex_;    // held to change wanted_, working_ or error_
+  std::mutex in_call_;                                    // held during a call
+  std::vector<std::thread::native_handle_type> handles_;  // of the threads
+  int caller_processor_ = -1;                             // where the caller ran when it was last asked
+  std::mutex mutex_;                                      // held to change wanted_, working_ or error_
   std::condition_variable wake_, left_;
   int started_ = 0;
   std::atomic<int> wanted_{0};   // threads that the call in progress still waits for to join

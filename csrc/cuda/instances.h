@@ -14,26 +14,34 @@
 
 namespace blockenc {
 
-// Calls f.template tiles<uint8_t, uint8_t, false, kThreadCount, kPadded>(tiling). Throws
-// std::invalid_argument for a tuning without an instance.
+// Calls f.template tiles<uint8_t, uint8_t, false, kThreadCount, kPadded, kAhead>(tiling) if that is the
+// instance asked for, and says whether it is.
+template <int kThreadCount, bool kPadded, int kAhead, class F>
+bool with_instance(const Tuning& tuning, const Tiling& tiling, const F& f) {
+  if (tuning.threads != kThreadCount || tuning.padded != kPadded || tiling.ahead != kAhead) return false;
+  f.template tiles<uint8_t, uint8_t, false, kThreadCount, kPadded, kAhead>(tiling);
+  return true;
+}
+
+// The same with the instance that there is. Throws std::invalid_argument for a tuning that has none.
 template <class F>
 void with_tiles_of_bytes(const Tuning& tuning, const Tiling& tiling, const F& f) {
-  if (!tuning.padded && tuning.threads == kThreads) {
-    f.template tiles<uint8_t, uint8_t, false, kThreads, false>(tiling);
-  } else if (tuning.padded && tuning.threads == 192) {
-    f.template tiles<uint8_t, uint8_t, false, 192, true>(tiling);
-  } else if (tuning.padded && tuning.threads == kThreads) {
-    f.template tiles<uint8_t, uint8_t, false, kThreads, true>(tiling);
-  } else if (tuning.padded && tuning.threads == 384) {
-    f.template tiles<uint8_t, uint8_t, false, 384, true>(tiling);
-  } else {
-    throw std::invalid_argument("tuning: expected 256 threads, or 192 or 384 padded, got " +
-                                std::to_string(tuning.threads) + (tuning.padded ? " padded" : ""));
+  if (!(with_instance<kThreads, false, 0>(tuning, tiling, f) ||  // the default
+        with_instance<kThreads, false, 1>(tuning, tiling, f) ||
+        with_instance<kThreads, false, 2>(tuning, tiling, f) ||
+        with_instance<192, true, 0>(tuning, tiling, f) || with_instance<192, true, 2>(tuning, tiling, f) ||
+        with_instance<kThreads, true, 0>(tuning, tiling, f) ||
+        with_instance<kThreads, true, 1>(tuning, tiling, f) ||
+        with_instance<384, true, 0>(tuning, tiling, f) || with_instance<384, true, 1>(tuning, tiling, f))) {
+    throw std::invalid_argument("tuning: expected one with an instance (csrc/cuda/instances.h), got " +
+                                std::to_string(tuning.threads) + " threads, " +
+                                (tuning.padded ? "padded, " : "not padded, ") + std::to_string(tiling.ahead) +
+                                " ahead");
   }
 }
 
-// Calls f.template tiles<In, Out, kFloat, kThreadCount, kPadded>(tiling) with the types of storage of the
-// job. Only bytes to bytes can be tuned.
+// Calls f.template tiles<In, Out, kFloat, kThreadCount, kPadded, kAhead>(tiling) with the types of storage of
+// the job. Only bytes to bytes can be tuned.
 template <class F>
 void with_tiles(const Job& job, const Tuning& tuning, const Tiling& tiling, const F& f) {
   if (is_bytes(job)) return with_tiles_of_bytes(tuning, tiling, f);
@@ -42,12 +50,12 @@ void with_tiles(const Job& job, const Tuning& tuning, const Tiling& tiling, cons
     constexpr bool kFloat = decltype(is_float)::value;
     switch (item_size(job.out_type)) {
       case 1:
-        if constexpr (sizeof(In) > 1) f.template tiles<In, uint8_t, kFloat, kThreads, false>(tiling);
+        if constexpr (sizeof(In) > 1) f.template tiles<In, uint8_t, kFloat, kThreads, false, 0>(tiling);
         return;
       case 2:
-        return f.template tiles<In, uint16_t, kFloat, kThreads, false>(tiling);
+        return f.template tiles<In, uint16_t, kFloat, kThreads, false, 0>(tiling);
       default:
-        return f.template tiles<In, uint32_t, kFloat, kThreads, false>(tiling);
+        return f.template tiles<In, uint32_t, kFloat, kThreads, false, 0>(tiling);
     }
   };
   switch (job.in_type) {

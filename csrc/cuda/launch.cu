@@ -42,15 +42,15 @@ class DeviceGuard {
 // As many blocks as the device holds at once: each works on until the batch is done. Asked once for each
 // kernel, device and use of shared memory, since asking takes longer than a launch.
 template <class Kernel>
-int64_t resident_blocks(Kernel kernel, int device, int threads, int shared_bytes) {
+int64_t resident_blocks(Kernel kernel, int device, int threads, int shared_bytes, int most_shared) {
   static std::map<std::tuple<const void*, int, int>, int64_t> known;
   const std::lock_guard<std::mutex> lock(state_lock());
   int64_t& resident = known[{reinterpret_cast<const void*>(kernel), device, shared_bytes}];
   if (!resident) {
     int processors = 0, blocks = 0;
     check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device properties");
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxSharedBytes),
-          "no kernel for this device in this build");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared),
+          "no kernel for this device in this build, or too little shared memory");
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes),
           "device properties");
     resident = int64_t{processors} * std::max(blocks, 1);
@@ -63,27 +63,29 @@ struct Launch {
   int device;
   cudaStream_t stream;
 
-  template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
+  template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded, int kAhead>
   void tiles(const Tiling& tiling) const {
-    start(blockenc::tiles<In, Out, kFloat, kThreadCount, kPadded>, tiling.tiles, kThreadCount,
-          tiling.shared_bytes, tiling);
+    start(blockenc::tiles<In, Out, kFloat, kThreadCount, kPadded, kAhead>, tiling.tiles, kThreadCount,
+          tiling.shared_bytes, kAhead ? kMaxAheadBytes : kMaxSharedBytes, tiling);
   }
   template <bool kBytes, bool kNibbles>
   void blocks(const Chunking& chunking) const {
-    start(blockenc::blocks<kBytes, kNibbles>, chunking.chunks, kThreads, chunking.shared_bytes, chunking);
+    start(blockenc::blocks<kBytes, kNibbles>, chunking.chunks, kThreads, chunking.shared_bytes,
+          kMaxSharedBytes, chunking);
   }
   template <bool kWide>
   void elements(const Indexing& indexing) const {
     const int64_t count = job.n * indexing.image_elements;
-    start(blockenc::elements<kWide>, (count + kThreads - 1) / kThreads, kThreads, 0, indexing);
+    start(blockenc::elements<kWide>, (count + kThreads - 1) / kThreads, kThreads, 0, kMaxSharedBytes,
+          indexing);
   }
 
  private:
-  // parts: how many thread blocks would each have something to do.
+  // parts: how many thread blocks would each have something to do. most_shared: what shared_bytes may be.
   template <class... Layout>
-  void start(void (*kernel)(Job, Layout...), int64_t parts, int threads, int shared_bytes,
+  void start(void (*kernel)(Job, Layout...), int64_t parts, int threads, int shared_bytes, int most_shared,
              const Layout&... layout) const {
-    const int64_t grid = std::min(parts, resident_blocks(kernel, device, threads, shared_bytes));
+    const int64_t grid = std::min(parts, resident_blocks(kernel, device, threads, shared_bytes, most_shared));
     kernel<<<static_cast<unsigned>(grid), threads, shared_bytes, stream>>>(job, layout...);
   }
 };

@@ -1,8 +1,10 @@
 // The kernel `tiles`, for uniform plans: it moves images by 16-byte vectors, through shared memory
-// (tiling.h). Its functions are told two constants of csrc/cuda/tuning.h: kThreadCount, the threads of a
-// thread block, and kPadded, whether vectors are set apart in shared memory.
+// (tiling.h). Its functions are told constants of csrc/cuda/tuning.h: kThreadCount, the threads of a thread
+// block, kPadded, whether vectors are set apart in shared memory, and kAhead, how many tiles are under way.
 
 #pragma once
+
+#include <type_traits>
 
 #include "tiling.h"
 #include "values.cuh"
@@ -133,7 +135,7 @@ __device__ __forceinline__ int tile_strips(const Tiling& t, int64_t tile) {
   return part_size(t.strips, t.log_strips, tile);
 }
 
-// Where each strip of a tile begins, into one of three slots: those of the tile in work and of the next two.
+// Where each strip of a tile begins, into one of the slots (strip_slots).
 template <int kThreadCount>
 __device__ __forceinline__ void make_strip_bases(const Job& job, const Tiling& t, int64_t tile, int slot) {
   const int count = tile_strips(t, tile);
@@ -153,6 +155,11 @@ __device__ __forceinline__ Item item_of(const Tiling& t, int i, int vectors_per_
   const int row =
       vectors_per_row == 1 ? i : static_cast<uint32_t>(i) / static_cast<uint32_t>(vectors_per_row);
   return {row >> t.log_bundles, row & ((1 << t.log_bundles) - 1), i - row * vectors_per_row};
+}
+
+// Items of a tile of the input.
+__device__ __forceinline__ int in_items(const Tiling& t) {
+  return (t.pixel_rows * t.in_vectors) << t.log_bundles;
 }
 
 // Where a strip of the tile and a pixel row of it begin in memory, in bytes: {in, out}.
@@ -175,7 +182,7 @@ struct ItemLoad {
 
 template <class In, bool kPadded>
 __device__ __forceinline__ ItemLoad load_of_item(const Tiling& t, int i) {
-  if (i >= (t.pixel_rows * t.in_vectors) << t.log_bundles) return {0, -1, 0};
+  if (i >= in_items(t)) return {0, -1, 0};
   const Item item = item_of(t, i, t.in_vectors);
   const int element = item.pixel_row * t.strip + item.vector * (kVector / static_cast<int>(sizeof(In)));
   return {row_begin(t, item.pixel_row).x + item.vector * kVector, item.bundle,
@@ -233,6 +240,102 @@ __device__ __forceinline__ void stage_item(const Tiling& t, const ItemLoad& load
     for (int u = 0; u < kPerWord<In>; ++u, byte += 4 * t.pitch) store_shared<uint32_t>(byte, out[u]);
   }
 }
+
+// Loads of the next tile that wait in registers: kInFlight vectors a thread, of as many items as that makes.
+// Other items are loaded when they are staged.
+template <class In, int kThreadCount, bool kPadded>
+class RegisterLoads {
+ public:
+  static constexpr int kTiles = 1;  // under way at once
+
+  // Begins to load the first tile, of so many strips. Slot 0 has where they begin.
+  __device__ __forceinline__ RegisterLoads(const Job& job, const Tiling& t, int count) {
+#pragma unroll
+    for (int n = 0; n < kItems; ++n) {
+      loads_[n] = load_of_item<In, kPadded>(t, n * kThreadCount + threadIdx.x);
+      load_item<In>(job, t, loads_[n], count, 0, vectors_[n]);
+    }
+  }
+
+  // The same with a later tile. slot: which one has where its strips begin.
+  __device__ __forceinline__ void begin(const Job& job, const Tiling& t, int count, int slot) {
+#pragma unroll
+    for (int n = 0; n < kItems; ++n) load_item<In>(job, t, loads_[n], count, slot, vectors_[n]);
+  }
+
+  // Puts the bundles of the tile that was begun first into shared memory.
+  __device__ __forceinline__ void stage(const Job& job, const Tiling& t, int count, int slot) {
+#pragma unroll
+    for (int n = 0; n < kItems; ++n) stage_item<In>(t, loads_[n], vectors_[n]);
+    const int items = in_items(t);
+#pragma unroll 1
+    for (int i = kItems * kThreadCount + threadIdx.x; i < items; i += kThreadCount) {
+      const ItemLoad load = load_of_item<In, kPadded>(t, i);
+      load_item<In>(job, t, load, count, slot, vectors_[0]);
+      stage_item<In>(t, load, vectors_[0]);
+    }
+  }
+
+ private:
+  static constexpr int kItems = kInFlight / kPerWord<In>;
+  ItemLoad loads_[kItems];
+  uint4 vectors_[kItems][kPerWord<In>];
+};
+
+// The same by asynchronous copies, which wait in shared memory. Each thread stages what it has copied itself,
+// so it waits for its own copies, and for no barrier.
+template <class In, int kThreadCount, bool kPadded, int kAhead>
+class SharedLoads {
+ public:
+  static constexpr int kTiles = kAhead;
+
+  __device__ __forceinline__ SharedLoads(const Job& job, const Tiling& t, int count)
+      : first_(load_of_item<In, kPadded>(t, threadIdx.x)) {
+    begin(job, t, count, 0);
+  }
+
+  // Strips beyond the batch are the last one again: all places are filled, and nobody writes those out.
+  __device__ __forceinline__ void begin(const Job& job, const Tiling& t, int count, int slot) {
+    if (count) {
+      each_item(t, [&](const ItemLoad& load, int place) {
+#pragma unroll
+        for (int u = 0; u < kPerWord<In>; ++u, place += kVector * in_items(t)) {
+          const int r = load.bundle + (u << t.log_bundles), last = count - 1;
+          const int64_t strip = strip_begin(t, slot, r < last ? r : last).x;
+          copy_async(place, static_cast<const char*>(job.in) + load.begin + strip);
+        }
+      });
+    }
+    commit_copies();  // a group for each tile, if there is one or not, since groups are counted
+    oldest_ = (oldest_ + 1) % kTiles;
+  }
+
+  __device__ __forceinline__ void stage(const Job&, const Tiling& t, int, int) {
+    wait_copies<kTiles - 1>();
+    each_item(t, [&](const ItemLoad& load, int place) {
+      uint4 vectors[kPerWord<In>];
+#pragma unroll
+      for (int u = 0; u < kPerWord<In>; ++u, place += kVector * in_items(t))
+        vectors[u] = load_shared<uint4>(place);
+      stage_item<In>(t, load, vectors);
+    });
+  }
+
+ private:
+  // Calls f(load, place) for each item of this thread. place: where the oldest tile in shared memory has the
+  // vector of its first strip; those of the other strips of a bundle follow in_items vectors apart.
+  template <class F>
+  __device__ __forceinline__ void each_item(const Tiling& t, const F& f) const {
+    const int items = in_items(t), tile = t.under_way + oldest_ * kPerWord<In> * items * kVector;
+    if (first_.bundle >= 0) f(first_, tile + static_cast<int>(threadIdx.x) * kVector);
+#pragma unroll 1
+    for (int i = kThreadCount + threadIdx.x; i < items; i += kThreadCount)
+      f(load_of_item<In, kPadded>(t, i), tile + i * kVector);
+  }
+
+  const ItemLoad first_;  // kept, which also lets the compiler keep where shared memory begins
+  int oldest_ = 0;        // of kTiles places for tiles, which one is to be staged next, then to be filled
+};
 
 // The bits of one output element. bits: what its entry found in the tile. lookup: where its lookup table
 // begins, or its channel.
@@ -309,47 +412,41 @@ __device__ __forceinline__ void write_tile(const Job& job, const Tiling& t, int 
 constexpr int kResidentThreads = 768;  // of a multiprocessor: 80 registers for each
 
 // In and Out are the types of storage; the job tells float16 and bfloat16 apart.
-template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
+template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded, int kAhead>
 __global__ void __launch_bounds__(kThreadCount, kResidentThreads / kThreadCount)
     tiles(const Job job, const Tiling t) {
+  using Loads = std::conditional_t<kAhead == 0, RegisterLoads<In, kThreadCount, kPadded>,
+                                   SharedLoads<In, kThreadCount, kPadded, kAhead>>;
+  constexpr int kUnderWay = Loads::kTiles, kSlots = strip_slots(kAhead);
+  static_assert(kUnderWay <= 2);
   const int64_t stride = gridDim.x;
   int64_t tile = blockIdx.x;
   make_row_bases<kThreadCount>(job, t);
   make_strip_bases<kThreadCount>(job, t, tile, 0);
   make_strip_bases<kThreadCount>(job, t, tile + stride, 1);
+  if constexpr (kUnderWay == 2) make_strip_bases<kThreadCount>(job, t, tile + 2 * stride, 2);
   __syncthreads();
-  // What a thread has under way: kInFlight vectors, of as many items as that makes.
-  constexpr int kItems = kInFlight / kPerWord<In>;
-  ItemLoad loads[kItems];
-  uint4 vectors[kItems][kPerWord<In>];
-#pragma unroll
-  for (int n = 0; n < kItems; ++n) {
-    loads[n] = load_of_item<In, kPadded>(t, n * kThreadCount + threadIdx.x);
-    load_item<In>(job, t, loads[n], tile_strips(t, tile), 0, vectors[n]);
-  }
+  Loads loads(job, t, tile_strips(t, tile));
+  if constexpr (kUnderWay == 2) loads.begin(job, t, tile_strips(t, tile + stride), 1);
   make_entries<In, Out, kThreadCount, kPadded>(job, t);
   make_lookups<Out, kThreadCount>(job, t);
-  const int items = (t.pixel_rows * t.in_vectors) << t.log_bundles;
-  for (int slot = 0, next = 1; tile < t.tiles; tile += stride) {
-    const int count = tile_strips(t, tile), next_count = tile_strips(t, tile + stride);
+  int slots[kUnderWay + 1];  // of the tile in work, and of those after it
 #pragma unroll
-    for (int n = 0; n < kItems; ++n) stage_item<In>(t, loads[n], vectors[n]);
-#pragma unroll 1
-    for (int i = kItems * kThreadCount + threadIdx.x; i < items; i += kThreadCount) {
-      const ItemLoad load = load_of_item<In, kPadded>(t, i);
-      load_item<In>(job, t, load, count, slot, vectors[0]);
-      stage_item<In>(t, load, vectors[0]);
-    }
+  for (int n = 0; n <= kUnderWay; ++n) slots[n] = n;
+  for (; tile < t.tiles; tile += stride) {
+    const int count = tile_strips(t, tile), next_count = tile_strips(t, tile + kUnderWay * stride);
+    loads.stage(job, t, count, slots[0]);
     __syncthreads();
+    loads.begin(job, t, next_count, slots[kUnderWay]);  // meanwhile
+    int after = kSlots * (kSlots - 1) / 2;              // becomes the slot that is left
 #pragma unroll
-    for (int n = 0; n < kItems; ++n)
-      load_item<In>(job, t, loads[n], next_count, next, vectors[n]);  // meanwhile
-    const int after = 3 - slot - next;
-    make_strip_bases<kThreadCount>(job, t, tile + 2 * stride, after);
-    write_tile<In, Out, kFloat, kThreadCount, kPadded>(job, t, count, slot);
-    __syncthreads();  // the tile is written out, and where the one after the next begins is known
-    slot = next;
-    next = after;
+    for (int n = 0; n <= kUnderWay; ++n) after -= slots[n];
+    make_strip_bases<kThreadCount>(job, t, tile + (kUnderWay + 1) * stride, after);
+    write_tile<In, Out, kFloat, kThreadCount, kPadded>(job, t, count, slots[0]);
+    __syncthreads();  // the tile is written out, and where the next to be begun lies is known
+#pragma unroll
+    for (int n = 0; n < kUnderWay; ++n) slots[n] = slots[n + 1];
+    slots[kUnderWay] = after;
   }
 }
 

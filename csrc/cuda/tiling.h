@@ -28,6 +28,8 @@ constexpr int kMaxStrips = 256;            // of a tile
 constexpr int kWideTileBytes = 16 * 1024;  // wanted for types wider than bytes
 constexpr int kLookupBytes = 32 * 1024;    // wanted for the lookup tables, copies included
 constexpr int kMaxTileBytes = 32 * 1024;   // an entry has 16 bits for a place in the tile
+constexpr int kMaxAheadBytes = 99 * 1024;  // of shared memory, if tiles are under way there: there is so
+                                           // much from sm_80 on
 constexpr int kBanks = 32;
 constexpr int kEntryPadding = 4;  // entries between those of two vectors, if vectors are set apart
 constexpr int kLookups = 0;       // where they begin in shared memory: a constant saves an addition a value
@@ -56,7 +58,9 @@ struct Tiling {
   int64_t tiles;
   // Where things lie in shared memory, in bytes.
   int tile, entries, flips, strip_bases, row_bases, shared_bytes;  // (lookup tables: kLookups)
-  int padding;  // words between two vectors of a tile, if vectors are set apart
+  int padding;    // words between two vectors of a tile, if vectors are set apart
+  int ahead;      // as in Tuning; 0 where that does not fit
+  int under_way;  // where the tiles under way lie in shared memory, in bytes
 };
 
 inline int64_t least_common_multiple(int64_t a, int64_t b) {
@@ -70,6 +74,9 @@ inline int64_t least_common_multiple(int64_t a, int64_t b) {
 }
 
 inline bool is_bytes(const Job& job) { return job.in_type == Type::u8 && job.out_type == Type::u8; }
+
+// Tiles of which shared memory has where their strips begin: that in work, those under way, and the next.
+BLOCKENC_INLINE constexpr int strip_slots(int ahead) { return (ahead ? ahead : 1) + 2; }
 
 // Fills `t`; false if the job has to take another kernel. The tuning is that of bytes to bytes.
 inline bool make_tiling(const Job& job, const Tuning& tuning, Tiling* t) {
@@ -114,6 +121,7 @@ inline bool make_tiling(const Job& job, const Tuning& tuning, Tiling* t) {
   // banks.
   const int bundles = 1 << t->log_bundles;
   t->pitch = bundles < kBanks || t->in_vectors > 1 ? bundles | 1 : bundles + (t->out_vectors > 1 ? 2 : 0);
+  t->ahead = is_bytes(job) ? tuning.ahead : 0;
   const bool padded = is_bytes(job) && tuning.padded;
   // That many words more bring the bundles of the next vector into the banks beside those of this one.
   t->padding = padded && bundles < kBanks ? bundles : 0;
@@ -141,18 +149,25 @@ inline bool make_tiling(const Job& job, const Tuning& tuning, Tiling* t) {
   if (memory.end > kMaxTileBytes) return false;
   t->entries = section(4 * pixel_rows * (strip + (padded ? t->out_vectors * kEntryPadding : 0)));
   t->flips = section(is_integer(job.in_type) ? 0 : pixel_rows * strip);
-  t->strip_bases = section(int64_t{3} * 16 << t->log_strips);
+  t->strip_bases = section(int64_t{strip_slots(t->ahead)} * 16 << t->log_strips);
   t->row_bases = section(16 * pixel_rows);
+  t->under_way = section(t->ahead * strip_bytes << t->log_strips);
   // The lookup tables come before all that, in as many copies as still go in.
+  const int most = t->ahead ? kMaxAheadBytes : kMaxSharedBytes;
   int copies = 1;
   while (2 * copies <= kBanks && word_bytes * 2 * copies <= kLookupBytes &&
-         memory.end + word_bytes * 2 * copies <= kMaxSharedBytes)
+         memory.end + word_bytes * 2 * copies <= most)
     copies *= 2;
   t->value_bytes = 4 * copies;
   t->group_bytes = t->value_bytes * plan.in_values;
   const int64_t lookups_end = kLookups + word_bytes * copies;
-  if (memory.end + lookups_end > kMaxSharedBytes) return false;
-  for (int* place : {&t->tile, &t->entries, &t->flips, &t->strip_bases, &t->row_bases})
+  if (memory.end + lookups_end > most) {
+    if (!t->ahead) return false;
+    Tuning without = tuning;
+    without.ahead = 0;
+    return make_tiling(job, without, t);
+  }
+  for (int* place : {&t->tile, &t->entries, &t->flips, &t->strip_bases, &t->row_bases, &t->under_way})
     *place += static_cast<int>(lookups_end);
   t->shared_bytes = static_cast<int>(memory.end + lookups_end);
   return true;

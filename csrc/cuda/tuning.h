@@ -6,11 +6,13 @@
 namespace blockenc {
 
 struct Tuning {
-  int threads = 256;           // of a thread block; 192 and 384 only if padded
+  int threads = 256;           // of a thread block (instances.h has which)
   int tile_bytes = 24 * 1024;  // wanted: several thread blocks are to share a multiprocessor
   int least_tiles = 1;         // into which a batch is cut where it can be, so that small ones reach all
                                // multiprocessors
   bool padded = false;         // whether vectors are set apart in shared memory (tiling.h)
+  int ahead = 0;               // tiles under way at once by asynchronous copies to shared memory, if they
+                               // fit there; 0: one, in registers
 };
 
 }  // namespace blockenc

@@ -20,13 +20,14 @@ namespace {
 void launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const py::tuple& shape,
             const py::tuple& in_stride, const py::tuple& out_stride, uintptr_t plan, int64_t plan_bytes,
             const std::string& header, int device, uintptr_t stream,
-            const std::optional<std::tuple<int, int, int, bool>>& tuning) {
+            const std::optional<std::tuple<int, int, int, bool, int>>& tuning) {
   auto numbers = [](const py::tuple& values) { return values.cast<std::vector<int64_t>>(); };
   if (header.size() != blockenc::kHeaderBytes) throw std::invalid_argument("header: expected that of a plan");
   const blockenc::Job job = blockenc::make_job(in, out, in_type, out_type, numbers(shape), numbers(in_stride),
                                                numbers(out_stride), plan, plan_bytes, header.data());
   blockenc::Tuning chosen;
-  if (tuning) std::tie(chosen.threads, chosen.tile_bytes, chosen.least_tiles, chosen.padded) = *tuning;
+  if (tuning)
+    std::tie(chosen.threads, chosen.tile_bytes, chosen.least_tiles, chosen.padded, chosen.ahead) = *tuning;
   py::gil_scoped_release release;
   blockenc::launch(job, device, stream, chosen);
 }

@@ -54,7 +54,8 @@ def integers(values: Sequence[int], leading: int) -> ctypes.Array:
 
 class Emulated:
     """Stands for blockenc._cuda. `grid`: blocks at most; `paths` collects which kernel each call took,
-    `tiles` how many tiles it cut the batch into, 0 for other kernels."""
+    `tiles` how many tiles it cut the batch into, `ahead` how many were under way by asynchronous copies, both
+    0 for other kernels."""
 
     PATHS = ("elements", "tiles", "blocks")
 
@@ -62,6 +63,7 @@ class Emulated:
         self.grid = grid
         self.paths: list[str] = []
         self.tiles: list[int] = []
+        self.ahead: list[int] = []
 
     def missing(self) -> str:
         return ""
@@ -84,11 +86,12 @@ class Emulated:
     ) -> None:
         wide = ctypes.c_int64
         strides = integers(stride, 0), integers(out_stride, 0)
-        numbers = None if tuning is None else (ctypes.c_int * 4)(*tuning)
-        tiles = wide()
+        numbers = None if tuning is None else (ctypes.c_int * 5)(*tuning)
+        tiles, ahead = wide(), ctypes.c_int()
         status = library().emulated_launch(
             wide(x), wide(out), in_type, out_type, integers(shape, 1), *strides, wide(plan), wide(size),
-            header, self.grid, numbers, ctypes.byref(tiles)
+            header, self.grid, numbers, ctypes.byref(tiles), ctypes.byref(ahead)
         )  # fmt: skip
         self.paths.append(self.PATHS[check(status)])
         self.tiles.append(tiles.value)
+        self.ahead.append(ahead.value)

@@ -34,12 +34,14 @@ struct Emulate {
   int64_t most_blocks;  // of the grid
   Path* path;
   int64_t* tiles_made;  // by the kernel `tiles`
+  int* ahead;           // of its instance
 
-  template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded>
+  template <class In, class Out, bool kFloat, int kThreadCount, bool kPadded, int kAhead>
   void tiles(const Tiling& t) const {
     *tiles_made = t.tiles;
+    *ahead = kAhead;
     start(kTilesPath, t.tiles, kThreadCount, t.shared_bytes,
-          [&] { blockenc::tiles<In, Out, kFloat, kThreadCount, kPadded>(job, t); });
+          [&] { blockenc::tiles<In, Out, kFloat, kThreadCount, kPadded, kAhead>(job, t); });
   }
   template <bool kBytes, bool kNibbles>
   void blocks(const Chunking& c) const {
@@ -116,10 +118,35 @@ void planted(int fault, char* global) {
       if (thread == 0) load_shared<uint32_t>(0);
       if (thread == 1) store_shared<uint32_t>(0, 2);
       break;
+    case 10:  // a copy that is not waited for
+    case 11:  // one in the last group, which the wait leaves out
+    case 12:  // one that is in no group
+      copy_async(16 * (thread % 16), global);
+      if (fault < 12) commit_copies();
+      if (fault > 10) wait_copies<1>();
+      load_shared<uint32_t>(16 * (thread % 16));
+      break;
+    case 13:  // a copy to where one is under way
+      copy_async(16 * (thread % 8), global);
+      commit_copies();
+      copy_async(16 * (thread % 8), global);
+      break;
+    case 14:  // one that another thread has waited for, and read without a barrier
+      if (thread == 0) copy_async(0, global);
+      commit_copies();
+      wait_copies<0>();
+      load_shared<uint32_t>(0);
+      break;
     default:  // none
       store_shared<uint32_t>(4 * thread, 1);
       __syncthreads();
       load_shared<uint32_t>(4 * ((thread + 31) % 32));
+      if (thread < 4) copy_async(128 + 16 * thread, global + 16 * thread);
+      commit_copies();
+      commit_copies();
+      wait_copies<1>();
+      __syncthreads();
+      load_shared<uint32_t>(128 + 4 * (thread % 16));
       store_global<uint32_t>(global + thread % 16 * 4, 1);
   }
 }
@@ -131,10 +158,10 @@ extern "C" {
 const char* emulated_message() { return message; }
 
 // Returns which path the job took (Path), or -1 for an error.
-// tuning: the numbers of a Tuning, or null. tiles_made: that the kernel `tiles` was given, or 0.
+// tuning: the numbers of a Tuning, or null. tiles_made, ahead: those of the kernel `tiles`, or 0.
 int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, const int64_t* shape,
                     const int64_t* in_stride, const int64_t* out_stride, uintptr_t plan, int64_t plan_bytes,
-                    const char* header, int grid, const int* tuning, int64_t* tiles_made) {
+                    const char* header, int grid, const int* tuning, int64_t* tiles_made, int* ahead) {
   return guarded([&] {
     auto four = [](const int64_t* values) { return std::vector<int64_t>(values, values + 4); };
     const Job job = make_job(in, out, in_type, out_type, four(shape), four(in_stride), four(out_stride), plan,
@@ -144,9 +171,9 @@ int emulated_launch(uintptr_t in, uintptr_t out, int in_type, int out_type, cons
                           {plan, plan + plan_bytes, false}};
     Path path;
     Tuning chosen;
-    if (tuning) chosen = {tuning[0], tuning[1], tuning[2], tuning[3] != 0};
-    *tiles_made = 0;
-    with_kernel(job, chosen, Emulate{job, grid, &path, tiles_made});
+    if (tuning) chosen = {tuning[0], tuning[1], tuning[2], tuning[3] != 0, tuning[4]};
+    *tiles_made = *ahead = 0;
+    with_kernel(job, chosen, Emulate{job, grid, &path, tiles_made, ahead});
     return static_cast<int>(path);
   });
 }

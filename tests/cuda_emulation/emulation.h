@@ -2,8 +2,9 @@
 //
 // A fiber runs until a barrier; when all threads of the block have come to one, the next phase begins.
 // Faults throw Fault: accesses outside the memory a launch was given, unaligned ones, reads of shared
-// memory nobody wrote, barriers that not all threads reach or that are different ones, and two threads
-// touching a byte of shared memory between two barriers, one of them writing.
+// memory nobody wrote, barriers that not all threads reach or that are different ones, two threads touching
+// a byte of shared memory between two barriers, one of them writing, and touching one to which an
+// asynchronous copy is under way. Such copies write when they are waited for, as late as they may.
 
 #pragma once
 
@@ -58,15 +59,23 @@ struct Byte {  // of shared memory, and who touched it in the current phase
   bool written = false;
   int write_phase = -1, writer = -1;
   int read_phase = -1, reader = -1;  // kMany: several threads
+  bool under_way = false;            // an asynchronous copy to it has not been waited for
 };
 constexpr int kMany = -2;
 constexpr size_t kStack = 64 * 1024;
+
+struct Copy {  // of 16 bytes, asynchronous
+  int offset, group;
+  const void* address;
+};
 
 struct Fiber {
   ucontext_t context;
   std::vector<char> stack = std::vector<char>(kStack);
   bool done = false;
   int barrier = 0;
+  int groups = 0;  // of copies, that are committed
+  std::vector<Copy> copies;
 };
 
 inline std::vector<Region> regions;
@@ -115,6 +124,7 @@ T load_shared(int offset) {
   uint8_t raw[sizeof(T)];
   for (size_t n = 0; n < sizeof(T); ++n) {
     Byte& byte = bytes[n];
+    if (byte.under_way) throw Fault("copy not waited for: read");
     if (!byte.written) throw Fault("read of uninitialised shared memory");
     if (byte.write_phase == phase && byte.writer != current) throw Fault("race in shared memory: read");
     byte.reader = byte.read_phase == phase && byte.reader != current ? kMany : current;
@@ -133,6 +143,7 @@ void store_shared(int offset, T value) {
   std::memcpy(raw, &value, sizeof value);
   for (size_t n = 0; n < sizeof(T); ++n) {
     Byte& byte = bytes[n];
+    if (byte.under_way) throw Fault("copy not waited for: write");
     if ((byte.write_phase == phase && byte.writer != current) ||
         (byte.read_phase == phase && byte.reader != current))
       throw Fault("race in shared memory: write");
@@ -141,6 +152,30 @@ void store_shared(int offset, T value) {
     byte.writer = current;
     byte.value = raw[n];
   }
+}
+
+inline void copy_async(int offset, const void* address) {
+  check_global<uint4>(address, false);
+  store_shared<uint4>(offset, {});  // from now on it may write: races with others count from here
+  for (size_t n = 0; n < sizeof(uint4); ++n) shared[offset + n].under_way = true;
+  fibers[current].copies.push_back({offset, fibers[current].groups, address});
+}
+
+inline void commit_copies() { ++fibers[current].groups; }
+
+// Waits for all groups of this thread but the last `groups`.
+inline void wait_copies(int groups) {
+  Fiber& fiber = fibers[current];
+  std::vector<Copy> left;
+  for (const Copy& copy : fiber.copies) {
+    if (copy.group >= fiber.groups - groups) {
+      left.push_back(copy);
+      continue;
+    }
+    for (size_t n = 0; n < sizeof(uint4); ++n) shared[copy.offset + n].under_way = false;
+    store_shared<uint4>(copy.offset, load_global<uint4>(copy.address));
+  }
+  fiber.copies = std::move(left);
 }
 
 inline void barrier(int line) {
@@ -165,6 +200,8 @@ inline void run_block(unsigned threads, size_t shared_bytes) {
   for (Fiber& fiber : fibers) {
     fiber.done = false;
     fiber.barrier = 0;
+    fiber.groups = 0;
+    fiber.copies.clear();
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.data();
     fiber.context.uc_stack.ss_size = kStack;

@@ -23,6 +23,13 @@ void store_shared(int offset, T value) {
   emulation::store_shared(offset, value);
 }
 
+inline void copy_async(int offset, const void* address) { emulation::copy_async(offset, address); }
+inline void commit_copies() { emulation::commit_copies(); }
+template <int kGroups>
+void wait_copies() {
+  emulation::wait_copies(kGroups);
+}
+
 inline uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t choice) {
   const uint64_t bytes = a | static_cast<uint64_t>(b) << 32;
   uint32_t result = 0;

@@ -198,6 +198,10 @@ def small(most: int = 6000) -> Iterator[Case]:
     yield from _value_types(draw, most)
     yield from _version_2(draw)
     yield from _drawn(draw)
+    # Lanes with unused items, in chunks of several rows of blocks; a row's tiles in one set of groups or two.
+    yield make((2, 3, 70, 224), "planar", "planar", block_size=14)
+    yield make((1, 3, 84, 252), "planar", "padded", block_size=14)
+    yield make((2, 1, 63, 342), "padded", "planar", block_size=9)
     for block_size in (1, 4):  # an image alone; no image
         yield make((1, 3, 8, 16), "planar", "planar", block_size=block_size, image=True)
         yield make((1, 3, 8, 16), "interleaved", "interleaved", block_size=block_size, image=True)
@@ -373,7 +377,7 @@ def _refused() -> Iterator[Case]:
 
 
 def large() -> Iterator[Case]:
-    """Enough for four threads (1.5 MiB and more), the last two also for stores past the caches (8 MiB).
+    """Enough for four threads (1.5 MiB and more), the last three also for stores past the caches (3 MiB).
 
     Mostly odd numbers of images and rows of blocks, so that shares end inside of images.
     """
@@ -403,6 +407,7 @@ def large() -> Iterator[Case]:
     ):
         sizes = {"images": images, "rows": 37, "columns": 31}
         yield make_drawn(form, seed, "planar", "planar", result=torch.uint8, **sizes)
+    yield make((21, 3, 224, 224), "planar", "planar", block_size=14)
     yield make((57, 3, 224, 224), "planar", "planar", block_size=4)
     yield make((15, 3, 224, 224), "planar", "planar", block_size=8, result=torch.float32, normalised=True)
 

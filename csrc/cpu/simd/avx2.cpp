@@ -15,7 +15,7 @@ namespace {
 struct Vector : X86 {
   using type = __m256i;
   static constexpr int bytes = 32;
-  static constexpr bool has_fast_lookup = false;
+  static constexpr bool has_fast_lookup = false, has_fast_permute = false;
   static type load(const void* from) { return load_pair(from); }
   static void store(void* to, type x) { store_pair(to, x); }
   template <int count>

@@ -19,12 +19,13 @@ namespace {
 struct Vector : X86 {
   using type = __m512i;
   static constexpr int bytes = 64;
-  static constexpr bool has_fast_lookup = true;
+  static constexpr bool has_fast_lookup = true, has_fast_permute = true;
   static type load(const void* from) { return _mm512_loadu_si512(from); }
   static void store(void* to, type x) { _mm512_storeu_si512(to, x); }
   // By halves: on Zen 4 two loads or stores of 32 bytes take as long as one of 64.
   template <int count>
   static type load_parts(const char* const* parts, int64_t offset) {
+    if constexpr (count == 1) return load(parts[0] + offset);
     __m256i half[2];
     for (int h = 0; h < 2; ++h) {
       if constexpr (count == 2) {
@@ -37,6 +38,7 @@ struct Vector : X86 {
   }
   template <int count>
   static void store_parts(char* const* parts, int64_t offset, type x) {
+    if constexpr (count == 1) return store(parts[0] + offset, x);
     const __m256i half[2] = {_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1)};
     for (int h = 0; h < 2; ++h) {
       if constexpr (count == 2) {

@@ -38,10 +38,12 @@ class ColumnKernel : public Kernel {
 
   void run(const Job& job, int64_t first, int64_t last) const override {
     const RowTiling tiling(in_, out_, job.w / in_.m);
-    // The last lane of a pixel row is loaded whole, also where fewer items are left. Block rows for which
+    // The last part of a pixel row is loaded whole, also where fewer items are left. Block rows for which
     // that would read past the end of the images are left to the portable kernel.
-    const int64_t last_lane = (tiling.used - 1) / in_.blocks * in_.blocks;  // its first block
-    const int64_t beyond = in_.segments > 1 ? 0 : kLane / in_bytes - (tiling.used - last_lane) * in_.items;
+    const int lanes = tiling.part_lanes(in_), part_blocks = lanes * in_.blocks;
+    const int64_t last_part = (tiling.used - 1) / part_blocks * part_blocks;  // its first block
+    const int64_t beyond =
+        in_.segments > 1 ? 0 : lanes * kLane / in_bytes - (tiling.used - last_part) * in_.items;
     const int64_t end = beyond > 0 ? first_near_end(job, first, last, beyond) : last;
     if (end > first) run_chunks(job, tiling, first, end);
     if (end < last) portable_->run(job, end, last);
@@ -91,8 +93,12 @@ class ColumnKernel : public Kernel {
     const bool stream =
         Vector::has_stream && job.n * job.h * job.w * job.plan.channels * out_bytes > kMinStreamedBytes;
     const bool direct = !stream && StagingBuffer::padding(out_, tiling) == 0;
-    const Chunking chunking{job,    in_,   out_, tiling, work.in, work.out, first, kGroup / tiling.blocks,
-                            stream, direct};
+    const int64_t column_bytes = int64_t{kGroup} * in_bytes;
+    const int64_t group_bytes = (in_.lines * in_.columns + map_.columns) * column_bytes;
+    const int64_t groups = std::clamp<int64_t>(kScratchBytes / group_bytes, 1, kMaxGroups);
+    const int64_t group = kGroup / tiling.blocks;
+    const Chunking chunking{job,   in_,   out_,           tiling, work.in, work.out,
+                            first, group, groups * group, stream, direct};
     const int64_t total = (last - first) * tiling.row_tiles;
     const int64_t max = chunk_tiles(tiling, chunking.group, direct);
     const bool whole_rows = max % tiling.row_tiles == 0;
@@ -104,17 +110,14 @@ class ColumnKernel : public Kernel {
     };
     work.in.set(in_, tiling, job.in_stride, false);
     work.out.set(out_, tiling, job.out_stride, true);
-    const int64_t column_bytes = int64_t{kGroup} * in_bytes;
-    const int64_t group_bytes = (in_.lines * in_.columns + map_.columns) * column_bytes;
-    const int64_t groups = std::clamp<int64_t>(kScratchBytes / group_bytes, 1, kMaxGroups);
     // Every pixel row of every run is padded; a chunk has at most as many runs as tiles.
-    const int64_t staging_rows = int64_t{in_.m} * (out_.planar ? out_.channels : 1) * max;
     const int64_t staging_row = tiling.used * out_.row_bytes() + StagingBuffer::padding(out_, tiling);
-    const int64_t staging_bytes = (direct ? 0 : staging_rows * staging_row) + 2 * kCacheLine;
+    const int64_t staging_run = whole_lines(in_.m * staging_row) * (out_.planar ? out_.channels : 1);
+    const int64_t staging_bytes = direct ? 0 : staging_run * max;
     const Scratch scratch{aligned_room(&work.memory, groups * group_bytes + 2 * staging_bytes), group_bytes,
                           groups};
     work.staging.memory = scratch.memory + groups * group_bytes;
-    work.last_staging.memory = work.staging.memory + staging_bytes / kCacheLine * kCacheLine;
+    work.last_staging.memory = work.staging.memory + staging_bytes;
     work.staging.reset();
     work.last_staging.reset();
     work.last_staging.writes.clear();

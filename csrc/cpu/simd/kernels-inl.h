@@ -2,7 +2,8 @@
 //
 // Each file of an instruction set includes this one after it has chosen its target and defined `Vector`, with
 //   type, bytes                 the vector; its size
-//   max_part_bytes              the most that load_parts<n> takes from one place: kLane or 2 * kLane
+//   max_part_bytes              the most that load_parts<n> takes from one place: kLane or 2 * kLane; where
+//                               has_fast_permute is set, a whole vector too
 //   load, store                 of a whole vector, at any address
 //   load_parts<n>               the same in n equal parts, at parts[0] + offset, ..., parts[n - 1] + offset
 //   store_parts<n>
@@ -18,6 +19,7 @@
 //   Table, lookup(table, x)     256 bytes, and a table lookup of every byte of x in them
 //   has_fast_lookup             whether four of these take less time than computing a float32
 //   permute(x, from)            byte j of the vector is byte from[j] of it
+//   has_fast_permute            whether that takes less time than to load or store the lanes one by one
 //   lookup_in(lanes, x)         a table lookup of bits 0 to 5 of every byte of x in one to four lanes
 //   choose(x, a, b)             a where the top bit of a byte of x is set, else b
 //   splat(byte)                 the byte, as often as there is room for it

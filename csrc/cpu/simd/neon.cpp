@@ -68,7 +68,7 @@ struct Lane {
 
 struct Vector : Lane {
   static constexpr int bytes = 16, max_part_bytes = 16;
-  static constexpr bool has_stream = false, has_fast_lookup = true;
+  static constexpr bool has_stream = false, has_fast_lookup = true, has_fast_permute = false;
   template <int>
   static type load_parts(const char* const* parts, int64_t offset) {
     return load(parts[0] + offset);

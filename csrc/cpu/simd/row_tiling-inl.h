@@ -2,7 +2,7 @@
 // output passes through.
 //
 // A *block row* is a row of blocks of an image: M pixel rows. It is cut into *tiles*, each a few blocks side
-// by side. A tile is read and written in *parts*: a part is one lane, or two lanes side by side, of every
+// by side. A tile is read and written in *parts*: a part is one lane, or some lanes side by side, of every
 // line (BlockLayout says what a line is). Parts that start at some address in the first line start at the
 // same distance from it in every other line, so one address for each part and one offset for each line locate
 // all.
@@ -136,8 +136,10 @@ struct RowTiling {
 
   RowTiling(const BlockLayout& in, const BlockLayout& out, int64_t row_blocks) : row_blocks(row_blocks) {
     blocks = std::max(in.blocks, out.blocks);
-    const bool pairs = (in.contiguous() || out.contiguous()) && row_blocks >= 2 * blocks;
-    if (pairs && Vector::max_part_bytes > kLane) blocks *= 2;
+    for (const BlockLayout* layout : {&in, &out}) {
+      const int64_t most = int64_t{most_part_lanes(*layout)} * layout->blocks;
+      if (most <= row_blocks) blocks = std::max(blocks, most);
+    }
     used = std::min(blocks, row_blocks);
     row_tiles = (row_blocks + used - 1) / used;
   }
@@ -148,7 +150,8 @@ struct RowTiling {
   int64_t end_block(int64_t tile) const { return std::min(tile * used, row_blocks); }
 
   int part_lanes(const BlockLayout& layout) const {
-    return layout.contiguous() && full() && blocks >= 2 * layout.blocks ? Vector::max_part_bytes / kLane : 1;
+    const int most = most_part_lanes(layout);
+    return full() && blocks >= int64_t{most} * layout.blocks ? most : 1;
   }
 
   int64_t tile_parts(const BlockLayout& layout) const {
@@ -162,6 +165,14 @@ struct RowTiling {
     for (int64_t b = 0; b < blocks; b += step) {
       starts->push_back(b < used ? (first_block(tile) + b) * layout.row_bytes() : absent);
     }
+  }
+
+ private:
+  // The lanes of a part, where a row has enough blocks. Lanes with unused items are side by side in memory
+  // without these: a permutation of the whole vector puts each where it belongs.
+  static int most_part_lanes(const BlockLayout& layout) {
+    if (layout.contiguous()) return Vector::max_part_bytes / kLane;
+    return Vector::has_fast_permute && layout.segments == 1 && layout.item == 1 ? Vector::bytes / kLane : 1;
   }
 };
 
@@ -208,6 +219,8 @@ inline char* aligned_room(std::vector<char>* memory, int64_t bytes) {
   char* const first = room(memory, bytes + kCacheLine);
   return first + (-reinterpret_cast<uintptr_t>(first) & (kCacheLine - 1));
 }
+
+constexpr int64_t whole_lines(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
 // Copies, past the caches where that makes whole cache lines.
 void stream_bytes(char* to, const char* from, int64_t bytes) {
@@ -350,6 +363,7 @@ struct Chunking {
   const BlockRowOffsets &in_offsets, &out_offsets;
   int64_t first;  // the block row that the first chunk begins with
   int64_t group;  // tiles of a group of blocks
+  int64_t set;    // tiles of the groups that are transposed together
   bool stream;    // whether the output is written past the caches
   bool direct;    // whether tiles are stored in the output at once, without a staging buffer
 };
@@ -429,10 +443,11 @@ struct StagingBuffer {
   std::vector<int64_t> lines;  // offsets from the first line
   WriteQueue writes;
 
-  // Bytes of the buffer behind each pixel row: lanes are stored whole also where their last items are not in
+  // Bytes of the buffer behind a pixel row: parts are stored whole also where their last items are not in
   // use, and so are parts without a block, in every segment.
   static int64_t padding(const BlockLayout& layout, const RowTiling& tiling) {
-    return !tiling.full() ? kLane + layout.row_bytes() : layout.dense() ? 0 : kLane;
+    if (!tiling.full()) return kLane + layout.row_bytes();
+    return layout.dense() ? 0 : kLane * tiling.part_lanes(layout);
   }
 
   // Makes the addresses for a chunk, and queues the writes to the output.
@@ -443,14 +458,19 @@ struct StagingBuffer {
     const int64_t runs = static_cast<int64_t>(chunk.runs.size());
     const int64_t start = tiling.first_block(first) * layout.row_bytes();
     const int64_t bytes = tiling.end_block(first + run_tiles) * layout.row_bytes() - start;
-    const int64_t pitch = bytes + padding(layout, tiling);
+    const int64_t padded = padding(layout, tiling);
+    // What is stored beyond a pixel row may lie where the next one is stored later, if all tiles of a run are
+    // transposed together. Then only the last one is padded, and the output is written in few long pieces.
+    const bool joined = padded > 0 && (chunk.tiles <= chunking.set || chunking.set % run_tiles == 0);
+    const int64_t pitch = joined ? bytes : bytes + padded;
+    const int64_t run_pitch = joined ? whole_lines(m * bytes + padded) : m * pitch;
     if (runs != runs_ || first != first_ || run_tiles != run_tiles_ || chunk.tiles != tiles_) {
       runs_ = runs;
       first_ = first;
       run_tiles_ = run_tiles;
       tiles_ = chunk.tiles;
       const BlockRowOffsets& offsets = chunking.out_offsets;
-      auto block_row = [&](int64_t run) { return memory + run * m * pitch - start; };
+      auto block_row = [&](int64_t run) { return memory + run * run_pitch - start; };
       char** to = room(&parts, chunk.tiles * offsets.tile_parts);
       auto add = [&](int64_t run, int64_t tile, int64_t tiles) {
         offsets.locate(block_row(run), tile, tiles, to);
@@ -460,7 +480,7 @@ struct StagingBuffer {
       for (int64_t k = runs * run_tiles; k < chunk.tiles; ++k) add(runs - 1, first + run_tiles - 1, 1);
       lines.clear();
       layout.each_line([&](int channel, int row, int item) {
-        lines.push_back((channel * runs * m + row) * pitch + int64_t{item} * layout.item);
+        lines.push_back(channel * runs * run_pitch + row * pitch + int64_t{item} * layout.item);
       });
     }
     writes.clear();
@@ -471,7 +491,7 @@ struct StagingBuffer {
         char* to = run.out + start + channel * chunking.job.out_stride[1] * layout.item;
         const int64_t row_stride = chunking.job.out_stride[2] * layout.item;
         writes.add_rows(to, row_stride, from, pitch, m, bytes);
-        from += m * pitch;
+        from += run_pitch;
       }
     }
   }

@@ -104,6 +104,22 @@ inline __attribute__((always_inline)) void store_vector(char* const* parts, int6
 }
 using Lanes = std::make_integer_sequence<int, Vector::bytes / kLane>;
 
+// Two orders of the bytes of a vector, for Vector::permute. Lines that leave the last items of their lanes
+// unused lie in memory side by side without these: one order opens the gaps between them, one closes them.
+struct LaneGaps {
+  uint8_t open[Vector::bytes], close[Vector::bytes] = {};
+
+  explicit LaneGaps(const BlockLayout& layout) {
+    const int used = std::min<int>(layout.blocks * layout.items * layout.item, kLane);
+    for (int byte = 0; byte < Vector::bytes; ++byte) {
+      open[byte] = static_cast<uint8_t>(byte / kLane * used + byte % kLane);
+      if (byte / used * kLane < Vector::bytes) {
+        close[byte] = static_cast<uint8_t>(byte / used * kLane + byte % used);
+      }
+    }
+  }
+};
+
 // The two passes over groups of blocks, which lie in parts of equal size: from lines to columns, and from
 // columns to lines.
 template <class In, class Out>
@@ -125,7 +141,9 @@ class Transposer {
         from_columns_order_(out_bytes, out.columns * out.blocks,
                             [&](int t) { return t % out.blocks * out.columns + t / out.blocks; }),
         compact_order_(out_bytes, out.segments > 1 ? 0 : out.blocks * out.items,
-                       [&](int t) { return t / out.items * out.columns + t % out.items; }) {}
+                       [&](int t) { return t / out.items * out.columns + t % out.items; }),
+        in_gaps_(in),
+        out_gaps_(out) {}
 
   // Both, compiled for the numbers of columns and parts of a job.
   template <class Map>
@@ -134,12 +152,15 @@ class Transposer {
     void (Transposer::*from_columns)(const Map&, Scratch, char* const*, const int64_t*, Traffic) const;
   };
 
-  // in_part, out_part: the bytes of a part in the input and in the output, a lane or two.
+  // in_part, out_part: the bytes of a part in the input and in the output, one of RowTiling's.
   template <class Map>
   Passes<Map> passes(int in_part, int out_part) const {
     return chosen<Map>([&](auto item, bool output, auto&& f) {
       const int part = output ? out_part : in_part;
       return with_columns<item.value>(output ? out.columns : in.columns, [&](auto n) {
+        if constexpr (Vector::has_fast_permute && item.value == 1) {
+          if (part == Vector::bytes) return f(n, std::integral_constant<int, 1>());
+        }
         if constexpr (Vector::max_part_bytes > kLane) {
           if (part > kLane) return f(n, std::integral_constant<int, Vector::bytes / (2 * kLane)>());
         }
@@ -163,6 +184,7 @@ class Transposer {
   void to_columns(const char* const* at, const int64_t* lines, const Scratch scratch,
                   const Traffic traffic) const {
     const auto order = to_columns_order_.load();
+    const LaneGaps gaps = in_gaps_;
     const int count = in.lines;
     for (int line = 0; line < count; ++line) {
       const int64_t offset = lines[line];
@@ -174,6 +196,7 @@ class Transposer {
 #pragma GCC unroll 16
           for (int k = 0; k < n; ++k) {
             x[k] = load_vector<parts>(from + k * parts, offset, Lanes());
+            if (has_gaps<parts>) x[k] = Vector::permute(x[k], gaps.open);
             if (n * in_bytes < kLane) x[k] = Vector::shuffle_bytes(x[k], order);
           }
           transpose<Vector, in_bytes>(x);
@@ -192,7 +215,9 @@ class Transposer {
   void from_columns(const Map& map, const Scratch scratch, char* const* at, const int64_t* lines,
                     const Traffic traffic) const {
     const auto order = from_columns_order_.load(), compact_order = compact_order_.load();
-    const bool compacts = parts * kLane == Vector::bytes && !out.dense();
+    const bool compacts =
+        n * out_bytes < kLane && (has_gaps<parts> || parts * kLane == Vector::bytes) && !out.dense();
+    const LaneGaps gaps = out_gaps_;
     const int count = out.lines;
     const auto read = map.reader();
     for (int line = 0; line < count; ++line) {
@@ -220,7 +245,9 @@ class Transposer {
           }
 #pragma GCC unroll 16
           for (int k = 0; k < n; ++k) {
-            store_vector<parts>(to + k * parts, offset, flip(x[v][k]), Lanes());
+            auto line = flip(x[v][k]);
+            if (has_gaps<parts>) line = Vector::permute(line, gaps.close);
+            store_vector<parts>(to + k * parts, offset, line, Lanes());
           }
         }
       }
@@ -229,6 +256,11 @@ class Transposer {
   }
 
  private:
+  // Whether the lanes of a part have unused items, which are not in memory: only such parts are longer than
+  // max_part_bytes.
+  template <int parts>
+  static constexpr bool has_gaps = parts == 1 && Vector::bytes > Vector::max_part_bytes;
+
   // Calls f(columns) with a constant for the number of columns of a line.
   template <int item, class F>
   static auto with_columns(int columns, F&& f) {
@@ -256,6 +288,7 @@ class Transposer {
   LaneOrder to_columns_order_;    // in a lane of a line: [blocks][items] to [columns][blocks]
   LaneOrder from_columns_order_;  // in a lane of a column: [blocks][columns] to [columns][blocks]
   LaneOrder compact_order_;       // in a lane of a line: [blocks][columns] to [blocks][items]
+  LaneGaps in_gaps_, out_gaps_;
 };
 
 }  // namespace

@@ -20,12 +20,21 @@
 
 #include "../../values.h"
 #include "floats-inl.h"
+#include "nearest_bytes-inl.h"
 
 namespace blockenc {
 namespace {
 
-// How many blocks are a group: as many as a vector has values of the smaller of the two types.
-constexpr int group_blocks(int in_item, int out_item) { return Vector::bytes / std::min(in_item, out_item); }
+// How many blocks are a group: as many as a vector has values of the smallest type that a column of them
+// holds. Those of 16 bits become bytes on their way (HalfMap).
+constexpr int group_blocks(int in_item, int out_item) {
+  return Vector::bytes / std::min(in_item == 2 ? 1 : in_item, out_item);
+}
+
+// Where an input column begins in a group's scratch memory, from its number.
+inline int64_t column_start(const BlockLayout& in, const BlockLayout& out, int column) {
+  return int64_t{column} * group_blocks(in.item, out.item) * in.item;
+}
 
 // Scratch memory for some groups of blocks, `bytes` bytes for each.
 struct Scratch {
@@ -87,15 +96,15 @@ class ByteMap {
       if (p < 0) return;
       bool complement;
       const int table = table_of(tables.table(p), &complement);
-      const int64_t source = int64_t{in.column_of(plan.source[p])} * Vector::bytes;
+      const int source = in.column_of(plan.source[p]);
       if (table < 0) {
-        from_[index] = source;
+        from_[index] = column_start(in, out, source);
       } else {
         if (looked_up[p] < 0) {  // in place, unless another position reads the same column
-          looked_up[p] = readers[plan.source[p]] == 1 ? in.column_of(plan.source[p]) : in_columns + columns++;
-          lookups_[table].push_back({source, int64_t{looked_up[p]} * Vector::bytes});
+          looked_up[p] = readers[plan.source[p]] == 1 ? source : in_columns + columns++;
+          lookups_[table].push_back({column_start(in, out, source), column_start(in, out, looked_up[p])});
         }
-        from_[index] = int64_t{looked_up[p]} * Vector::bytes;
+        from_[index] = column_start(in, out, looked_up[p]);
       }
       flips_[index] = complement ? 0xff : 0;
       const int line = index / out.columns, column = index % out.columns;
@@ -222,53 +231,28 @@ class NibbleMap {
   std::vector<uint8_t> xor_mask_;  // [line][kLane]
 };
 
-// The place of every item of an output column in the input column, for Vector::permute.
+// The place of every item of an output column in the input column, of bytes or of what HalfMap makes them of,
+// for Vector::permute.
 template <class Place>
 std::array<uint8_t, Vector::bytes> byte_order(const BlockLayout& in, const BlockLayout& out, Place&& place) {
   const std::vector<int> order = column_order(in, out);
   std::array<uint8_t, Vector::bytes> from;
-  for (int n = 0; n < Vector::bytes; ++n) from[place(n)] = static_cast<uint8_t>(order[n]);
+  for (int n = 0; n < Vector::bytes; ++n) {
+    from[place(n)] = static_cast<uint8_t>(in.item == 1 ? order[n] : nearest_byte_place(order[n]));
+  }
   return from;
 }
 
-// Bytes to float32 as (k / 255 - mean) / std, computed, after what ByteMap does to them.
-class ScaleMap : ByteMap {
+// What a byte becomes as a float of a channel: a number computed from it, in few vector instructions.
+template <class Out>
+class Scale;
+
+// (k / 255 - mean) / std.
+template <>
+class Scale<F32> {
  public:
-  static constexpr int vectors = sizeof(float);
-  using ByteMap::columns, ByteMap::prepare;
-
-  // Whether that is what the plan makes of every byte, to the last bit.
-  static bool fits(const Plan& plan) {
-    if (plan.in_values != kByteValues || plan.out_values != kByteValues) return false;
-    for (int k = 0; k < kByteValues * plan.channels; ++k) {
-      const float computed = Scale(plan, k / kByteValues)(static_cast<float>(k % kByteValues));
-      if (float_bits(computed) != float_bits(plan.output[k])) return false;
-    }
-    return true;
-  }
-
-  ScaleMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
-      : ByteMap(in, out, plan),
-        channels_(out.lines * out.columns),
-        order_(byte_order(in, out, [](int n) { return n; })) {
-    for (int c = 0; c < plan.channels; ++c) scales_.push_back(Scale(plan, c));
-    each_column(out, [&](int index, int p) {
-      if (p >= 0) channels_[index] = p % plan.channels;
-    });
-  }
-
-  Identity line_flip(int) const { return {}; }
-
-  auto reader() const {
-    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) {
-      alignas(Vector::bytes) uint8_t bytes[Vector::bytes];
-      alignas(Vector::bytes) float floats[Vector::bytes];
-      Vector::store(bytes, Vector::permute(column(index, scratch), order_.data()));
-      const Scale scale = scales_[channels_[index]];
-      for (int n = 0; n < Vector::bytes; ++n) floats[n] = scale(static_cast<float>(bytes[n]));
-      for (int v = 0; v < vectors; ++v) to[v] = Vector::load(floats + v * (Vector::bytes / vectors));
-    };
-  }
+  Scale(const Plan& plan, int channel) : std_(plan.std[channel]), mean_(plan.mean[channel]) {}
+  float operator()(float k) const { return std_.divide(top_.divide(k) - mean_); }
 
  private:
   // Divides by multiplying with a reciprocal in two parts. Only the sum of the products is rounded, so that
@@ -279,15 +263,70 @@ class ScaleMap : ByteMap {
         : high(1 / value), low(static_cast<float>(1 / static_cast<double>(value) - high)) {}
     float divide(float v) const { return __builtin_fmaf(v, high, v * low); }
   };
-  struct Scale {
-    Divisor top{kByteValues - 1}, std;
-    float mean;
-    Scale(const Plan& plan, int channel) : std(plan.std[channel]), mean(plan.mean[channel]) {}
-    float operator()(float k) const { return std.divide(top.divide(k) - mean); }
-  };
+  Divisor top_{kByteValues - 1}, std_;
+  float mean_;
+};
 
-  std::vector<Scale> scales_;  // of each channel
-  std::vector<int> channels_;  // of each output column
+// k / 255: the upper bits of a float32, rounded; those of a float16 are in place in one 2^112 times as small.
+template <class Half>
+class Scale {
+  static constexpr bool kF16 = std::is_same_v<Half, F16>;
+  static constexpr int kShift = kF16 ? 13 : 16;
+  static constexpr float kStep = (kF16 ? 0x1p-112f : 1.0f) / (kByteValues - 1);
+
+ public:
+  Scale(const Plan&, int) {}
+  uint16_t operator()(float k) const {
+    return static_cast<uint16_t>((float_bits(k * kStep) + (1u << (kShift - 1))) >> kShift);
+  }
+};
+
+// Bytes to floats by a Scale, after what ByteMap does to them.
+template <class Out>
+class ScaleMap : ByteMap {
+  using Storage = typename Out::Storage;
+
+ public:
+  static constexpr int vectors = sizeof(Storage);
+  using ByteMap::columns, ByteMap::prepare;
+
+  // Whether that is what the plan makes of every byte, to the last bit.
+  static bool fits(const Plan& plan) {
+    if (plan.in_values != kByteValues || plan.out_values != kByteValues) return false;
+    for (int k = 0; k < kByteValues * plan.channels; ++k) {
+      const Storage computed = Scale<Out>(plan, k / kByteValues)(static_cast<float>(k % kByteValues));
+      const Storage wanted = Out::store(plan.output[k]);
+      if (std::memcmp(&computed, &wanted, sizeof computed) != 0) return false;
+    }
+    return true;
+  }
+
+  ScaleMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
+      : ByteMap(in, out, plan),
+        channels_(out.lines * out.columns),
+        order_(byte_order(in, out, [](int n) { return n; })) {
+    for (int c = 0; c < plan.channels; ++c) scales_.push_back(Scale<Out>(plan, c));
+    each_column(out, [&](int index, int p) {
+      if (p >= 0) channels_[index] = p % plan.channels;
+    });
+  }
+
+  Identity line_flip(int) const { return {}; }
+
+  auto reader() const {
+    return [this](int index, const char* scratch, Vector::type(&to)[vectors]) {
+      alignas(Vector::bytes) uint8_t bytes[Vector::bytes];
+      alignas(Vector::bytes) Storage floats[Vector::bytes];
+      Vector::store(bytes, Vector::permute(column(index, scratch), order_.data()));
+      const Scale<Out> scale = scales_[channels_[index]];
+      for (int n = 0; n < Vector::bytes; ++n) floats[n] = scale(static_cast<float>(bytes[n]));
+      for (int v = 0; v < vectors; ++v) to[v] = Vector::load(floats + v * (Vector::bytes / vectors));
+    };
+  }
+
+ private:
+  std::vector<Scale<Out>> scales_;  // of each channel
+  std::vector<int> channels_;       // of each output column
   std::array<uint8_t, Vector::bytes> order_;
 };
 
@@ -316,7 +355,7 @@ class WideMap {
           }
         }
       }
-      columns_[index] = {int64_t{in.column_of(plan.source[p])} * Vector::bytes,
+      columns_[index] = {column_start(in, out, in.column_of(plan.source[p])),
                          static_cast<int64_t>(t) * vectors * kByteValues};
     });
   }
@@ -368,12 +407,42 @@ class WideMap {
   std::vector<uint8_t> tables_;  // [table][byte of the result][256]
 };
 
+// Whether every float of the input becomes the nearest byte.
+inline bool becomes_nearest_bytes(const Plan& plan) {
+  return plan.flags & kQuantises && plan.flags & kNearest && *plan.in_scale == kByteValues - 1;
+}
+
+// float16 and bfloat16 to wider types than bytes, where they become bytes in between: what Map does to these.
+template <class In, class Map>
+class HalfMap : Map {
+ public:
+  using Map::vectors, Map::columns, Map::line_flip, Map::reader;
+
+  HalfMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
+      : Map(in, out, plan), in_columns_(in.lines * in.columns) {}
+
+  // The bytes of a column take the first half of its place.
+  void prepare(const Scratch scratch) const {
+    for (int64_t g = 0; g < scratch.groups; ++g) {
+      char* column = scratch.memory + g * scratch.bytes;
+      for (int k = 0; k < in_columns_; ++k, column += 2 * Vector::bytes) {
+        Vector::store(column, nearest_bytes_of<In>(column));
+      }
+    }
+    Map::prepare(scratch);
+  }
+
+ private:
+  const int in_columns_;
+};
+
 // Floats to anything, one after the other, in loops that the compiler vectorises.
 template <class In, class Out>
 class FloatMap {
  public:
   static constexpr int in_bytes = sizeof(typename In::Storage), out_bytes = sizeof(typename Out::Storage);
-  static constexpr int vectors = std::max(out_bytes / in_bytes, 1);
+  static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
+  static constexpr int vectors = kGroup * out_bytes / Vector::bytes;
   static constexpr int columns = 0;
 
   FloatMap(const BlockLayout& in, const BlockLayout& out, const Plan& plan)
@@ -382,9 +451,8 @@ class FloatMap {
         negatives_(plan),
         columns_(out.lines * out.columns),
         order_(column_order(in, out)) {
-    const int64_t column_bytes = int64_t{kGroup} * in_bytes;
     each_column(out, [&](int index, int p) {
-      if (p >= 0) columns_[index] = {in.column_of(plan.source[p]) * column_bytes, p};
+      if (p >= 0) columns_[index] = {column_start(in, out, in.column_of(plan.source[p])), p};
     });
   }
 
@@ -396,8 +464,6 @@ class FloatMap {
   }
 
  private:
-  static constexpr int kGroup = group_blocks(in_bytes, out_bytes);
-
   // Not inlined: it is long, there are many callers, and the call takes little of its time.
   __attribute__((noinline)) void read(int index, const char* scratch, Vector::type (&to)[vectors]) const {
     const auto* in = reinterpret_cast<const typename In::Storage*>(scratch + columns_[index].from);
@@ -432,16 +498,26 @@ template <class Map>
 struct MapType {
   using type = Map;
 };
+template <class Out, class F>
+void with_wide_map(const Plan& plan, F&& f) {
+  if constexpr (!kInteger<Out> && !Vector::has_fast_lookup) {
+    if (ScaleMap<Out>::fits(plan)) return f(MapType<ScaleMap<Out>>());
+  }
+  f(MapType<WideMap<Out>>());
+}
 template <class In, class Out, class F>
 void with_map(const Plan& plan, F&& f) {
   if constexpr (kByteLookups<In, Out>) {
     f(MapType<ByteMap>());
   } else if constexpr (kWideLookups<In, Out>) {
-    if constexpr (std::is_same_v<Out, F32> && !Vector::has_fast_lookup) {
-      if (ScaleMap::fits(plan)) return f(MapType<ScaleMap>());
-    }
-    f(MapType<WideMap<Out>>());
+    with_wide_map<Out>(plan, f);
   } else {
+    if constexpr (sizeof(typename In::Storage) == 2 && sizeof(typename Out::Storage) > 1) {
+      if (becomes_nearest_bytes(plan)) {
+        return with_wide_map<Out>(plan,
+                                  [&](auto map) { f(MapType<HalfMap<In, typename decltype(map)::type>>()); });
+      }
+    }
     f(MapType<FloatMap<In, Out>>());
   }
 }
