@@ -383,6 +383,33 @@ def test_one_more_compression(stripes: data.Data, tmp_path: Path, monkeypatch: p
     assert rows[0]["accuracy"] > 0.9
     assert 0.25 < rows[-1]["accuracy"] <= 1
 
+    monkeypatch.setattr(fast_jpeg, "Config", lambda: TINY)
+    again = [*sys.argv[:1], str(tmp_path / "again"), *sys.argv[2:], "--quality", "75"]
+    monkeypatch.setattr(sys, "argv", again)
+    fast_jpeg.main()
+    found = json.loads((tmp_path / "again" / "jpeg.json").read_text())
+    assert found["quality"] == 75
+    assert found["one_view"] > 0.9
+    assert "quality 75" in found["environment"]["data"]
+    (tmp_path / "again" / "jpeg.json").replace(tmp_path / "jpeg-quality75.json")
+    table = fast_jpeg.table(tmp_path).splitlines()
+    assert len(table) == 2 + len(rows) + 1
+    assert f"| as they are | as they are |  | {100 * rows[0]['accuracy']:.2f} |" in table[2]
+    assert table[-1].startswith(
+        f"| quality 75, moved | quality 75, moved |  | {100 * found['one_view']:.2f} |"
+    )
+    monkeypatch.setattr(sys, "argv", [*again[:-1], "96"])
+    with pytest.raises(SystemExit, match="2"):
+        fast_jpeg.main()
+
+
+def test_all_images_are_compressed_again(stripes: data.Data) -> None:
+    found = fast_jpeg.again(stripes, 50)
+    for old, new in ((stripes.train, found.train), (stripes.test, found.test)):
+        assert torch.equal(new.x, fast_jpeg.compressed(old.x, 50, fast_jpeg.MOVED, "4:2:0"))
+        assert not torch.equal(new.x, old.x)
+        assert (new.y is old.y, new.pad, new.flip) == (True, old.pad, old.flip)
+
 
 def test_signals_stop_a_run() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]

@@ -3,11 +3,18 @@
 RUN is the --out of benchmarks.accuracy.fast, done; the answer goes to RUN/jpeg.json. The test images are
 compressed again at several qualities and classified in one view. They are moved against the grid of JPEG's
 blocks first: images that were JPEGs already lose next to nothing when compressed again on the same grid.
+
+With --quality Q, RUN is trained first, on plain training images that were compressed again like that, and the
+test images are compressed as they were. It goes on where it was stopped.
+
+    python -m benchmarks.accuracy.fast_jpeg runs/plain --data DIR
+    python -m benchmarks.accuracy.fast_jpeg runs/again --data DIR --quality 75
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -17,8 +24,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import pages
 from benchmarks.accuracy import data
-from benchmarks.accuracy.fast import Run, environment
+from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals, train
 from benchmarks.accuracy.fast_evaluate import load
 from blockenc.files import atomic_write
 
@@ -67,6 +75,50 @@ def measure(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
+def again(found: data.Data, quality: int) -> data.Data:
+    """The data set with all its images compressed once more, moved, with colours at half the resolution."""
+    assert isinstance(found.train, data.Part)
+    assert isinstance(found.test, data.Part)
+    train, test = (
+        dataclasses.replace(part, x=compressed(part.x, quality, MOVED, "4:2:0"))
+        for part in (found.train, found.test)
+    )
+    note = f"{found.note}, compressed again as JPEG of quality {quality}"
+    return dataclasses.replace(found, train=train, test=test, note=note)
+
+
+def trained(folder: Path, found: data.Data, device: torch.device) -> tuple[Run, dict[str, float]]:
+    """Train the plain network; its accuracies on the test images, by views. Raises Stopped."""
+    run = train(Config(), folder, found, device=device, stop=stop_on_signals())
+    assert isinstance(found.test, data.Part)
+    views = [n / len(found.test) for n in run.right(found.test, None, 6)]
+    return run, dict(zip(("one_view", "mirrored", "six_views"), views))
+
+
+def table(folder: Path) -> str:
+    """What is recorded in a folder, in Markdown: jpeg.json and jpeg-quality*.json."""
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.2f}"
+
+    def images(row: dict[str, Any]) -> str:
+        if "quality" not in row:
+            return "as they are"
+        where = "moved" if any(row["moved"]) else "on the same grid"
+        return f"quality {row['quality']}, {where}" + ", colours in full" * (row["colours"] == "4:4:4")
+
+    lines = []
+    for row in pages.load_json(folder / "jpeg.json")["rows"]:
+        psnr = f"{row['psnr']:.1f}" if "psnr" in row else ""
+        lines.append(["as they are", images(row), psnr, percent(row["accuracy"]), ""])
+    for path in sorted(folder.glob("jpeg-quality*.json"), reverse=True):
+        found = pages.load_json(path)
+        both = images(found | {"moved": MOVED, "colours": "4:2:0"})
+        lines.append([both, both, "", percent(found["one_view"]), percent(found["six_views"])])
+    head = "training images | test images | PSNR to the copy here, dB | one view, % | six views, %"
+    return pages.table(head, lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy.fast_jpeg",
@@ -76,13 +128,24 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="CIFAR-10")
     parser.add_argument("--device", type=torch.device, help="default: cuda if there is one, else cpu")
+    parser.add_argument("--quality", type=int, metavar="Q", help="train on images of this quality, 1 to 95")
     o = parser.parse_args()
     device = o.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    run = load(o.run, data.load("cifar10", o.data), device)
-    rows = measure(run)
-    whole = {"rows": rows, "config": run.record["config"], "environment": environment(run.found, device)}
+    found = data.load("cifar10", o.data)
+    if o.quality is None:
+        run = load(o.run, found, device)
+        whole = {"rows": measure(run)}
+    else:
+        if not 1 <= o.quality <= 95:
+            parser.error(f"--quality: expected 1 to 95, got {o.quality}")
+        try:
+            run, views = trained(o.run, again(found, o.quality), device)
+        except Stopped:
+            return
+        whole = {"quality": o.quality, **views}
+    whole |= {"config": run.record["config"], "environment": environment(run.found, device)}
     atomic_write(o.run / "jpeg.json", (json.dumps(whole, indent=1) + "\n").encode())
-    print(json.dumps(rows, indent=1))
+    print(json.dumps(whole, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Tables of the fast recipe in docs/accuracy.md, of recorded runs: python -m benchmarks.accuracy.fast_page
 
 One JSON a job in benchmarks/accuracy/results/fast, as `benchmarks.accuracy.grid` or `fast_study` writes it;
-and leak.json, of `benchmarks.accuracy.leak`.
+leak.json, of `benchmarks.accuracy.leak`; jpeg*.json, of `benchmarks.accuracy.fast_jpeg`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pages
-from benchmarks.accuracy import fast_family, fast_study, fast_trade_off
+from benchmarks.accuracy import fast_family, fast_jpeg, fast_study, fast_trade_off
 from benchmarks.accuracy.fast_tune import EPOCHS, IMAGES, RATES, STARTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
@@ -105,6 +105,7 @@ def fill(text: str, folder: Path) -> str:
     said = folded_table(of_presets) if of_presets else "Not run."
     text = pages.replace(text, "fast family folded", "\n" + said + "\n")
     text = pages.replace(text, "fast family", "\n" + fast_family.table(folder) + "\n")
+    text = pages.replace(text, "fast jpeg", "\n" + fast_jpeg.table(folder) + "\n")
     trade_off = fast_trade_off.table(fast_trade_off.rows(folder))
     text = pages.replace(text, "fast trade-off", "\n" + trade_off + "\n")
     measures = json.loads((folder / "leak.json").read_text())["leak"]
