@@ -69,47 +69,50 @@ def test_loader_workers(backend: str, start: str) -> None:
         assert all(torch.equal(got, expected) for got, expected in zip(loader, want, strict=True))
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nothing here tells a process's threads")
-def test_no_more_threads_than_there_is_work() -> None:
-    code = (
+def told_by_a_process(images: tuple[int, ...], threads: int, code: str) -> list[str]:
+    """What the code prints, in words. It has a cipher, zeros x of that shape, and `tasks`, the threads now;
+    `before` are those that were there before the first call, torch's own included."""
+    setup = (
         "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
-        # Made before threads are counted: torch starts its own for it.
-        "torch.set_num_threads(64); x = torch.zeros(8, 3, 224, 224, dtype=torch.uint8); "
-        "threads = lambda: len(os.listdir('/proc/self/task')); before = threads(); "
-        "cipher.encrypt(x); print(threads() - before)"
+        f"torch.set_num_threads({threads}); x = torch.zeros({images}, dtype=torch.uint8); "
+        "tasks = lambda: set(os.listdir('/proc/self/task')); before = tasks(); "
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 1 <= int(done.stdout) <= 4  # 1.2 MB are work for four threads beside the caller's
+    done = subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="nothing here tells a process's threads")
+tells_threads = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="nothing here tells a process's threads"
+)
+
+
+@tells_threads
+def test_no_more_threads_than_there_is_work() -> None:
+    (new,) = told_by_a_process((8, 3, 224, 224), 64, "cipher.encrypt(x); print(len(tasks() - before))")
+    assert 1 <= int(new) <= 4  # 1.2 MB are work for four threads beside the caller's
+
+
+@tells_threads
 def test_small_batches_wake_no_thread() -> None:
     code = (
-        "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
-        "torch.set_num_threads(2); x = torch.zeros(128, 3, 32, 32, dtype=torch.uint8); "
-        "threads = lambda: len(os.listdir('/proc/self/task')); before = threads(); "
-        "[cipher.encrypt(x) for _ in range(50)]; few = threads() - before; "
-        "cipher.encrypt(x.repeat(3, 1, 1, 1)); print(few, threads() - before)"
+        "[cipher.encrypt(x) for _ in range(50)]; few = len(tasks() - before); "
+        "cipher.encrypt(x.repeat(3, 1, 1, 1)); print(few, len(tasks() - before))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0", "1"]
+    assert told_by_a_process((128, 3, 32, 32), 2, code) == ["0", "1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinities are Linux's")
 def test_threads_keep_off_the_processor_of_the_caller() -> None:
     """Where it may run on another; the program's own threads are left alone."""
     code = (
-        "import os, torch, blockenc; cipher = blockenc.Cipher(bytes(32), backend='native'); "
-        "torch.set_num_threads(2); x = torch.zeros(8, 3, 224, 224, dtype=torch.uint8); "
-        "allowed, threads = os.sched_getaffinity(0), set(os.listdir('/proc/self/task')); "
-        "cipher.encrypt(x); new = set(os.listdir('/proc/self/task')) - threads; "
-        "off = [allowed - os.sched_getaffinity(int(thread)) for thread in new]; "
+        "allowed = os.sched_getaffinity(0); cipher.encrypt(x); new = tasks() - before; "
+        "off = [allowed - os.sched_getaffinity(int(task)) for task in new]; "
         "assert [len(processors) for processors in off] == [len(allowed) > 1]; "
-        "assert all(os.sched_getaffinity(int(thread)) == allowed for thread in threads); "
+        "assert all(os.sched_getaffinity(int(task)) == allowed for task in before); "
         "one = min(allowed); os.sched_setaffinity(0, {one}); cipher.encrypt(x); "
         "assert torch.equal(cipher.decrypt(cipher.encrypt(x)), x)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    told_by_a_process((8, 3, 224, 224), 2, code)
 
 
 def test_threads_share_a_new_key() -> None:

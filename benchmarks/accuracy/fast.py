@@ -49,6 +49,7 @@ from blockenc.schemes import PRESETS, named
 
 ATTACKED_IMAGES = 5000
 WHITENED_IMAGES = 5000  # the covariance of so many images is well known
+VIEWS = ("one_view", "mirrored", "six_views")  # names of what Run.right counts
 AVERAGES = 10  # moves of the average in an epoch, whatever the batch
 # Where reduced images are no whole blocks, or have another key: fewer epochs, of as many operations in all.
 WHOLE_SIZE: dict[str, Any] = {"small": 0.0, "epochs": 9.5}

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.accuracy import data
 from benchmarks.accuracy.evaluate import summary
-from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals
+from benchmarks.accuracy.fast import VIEWS, Config, Run, Stopped, environment, stop_on_signals
 from benchmarks.accuracy.train import key_set
 from blockenc.files import atomic_write
 
@@ -66,7 +66,7 @@ def evaluate(
         "right",
         lambda: [n / len(whole) for n in run.right(whole, run.cipher, 6)],  # type: ignore[arg-type]
     )
-    views = dict(zip(("one_view", "mirrored", "six_views"), right))
+    views = dict(zip(VIEWS, right))
     result: dict[str, Any] = {"keys": keys, "images": images}
     scheme = config.scheme(channels)
     if scheme is None:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from benchmarks import pages
 from benchmarks.accuracy import data
-from benchmarks.accuracy.fast import Config, Run, Stopped, environment, stop_on_signals, train
+from benchmarks.accuracy.fast import VIEWS, Config, Run, Stopped, environment, stop_on_signals, train
 from benchmarks.accuracy.fast_evaluate import load
 from blockenc.files import atomic_write
 
@@ -92,7 +92,7 @@ def trained(folder: Path, found: data.Data, device: torch.device) -> tuple[Run, 
     run = train(Config(), folder, found, device=device, stop=stop_on_signals())
     assert isinstance(found.test, data.Part)
     views = [n / len(found.test) for n in run.right(found.test, None, 6)]
-    return run, dict(zip(("one_view", "mirrored", "six_views"), views))
+    return run, dict(zip(VIEWS, views))
 
 
 def table(folder: Path) -> str:

@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import pages
 from benchmarks.accuracy import data, fast_family
-from benchmarks.accuracy.fast import WHOLE_SIZE, Config, Stopped, environment, stop_on_signals, train
+from benchmarks.accuracy.fast import VIEWS, WHOLE_SIZE, Config, Stopped, environment, stop_on_signals, train
 from benchmarks.accuracy.fast_evaluate import evaluate, load
 from benchmarks.accuracy.study import ALL, LINEAR, claimed
 from blockenc.files import atomic_write
@@ -227,7 +227,7 @@ def table(results: Path) -> str:
     for name, found in groups.items():
         config = Config(**found[0]["config"])
         cells = [name, str(len(found))]
-        cells += [f"{mean(found, view):.2f}" for view in ("one_view", "mirrored", "six_views")]
+        cells += [f"{mean(found, view):.2f}" for view in VIEWS]
         rest = [""] * 4
         if config.steps:
             below = below_plain(name, groups)

@@ -54,7 +54,7 @@ class Pool {
     error_ = nullptr;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      wanted_ = std::min(threads - 1, started_);
+      wanted_ = std::min(threads - 1, static_cast<int>(handles_.size()));
     }
     wake_.notify_all();
     do_tasks(true);
@@ -75,12 +75,12 @@ class Pool {
  private:
   // Starts threads until there are `count`. They block all signals, which are for the program's own threads.
   void start(int count) {
-    handles_.reserve(std::max(started_, count));
+    handles_.reserve(count);
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      for (; started_ < count; ++started_) {
+      while (static_cast<int>(handles_.size()) < count) {
         std::thread thread(&Pool::serve, this);
         handles_.push_back(thread.native_handle());
         thread.detach();
@@ -155,11 +155,10 @@ class Pool {
   }
 
   std::mutex in_call_;                                    // held during a call
-  std::vector<std::thread::native_handle_type> handles_;  // of the threads
+  std::vector<std::thread::native_handle_type> handles_;  // of the threads that were started
   int caller_processor_ = -1;                             // where the caller ran when it was last asked
   std::mutex mutex_;                                      // held to change wanted_, working_ or error_
   std::condition_variable wake_, left_;
-  int started_ = 0;
   std::atomic<int> wanted_{0};   // threads that the call in progress still waits for to join
   std::atomic<int> working_{0};  // threads that have joined and not left yet
   const std::function<void(int64_t)>* do_task_ = nullptr;

@@ -57,6 +57,11 @@ const uint8_t* nearest_bytes() {
   return bytes;
 }
 
+// Whether every float becomes the nearest byte.
+inline bool becomes_nearest_bytes(const Plan& plan) {
+  return plan.flags & kQuantises && plan.flags & kNearest && *plan.in_scale == kByteValues - 1;
+}
+
 // At position p (counted as in LookupTables): put(k, ...) of get(k) for each k below `count`. `tables` holds
 // what becomes of quantised values. What is the same for all of them is decided outside of the loop.
 template <class In, class Out, class Get, class Put>
@@ -85,7 +90,7 @@ __attribute__((flatten)) void transform_floats(const Plan& plan, const LookupTab
     const float scale = *plan.in_scale;
     const auto* table = tables.table(p);
     if constexpr (sizeof(typename In::Storage) == 2) {
-      if (plan.flags & kNearest && scale == kByteValues - 1) {
+      if (becomes_nearest_bytes(plan)) {
         const uint8_t* const bytes = nearest_bytes<In>();
         for (int64_t k = 0; k < count; ++k) put(k, table[bytes[get(k)]]);
         return;

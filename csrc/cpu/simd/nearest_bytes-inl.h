@@ -25,6 +25,14 @@ inline To bits_as(From from) {
   return to;
 }
 
+// How the bits of a float16 or bfloat16 lie in those of a float32: shifted up, and as a number that many
+// times too small.
+template <class Half>
+struct InFloat {
+  static constexpr int shift = std::is_same_v<Half, F16> ? 13 : 16;
+  static constexpr float factor = std::is_same_v<Half, F16> ? 0x1p112f : 1.0f;
+};
+
 // In nearest_bytes_of: the place of the byte of float number n.
 constexpr int nearest_byte_place(int n) {
   constexpr int kHalf = kLane / 2, lanes = Vector::bytes / kLane;
@@ -35,9 +43,8 @@ constexpr int nearest_byte_place(int n) {
 template <class T>
 inline Vector::type nearest_bytes_of(const char* from) {
   constexpr bool kF16 = std::is_same_v<T, F16>;
-  // Moved into the place of a float32's bits, a float16 is 2^112 times too small. (If it is subnormal that
-  // may be 0, but its byte is 0 in any case.)
-  constexpr float kTop = kF16 ? 0x1p112f * (kByteValues - 1) : kByteValues - 1;
+  // A subnormal float16 may be 0 as a float32, but its byte is 0 in any case.
+  constexpr float kTop = InFloat<T>::factor * (kByteValues - 1);
   constexpr int16_t kOne = kF16 ? 0x3c00 : 0x3f80, kInfinity = kF16 ? 0x7c00 : 0x7f80;
   // What is added to a number below 2^23 leaves its nearest integer in the lower bits.
   constexpr float kRounds = 0x1p23f;
@@ -57,7 +64,7 @@ inline Vector::type nearest_bytes_of(const char* from) {
     const Vector::type halves[2] = {Vector::interleave_lower<2>(zero, x),
                                     Vector::interleave_upper<2>(zero, x)};
     for (int k = 0; k < 2; ++k) {
-      const Floats value = bits_as<Floats>(bits_as<Words>(halves[k]) >> (kF16 ? 3 : 0));
+      const Floats value = bits_as<Floats>(bits_as<Words>(halves[k]) >> (16 - InFloat<T>::shift));
       const auto rounded = bits_as<Vector::type>(value * kTop + kRounds);
       bytes =
           Vector::bitwise_or(bytes, Vector::shuffle_bytes(rounded, Vector::broadcast(kLowBytes[2 * v + k])));

@@ -267,12 +267,11 @@ class Scale<F32> {
   float mean_;
 };
 
-// k / 255: the upper bits of a float32, rounded; those of a float16 are in place in one 2^112 times as small.
+// k / 255, rounded.
 template <class Half>
 class Scale {
-  static constexpr bool kF16 = std::is_same_v<Half, F16>;
-  static constexpr int kShift = kF16 ? 13 : 16;
-  static constexpr float kStep = (kF16 ? 0x1p-112f : 1.0f) / (kByteValues - 1);
+  static constexpr int kShift = InFloat<Half>::shift;
+  static constexpr float kStep = 1 / (InFloat<Half>::factor * (kByteValues - 1));
 
  public:
   Scale(const Plan&, int) {}
@@ -406,11 +405,6 @@ class WideMap {
   std::array<uint8_t, Vector::bytes> order_;
   std::vector<uint8_t> tables_;  // [table][byte of the result][256]
 };
-
-// Whether every float of the input becomes the nearest byte.
-inline bool becomes_nearest_bytes(const Plan& plan) {
-  return plan.flags & kQuantises && plan.flags & kNearest && *plan.in_scale == kByteValues - 1;
-}
 
 // float16 and bfloat16 to wider types than bytes, where they become bytes in between: what Map does to these.
 template <class In, class Map>
